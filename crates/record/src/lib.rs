@@ -1,0 +1,40 @@
+//! Ids, points, batches and their bytes: what a reading is, on every floor above.
+//!
+//! Without the `alloc` feature this crate holds what a sensor board needs: [`DeviceId`] and the uplink codec.
+//! With it, what a node needs: series, values, batches and the hash-chained [`Record`]. It knows no clock, no
+//! file and no socket; it only turns bytes into checked values and back.
+
+#![no_std]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+
+#[cfg(feature = "alloc")]
+mod batch;
+mod device;
+#[cfg(feature = "alloc")]
+mod ids;
+#[cfg(feature = "alloc")]
+mod point;
+#[cfg(feature = "alloc")]
+mod record;
+#[cfg(feature = "alloc")]
+mod series;
+#[cfg(feature = "alloc")]
+mod varint;
+
+pub use device::{DeviceId, ParseDeviceIdError};
+
+#[cfg(feature = "alloc")]
+pub use batch::{BATCH_BYTES_MAX, Batch, BatchError, Body, Origin};
+#[cfg(feature = "alloc")]
+pub use ids::{
+    Lsn, NodeId, ParseIdError, Run, SITE_NAME_BYTES_MAX, SeriesId, SiteName, SiteNameError, StreamId,
+    StreamKey,
+};
+#[cfg(feature = "alloc")]
+pub use point::Value;
+#[cfg(feature = "alloc")]
+pub use record::{ChainHash, Record};
+#[cfg(feature = "alloc")]
+pub use series::{SERIES_BYTES_MAX, Series, SeriesError};
