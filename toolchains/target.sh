@@ -1,0 +1,95 @@
+# shellcheck shell=bash
+# What a build for another processor needs, found or installed. Sourced by `toolchains/build` and `toolchains/test`, which then run
+# cargo through `target_cargo`. One way for every Linux target: the standard library from source (`-Zbuild-std`; MIPS has no
+# prebuilt one) and zig as C compiler, linker and musl, so that each program is one static file.
+
+ZIG_VERSION=0.14.1   # 0.17.0 fails to link MIPS musl
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${TIDELOG_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidelog}
+
+fail() { printf 'toolchains: %s\n' "$*" >&2; exit 1; }
+say() { printf 'toolchains: %s\n' "$*" >&2; }
+
+# target_select NAME: sets triple, target (what cargo's --target takes), zig_target and emulator.
+target_select() {
+    emulator=''
+    case $1 in
+        mips)    triple=mips-unknown-linux-musl;        zig_target=mips-linux-musleabi;    emulator=qemu-mips ;;
+        mipsel)  triple=mipsel-unknown-linux-musl;      zig_target=mipsel-linux-musleabi;  emulator=qemu-mipsel ;;
+        armv7)   triple=armv7-unknown-linux-musleabihf; zig_target=arm-linux-musleabihf;   emulator=qemu-arm ;;
+        aarch64) triple=aarch64-unknown-linux-musl;     zig_target=aarch64-linux-musl;     emulator=qemu-aarch64 ;;
+        x86_64)  triple=x86_64-unknown-linux-musl;      zig_target=x86_64-linux-musl ;;
+        thumbv7em) triple=thumbv7em-none-eabihf;        zig_target='' ;;
+        *) fail "unknown target '$1'; known: mips mipsel armv7 aarch64 x86_64 thumbv7em" ;;
+    esac
+    target=$triple
+    # MIPS32 has no 64-bit atomic instructions; our target file lets the compiler call zig's compiler-rt for them.
+    [ -f "$root/toolchains/$triple.json" ] && target=$root/toolchains/$triple.json
+    [ "$1" = thumbv7em ] || target_dir=${CARGO_TARGET_DIR:-$root/target}/cross
+}
+
+# Debian's packages, by name: installed when root, else named in the message.
+need_packages() {
+    local missing=()
+    for package; do dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package"); done
+    [ ${#missing[@]} -eq 0 ] && return
+    [ "$(id -u)" = 0 ] || fail "missing packages; run: sudo apt-get install --no-install-recommends ${missing[*]}"
+    say "installing ${missing[*]}"
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"; } \
+        </dev/null >&2 || fail "apt-get could not install ${missing[*]}"
+}
+
+# A Rust with its library's source: rustup's `rust-src`, else Debian's packages. Sets cargo and, for Debian's, RUSTC.
+need_rust_source() {
+    cargo=cargo
+    if command -v rustc >/dev/null; then
+        [ -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library/std" ] && return
+        if command -v rustup >/dev/null; then
+            say "rustup component add rust-src"
+            rustup component add rust-src >&2 </dev/null && return
+        fi
+    fi
+    say "no rust-src from rustup: taking Debian's Rust"
+    need_packages rustc-web cargo-web rust-web-src
+    cargo=/usr/bin/cargo
+    export RUSTC=/usr/bin/rustc
+}
+
+# zig, from its Python package, in a virtual environment that outlives the clone.
+need_zig() {
+    TIDELOG_ZIG_PYTHON=$cache/zig-$ZIG_VERSION/bin/python
+    export TIDELOG_ZIG_PYTHON
+    "$TIDELOG_ZIG_PYTHON" -m ziglang version >/dev/null 2>&1 && return
+    python3 -c 'import ensurepip' 2>/dev/null || need_packages python3-venv
+    say "installing ziglang==$ZIG_VERSION into $cache/zig-$ZIG_VERSION"
+    python3 -m venv --clear "$cache/zig-$ZIG_VERSION" &&
+        "$TIDELOG_ZIG_PYTHON" -m pip install --quiet "ziglang==$ZIG_VERSION" >&2 </dev/null ||
+        fail "could not install ziglang==$ZIG_VERSION with pip"
+}
+
+# The environment in which cargo builds for a Linux target. Paths of this machine are kept out of the program's bytes.
+target_environment() {
+    need_rust_source
+    need_zig
+    local upper=${triple^^} lower=${triple//-/_} sysroot
+    upper=${upper//-/_}
+    sysroot=$("${RUSTC:-rustc}" --print sysroot)
+    export RUSTC_BOOTSTRAP=1 TIDELOG_ZIG_TARGET=$zig_target
+    export "CARGO_TARGET_${upper}_LINKER=$root/toolchains/zig-cc"
+    export "CC_$lower=$root/toolchains/zig-cc" "AR_$lower=$root/toolchains/zig-ar"
+    local flags="--remap-path-prefix=$root=tidelog --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
+    flags+=" --remap-path-prefix=$sysroot=rust"
+    # zig brings musl's start files and libc itself; rustc must not look for its own copies.
+    flags+=" -C target-feature=+crt-static -C link-self-contained=no"
+    export "CARGO_TARGET_${upper}_RUSTFLAGS=$flags"
+    [ -z "$emulator" ] || export "CARGO_TARGET_${upper}_RUNNER=$emulator"
+    build_std=(-Zbuild-std=std,panic_unwind)
+    [ "$target" = "$triple" ] || ! "$cargo" -Z help 2>/dev/null | grep -q json-target-spec || build_std+=(-Zjson-target-spec)
+}
+
+# target_cargo COMMAND [ARGUMENTS]: cargo for the selected target.
+target_cargo() {
+    local command=$1; shift
+    "$cargo" $command --target "$target" --target-dir "$target_dir" "${build_std[@]}" "$@"
+}
