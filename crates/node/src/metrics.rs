@@ -1,0 +1,149 @@
+//! Every metric of a node, named once. Subsystems count through the fields; `/metrics` writes them all out.
+//!
+//! Names follow the conventions of Prometheus: a unit or `_total` last. Every drop and every refusal has a counter with
+//! its reason as a label (invariant 6). Gauges that the store can tell at any time (head, lag) are not kept here: they
+//! are asked for when the metrics are read.
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// Upper bounds of the request time buckets, in seconds.
+const REQUEST_SECONDS_BUCKETS: [f64; 10] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
+
+/// A metric that could not be made or written: a name twice, or not a name.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics: {0}")]
+pub struct MetricsError(#[from] prometheus::Error);
+
+/// The text form of the metrics, as `Content-Type` names it.
+pub const METRICS_CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+macro_rules! metrics {
+    ($($(#[$doc:meta])* $field:ident : $kind:tt $name:literal $help:literal [$($label:literal),*];)*) => {
+        /// The counters and gauges of one node. Cloning an `Arc` of it shares them.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $(
+                #[doc = $help]
+                $(#[$doc])*
+                pub $field: metrics!(@type $kind),
+            )*
+        }
+
+        impl Metrics {
+            /// All metrics at zero.
+            ///
+            /// # Errors
+            /// [`MetricsError`] if two of them have one name.
+            pub fn new() -> Result<Self, MetricsError> {
+                let registry = Registry::new();
+                $(
+                    let $field = metrics!(@make $kind $name $help [$($label),*]);
+                    registry.register(Box::new($field.clone()))?;
+                )*
+                Ok(Self { registry, $($field),* })
+            }
+
+            /// Name, labels and meaning of every metric, in the order they are declared in.
+            #[must_use]
+            pub fn names() -> &'static [(&'static str, &'static [&'static str], &'static str)] {
+                &[$(($name, &[$($label),*], $help)),*]
+            }
+        }
+    };
+    (@type counter) => { IntCounter };
+    (@type counters) => { IntCounterVec };
+    (@type gauge) => { IntGauge };
+    (@type gauges) => { IntGaugeVec };
+    (@type seconds) => { HistogramVec };
+    (@make counter $name:literal $help:literal []) => { IntCounter::new($name, $help)? };
+    (@make gauge $name:literal $help:literal []) => { IntGauge::new($name, $help)? };
+    (@make counters $name:literal $help:literal [$($label:literal),+]) => {
+        IntCounterVec::new(Opts::new($name, $help), &[$($label),+])?
+    };
+    (@make gauges $name:literal $help:literal [$($label:literal),+]) => {
+        IntGaugeVec::new(Opts::new($name, $help), &[$($label),+])?
+    };
+    (@make seconds $name:literal $help:literal [$($label:literal),+]) => {
+        HistogramVec::new(
+            HistogramOpts::new($name, $help).buckets(REQUEST_SECONDS_BUCKETS.to_vec()),
+            &[$($label),+],
+        )?
+    };
+}
+
+metrics! {
+    build: gauges "tidelog_build_info" "Always 1; the labels say what runs." ["version", "node"];
+
+    log_head: gauge "tidelog_log_head_records" "Position of the last durable record of this node's log." [];
+    log_bytes: gauge "tidelog_log_bytes" "Size of the log on disk." [];
+    cursor_lag: gauges "tidelog_cursor_lag_records" "Records between a cursor and the head of the log." ["cursor"];
+    store_writable: gauge "tidelog_store_writable" "1 while the store takes writes, 0 once it refuses them." [];
+
+    points_in: counters "tidelog_ingest_points_total" "Points made durable, by the way they came." ["via"];
+    refused: counters "tidelog_ingest_refused_total" "Batches or requests refused, by the way they came and the reason." ["via", "reason"];
+    repeats: counters "tidelog_ingest_repeats_total" "Batches recognised as already held and acknowledged without a second append." ["via"];
+
+    http_requests: counters "tidelog_http_requests_total" "HTTP requests answered, by route and status." ["route", "status"];
+    http_seconds: seconds "tidelog_http_request_seconds" "Time from an HTTP request's head to its answer's head." ["route"];
+    http_connections: gauge "tidelog_http_connections" "Open HTTP connections." [];
+    http_dropped: counters "tidelog_http_connections_dropped_total" "HTTP connections closed from this side, by reason." ["reason"];
+    points_out: counter "tidelog_query_points_total" "Points written into answers." [];
+
+    mqtt_connected: gauges "tidelog_mqtt_connected" "1 while the session with the broker stands." ["role"];
+    mqtt_sessions: counters "tidelog_mqtt_sessions_total" "Sessions made with the broker." ["role"];
+    mqtt_failures: counters "tidelog_mqtt_failures_total" "Sessions lost or refused and messages not sent, by reason." ["role", "reason"];
+    mqtt_published: counter "tidelog_mqtt_published_messages_total" "Messages that the broker acknowledged." [];
+    mqtt_published_points: counter "tidelog_mqtt_published_points_total" "Points in messages that the broker acknowledged." [];
+    mqtt_received: counter "tidelog_mqtt_received_messages_total" "Messages received for ingest." [];
+
+    peer_connected: gauges "tidelog_peer_connected" "1 while a session with the peer stands." ["peer"];
+    peer_sessions: counters "tidelog_peer_sessions_total" "Sessions that stood, by who dialled." ["direction"];
+    peer_ended: counters "tidelog_peer_sessions_ended_total" "Sessions ended and dials failed, by reason." ["reason"];
+    peer_bytes: counters "tidelog_peer_bytes_total" "Bytes of replication messages." ["direction"];
+    peer_records: counters "tidelog_peer_records_total" "Records sent to and adopted from peers." ["direction"];
+    peer_refused: counters "tidelog_peer_refused_total" "Messages and records refused from peers, by reason." ["reason"];
+
+    radio_frames: counters "tidelog_radio_frames_total" "Frames on the air." ["direction"];
+    radio_bytes: counters "tidelog_radio_bytes_total" "Bytes of frames on the air." ["direction"];
+    radio_drops: counters "tidelog_radio_drops_total" "Frames, fragments and datagrams dropped, by reason." ["reason"];
+    coap_requests: counters "tidelog_coap_requests_total" "CoAP requests answered, by resource and code." ["resource", "code"];
+}
+
+impl Metrics {
+    /// Everything in Prometheus's text form.
+    ///
+    /// # Errors
+    /// [`MetricsError`] if a metric cannot be written.
+    pub fn text(&self) -> Result<Vec<u8>, MetricsError> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_its_own_name_by_the_conventions() {
+        Metrics::new().unwrap();
+        for (name, labels, help) in Metrics::names() {
+            assert!(name.starts_with("tidelog_"), "{name}");
+            assert!(help.ends_with('.'), "{name}");
+            assert!(labels.iter().all(|label| !label.is_empty()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_was_counted_is_written_out() {
+        let metrics = Metrics::new().unwrap();
+        metrics.refused.with_label_values(&["http", "malformed"]).inc();
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        assert!(text.contains("tidelog_ingest_refused_total{reason=\"malformed\",via=\"http\"} 1"), "{text}");
+    }
+}

@@ -1,0 +1,234 @@
+//! The configuration file: TOML whose values become the defaults of the options, so that a flag or a variable still
+//! overrides them. Which keys exist, of which type and in which section, is read off the options themselves; this
+//! module knows no option by name.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::builder::OsStr;
+use clap::{Arg, ArgAction, Command};
+use toml::{Table, Value};
+
+/// Longest configuration file, in bytes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Least likeness, from 0 to 1, at which a known key is offered for an unknown one.
+const SUGGESTION_LIKENESS_MIN: f64 = 0.75;
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It is not TOML.
+    #[error("{}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what, by the TOML parser.
+        message: String,
+    },
+    /// A key that means nothing.
+    #[error("{}: unknown key {key}{}", path.display(), suggestion.as_ref().map(|s| format!(", did you mean {s}?")).unwrap_or_default())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key with its section, as `mqtt.url`.
+        key: String,
+        /// The known key most like it, if one is.
+        suggestion: Option<String>,
+    },
+    /// A value of another type than the key takes.
+    #[error("{}: {key} takes {expected}, not {found}", path.display())]
+    WrongType {
+        /// The file.
+        path: PathBuf,
+        /// The key with its section.
+        key: String,
+        /// What it takes.
+        expected: &'static str,
+        /// What stands there.
+        found: &'static str,
+    },
+    /// A value of the right type that the option refuses.
+    #[error("{}: {key}: {message}", path.display())]
+    BadValue {
+        /// The file.
+        path: PathBuf,
+        /// The key with its section.
+        key: String,
+        /// What the option says.
+        message: String,
+    },
+}
+
+/// What a key's value must be in TOML.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    Integer,
+    Truth,
+}
+
+impl Kind {
+    pub(super) fn of(arg: &Arg) -> Self {
+        use std::any::TypeId;
+        let id = arg.get_value_parser().type_id();
+        let integers = [TypeId::of::<u8>(), TypeId::of::<u16>(), TypeId::of::<u32>(), TypeId::of::<u64>()];
+        if integers.iter().any(|integer| id == *integer) {
+            Self::Integer
+        } else if id == TypeId::of::<bool>() {
+            Self::Truth
+        } else {
+            Self::Text
+        }
+    }
+
+    fn expected(self, many: bool) -> &'static str {
+        match (self, many) {
+            (Self::Text, false) => "a string",
+            (Self::Integer, false) => "an integer",
+            (Self::Truth, false) => "true or false",
+            (Self::Text, true) => "an array of strings",
+            (Self::Integer, true) => "an array of integers",
+            (Self::Truth, true) => "an array of true or false",
+        }
+    }
+
+    fn raw(self, value: &Value) -> Option<String> {
+        match (self, value) {
+            (Self::Text, Value::String(text)) => Some(text.clone()),
+            (Self::Integer, Value::Integer(number)) => Some(number.to_string()),
+            (Self::Truth, Value::Boolean(truth)) => Some(truth.to_string()),
+            _ => None,
+        }
+    }
+}
+
+/// The section an option belongs to in the file, and its key there. `None` for what only a command line can say.
+pub(super) fn place(arg: &Arg) -> Option<(Option<&str>, String)> {
+    if arg.get_env().is_none() {
+        return None;
+    }
+    let long = arg.get_long()?;
+    let section = arg.get_help_heading().and_then(|h| h.strip_prefix('[')?.strip_suffix(']'));
+    let key = match section {
+        Some(section) => long.strip_prefix(section).and_then(|rest| rest.strip_prefix('-')).unwrap_or(long),
+        None => long,
+    };
+    Some((section, key.replace('-', "_")))
+}
+
+pub(super) fn takes_many(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Append)
+}
+
+fn dotted(section: Option<&str>, key: &str) -> String {
+    section.map_or_else(|| key.to_owned(), |section| format!("{section}.{key}"))
+}
+
+/// Reads the file and lays its values under the options as their defaults.
+pub(super) fn apply(command: Command, path: &Path) -> Result<Command, FileError> {
+    let read = |source| FileError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(path).map_err(read)?;
+    opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(read)?;
+    let syntax = |message: String| FileError::Syntax { path: path.to_owned(), message };
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(syntax(format!("longer than {FILE_BYTES_MAX} bytes")));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| syntax(error.to_string()))?;
+    apply_text(command, path, &text)
+}
+
+pub(super) fn apply_text(mut command: Command, path: &Path, text: &str) -> Result<Command, FileError> {
+    let table: Table = toml::from_str(text)
+        .map_err(|error| FileError::Syntax { path: path.to_owned(), message: error.to_string() })?;
+    for (name, value) in &table {
+        command = match value {
+            Value::Table(section) => section
+                .iter()
+                .try_fold(command, |command, (key, value)| set(command, path, Some(name), key, value))?,
+            value => set(command, path, None, name, value)?,
+        };
+    }
+    Ok(command)
+}
+
+fn set(
+    command: Command,
+    path: &Path,
+    section: Option<&str>,
+    key: &str,
+    value: &Value,
+) -> Result<Command, FileError> {
+    let full_key = dotted(section, key);
+    let is_it = |arg: &&Arg| place(arg).is_some_and(|(s, k)| s == section && k == key);
+    let Some(arg) = command.get_arguments().find(is_it).cloned() else {
+        let suggestion = most_like(&command, &full_key);
+        return Err(FileError::UnknownKey { path: path.to_owned(), key: full_key, suggestion });
+    };
+    let (kind, many) = (Kind::of(&arg), takes_many(&arg));
+    let wrong = || FileError::WrongType {
+        path: path.to_owned(),
+        key: full_key.clone(),
+        expected: kind.expected(many),
+        found: found(value),
+    };
+    let values: Vec<String> = match (many, value) {
+        (true, Value::Array(items)) => {
+            items.iter().map(|item| kind.raw(item).ok_or_else(wrong)).collect::<Result<_, _>>()?
+        }
+        (true, _) => return Err(wrong()),
+        (false, value) => vec![kind.raw(value).ok_or_else(wrong)?],
+    };
+    if let Err(message) = check(&arg, &values) {
+        return Err(FileError::BadValue { path: path.to_owned(), key: full_key, message });
+    }
+    let id = arg.get_id().clone();
+    Ok(command.mut_arg(id, |arg| arg.required(false).default_values(values.into_iter().map(OsStr::from))))
+}
+
+/// Lets the option itself judge the values, so that a bad one is blamed on the file and not on a flag nobody typed.
+fn check(arg: &Arg, values: &[String]) -> Result<(), String> {
+    let long = arg.get_long().unwrap_or_default().to_owned();
+    let alone = Command::new("file").arg(arg.clone().required(false).env(clap::builder::Resettable::Reset));
+    let words = values.iter().map(|value| format!("--{long}={value}"));
+    match alone.try_get_matches_from(std::iter::once("file".to_owned()).chain(words)) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let text = error.to_string();
+            let first = text.split("\n\n").next().unwrap_or(&text).trim();
+            Err(first.strip_prefix("error: ").unwrap_or(first).replace(&format!(" for '{arg}'"), ""))
+        }
+    }
+}
+
+fn most_like(command: &Command, key: &str) -> Option<String> {
+    command
+        .get_arguments()
+        .filter_map(place)
+        .map(|(section, key)| dotted(section, &key))
+        .map(|known| (strsim::jaro_winkler(&known, key), known))
+        .filter(|(likeness, _)| *likeness >= SUGGESTION_LIKENESS_MIN)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, known)| known)
+}
+
+fn found(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a string",
+        Value::Integer(_) => "an integer",
+        Value::Float(_) => "a number with a fraction",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "an array with something else in it",
+        Value::Table(_) => "a table",
+    }
+}

@@ -1,0 +1,174 @@
+//! Every option that both daemons share: its name, its meaning and its default, each written once, here.
+//!
+//! The structs below are the single source. A flag `--mqtt-url` is the variable `TIDELOG_MQTT_URL` and the key `url`
+//! in the section `[mqtt]` of the file; the help headings name the sections. What was typed becomes what it means in
+//! this module ([`address`] holds the checked kinds); what is done with it is the subsystems' affair.
+
+mod address;
+mod document;
+mod file;
+mod load;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use tidelog_record::SiteName;
+
+pub use address::{AddressError, BrokerUrl, HostPort, Secret};
+pub use document::document;
+pub use file::FileError;
+pub use load::{Loaded, SettingsError, load};
+
+/// What a gateway and a cloud node have in common.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Directory of the log, the cursors and the node's key; created when missing.
+    #[arg(long, value_name = "DIR", default_value = "tidelog-data")]
+    pub data: PathBuf,
+
+    /// Address of the HTTP API. Port 0 takes a free one; the bound address stands in `DIR/http.addr`.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8433")]
+    pub http: SocketAddr,
+
+    /// Site that readings without a site of their own belong to.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub site: SiteName,
+
+    /// How long an append may wait for others to share its disk sync, in milliseconds. Acknowledgements wait with it.
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub commit_interval_ms: u32,
+
+    /// Size at which a log file is closed and the next one begun, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024 * 1024, value_parser = clap::value_parser!(u64).range(2 * 1024 * 1024..=1024 * 1024 * 1024))]
+    pub log_file_bytes_max: u64,
+
+    /// Largest HTTP request body, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 16 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1024..))]
+    pub http_body_bytes_max: u32,
+
+    /// Most HTTP connections at a time; further ones wait to be accepted.
+    #[arg(long, value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub http_connections_max: u32,
+
+    /// Time an HTTP client has to send a request, or to take a piece of the answer, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub http_stall_s_max: u32,
+
+    /// Least severe log line to write: error, warn, info, debug, trace, or `module=level,…` as in RUST_LOG.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log_level: String,
+
+    /// Form of the log on standard error.
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Replication with other nodes.
+    #[command(flatten)]
+    pub peering: PeeringSettings,
+
+    /// Publication to an MQTT broker.
+    #[command(flatten)]
+    pub mqtt: MqttSettings,
+
+    /// Ingest from an MQTT broker.
+    #[command(flatten)]
+    pub ingest: IngestSettings,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Replication with other nodes over mutual TLS.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "[peering]")]
+pub struct PeeringSettings {
+    /// Address to accept peers on. Port 0 takes a free one; the bound address stands in `DIR/peering.addr`.
+    #[arg(id = "peering-listen", long = "peering-listen", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+
+    /// Nodes to dial and to keep a session with; may stand more than once.
+    #[arg(id = "peering-peers", long = "peering-peers", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub peers: Vec<HostPort>,
+
+    /// Certificate of this node with the chain behind it, PEM.
+    #[arg(id = "peering-cert", long = "peering-cert", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+
+    /// Private key of this node, PEM. Without it the node makes its own at the first start: `DIR/node.key`.
+    #[arg(id = "peering-key", long = "peering-key", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+
+    /// Certificates of the authorities whose nodes are believed, PEM.
+    #[arg(id = "peering-ca", long = "peering-ca", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// Publication of the log to an MQTT broker.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "[mqtt]")]
+pub struct MqttSettings {
+    /// Broker to publish to; nothing is published without it.
+    #[arg(id = "mqtt-url", long = "mqtt-url", value_name = "mqtt[s]://HOST[:PORT]")]
+    pub url: Option<BrokerUrl>,
+
+    /// User name for the broker.
+    #[arg(id = "mqtt-user", long = "mqtt-user", value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// Password for the broker; better given by environment or file than by flag.
+    #[arg(id = "mqtt-password", long = "mqtt-password", value_name = "PASSWORD", hide_env_values = true)]
+    pub password: Option<Secret>,
+
+    /// Topic that messages are published under; the site's name follows it.
+    #[arg(id = "mqtt-topic", long = "mqtt-topic", value_name = "PREFIX", default_value = "tidelog")]
+    pub topic: String,
+
+    /// Form of a published message.
+    #[arg(id = "mqtt-payload", long = "mqtt-payload", value_name = "FORM", default_value = "msgpack")]
+    pub payload: MqttPayload,
+
+    /// Client identifier towards the broker; `tidelog-` and the node's id without it.
+    #[arg(id = "mqtt-client-id", long = "mqtt-client-id", value_name = "ID")]
+    pub client_id: Option<String>,
+}
+
+/// How a published batch is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MqttPayload {
+    /// MessagePack.
+    Msgpack,
+    /// JSON.
+    Json,
+}
+
+/// Readings taken from an MQTT broker into the log.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "[ingest]")]
+pub struct IngestSettings {
+    /// Broker to subscribe at; nothing is taken in over MQTT without it.
+    #[arg(id = "ingest-url", long = "ingest-url", value_name = "mqtt[s]://HOST[:PORT]")]
+    pub url: Option<BrokerUrl>,
+
+    /// User name for the broker.
+    #[arg(id = "ingest-user", long = "ingest-user", value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// Password for the broker; better given by environment or file than by flag.
+    #[arg(id = "ingest-password", long = "ingest-password", value_name = "PASSWORD", hide_env_values = true)]
+    pub password: Option<Secret>,
+
+    /// Topic filter to subscribe to.
+    #[arg(id = "ingest-topic", long = "ingest-topic", value_name = "FILTER", default_value = "tidelog/#")]
+    pub topic: String,
+
+    /// Client identifier towards the broker; `tidelog-ingest-` and the node's id without it.
+    #[arg(id = "ingest-client-id", long = "ingest-client-id", value_name = "ID")]
+    pub client_id: Option<String>,
+}
