@@ -1,1 +1,4 @@
+//! Everything that a field of sensors needs and a desk does not have: the air between stations, NOR flash and virtual
+//! sensors, all seeded. For tests and the demo; nothing that ships depends on it.
 
+pub mod air;
