@@ -273,7 +273,7 @@ mod tests {
             base.key(),
             StreamId { site: "b".parse().unwrap(), ..base.clone() }.key(),
             StreamId { node: NodeId([2; 16]), ..base.clone() }.key(),
-            StreamId { run: Run(2), ..base.clone() }.key(),
+            StreamId { run: Run(2), ..base }.key(),
         ];
         for (i, a) in keys.iter().enumerate() {
             assert!(keys.iter().skip(i + 1).all(|b| a != b));

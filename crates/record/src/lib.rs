@@ -1,6 +1,7 @@
 //! Ids, points, batches and their bytes: what a reading is, on every floor above.
 //!
-//! Without the `alloc` feature this crate holds what a sensor board needs: [`DeviceId`] and the uplink codec.
+//! Without the `alloc` feature this crate holds what a sensor board needs: [`DeviceId`], MessagePack
+//! and the [`uplink`] codec.
 //! With it, what a node needs: series, values, batches and the hash-chained [`Record`]. It knows no clock, no
 //! file and no socket; it only turns bytes into checked values and back.
 
@@ -11,18 +12,22 @@ extern crate alloc;
 
 #[cfg(feature = "alloc")]
 mod batch;
+mod crc;
 mod device;
 #[cfg(feature = "alloc")]
 mod ids;
+pub mod msgpack;
 #[cfg(feature = "alloc")]
 mod point;
 #[cfg(feature = "alloc")]
 mod record;
 #[cfg(feature = "alloc")]
 mod series;
+pub mod uplink;
 #[cfg(feature = "alloc")]
 mod varint;
 
+pub use crc::crc32;
 pub use device::{DeviceId, ParseDeviceIdError};
 
 #[cfg(feature = "alloc")]
