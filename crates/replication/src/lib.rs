@@ -1,1 +1,42 @@
+//! How nodes come to hold the same streams: a state machine for all sessions of one node, without sockets, clock or
+//! disk. The caller brings messages, time and what the disk answered; the machine says what to send, what to read
+//! and write, and when to come back.
+//!
+//! Each side of a session tells what it holds durably and pulls what it lacks; a stream is pulled from one peer at a
+//! time, so records travel each way once however the nodes are joined. Records of third nodes are passed on. What a
+//! peer may see and send is decided by the sites that its certificate grants.
+//!
+//! Thin: streams travel record by record (no sealed segments), the backlog shares the link with fresh data by
+//! turns, vectors have no ranges above their contiguous part, and a fork is found and kept apart but not healed.
 
+#![no_std]
+
+extern crate alloc;
+
+#[cfg(feature = "codec")]
+mod codec;
+mod disk;
+mod event;
+mod limits;
+mod message;
+mod peer;
+mod replica;
+mod session;
+mod stream;
+
+#[cfg(feature = "codec")]
+pub use codec::{Decoder, FrameError, FrameHeader, encode};
+pub use disk::{AdoptFailure, DiskReply, DiskRequest, ReadFailure, Ticket};
+pub use event::{CloseReason, Event, Fork, Violation};
+pub use limits::{
+    ACKNOWLEDGE_INTERVAL_MS, ANNOUNCE_INTERVAL_MS, CLOSE_TEXT_BYTES_MAX, CONTROL_IN_FLIGHT_MESSAGES_MAX,
+    DATA_IN_FLIGHT_MESSAGES_MAX, DISK_READS_MAX, FRAME_BYTES_MAX, HELLO_TIMEOUT_MS, HOLD_STREAMS_MAX,
+    KEEPALIVE_INTERVAL_MS, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+    PULL_STREAMS_PER_SESSION_MAX, RECEIVE_BYTES_TOTAL_DEFAULT, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX,
+    RETRY_AFTER_DISK_FAILURE_MS, SEND_QUEUE_BYTES_MAX, SILENCE_TIMEOUT_MS, SIMULTANEOUS_DIAL_MS,
+    STALL_TIMEOUT_MS, STREAMS_PER_PEER_MAX, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
+};
+pub use message::{BodyBytes, Bodies, Hello, Held, Message, Pull, Records, StopReason};
+pub use peer::{Peer, SessionId, Sites};
+pub use replica::{Options, Progress, Replica};
+pub use stream::Head;

@@ -1,0 +1,57 @@
+//! Every bound of replication, with its unit. Nothing here is learnt from a peer.
+
+/// The newest version of the messages that this node speaks.
+pub const PROTOCOL_VERSION: u16 = 1;
+/// The oldest version that this node still speaks: the one before the newest, once there is one.
+pub const PROTOCOL_VERSION_MIN: u16 = 1;
+
+/// Most bytes of records that a message carries, unless one record alone is longer.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes that a frame's payload may claim: the longest record and the words around it.
+pub const FRAME_BYTES_MAX: usize = tidelog_record::BATCH_BYTES_MAX + 64 * 1024;
+/// Most records in one message.
+pub const RECORDS_PER_MESSAGE_MAX: usize = 8192;
+/// What a record costs of the credit besides its body, in bytes.
+pub const RECORD_COST_BYTES: usize = 16;
+/// Most streams told of in one message.
+pub const HOLD_STREAMS_MAX: usize = 512;
+/// Longest reason for closing that is sent or kept, in bytes.
+pub const CLOSE_TEXT_BYTES_MAX: usize = 200;
+
+/// Credit given to a peer: bytes of records that may be on their way or waiting for the disk.
+pub const WINDOW_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The least credit that a session gets, however many there are.
+pub const WINDOW_BYTES_MIN: usize = 64 * 1024;
+/// Credit given to all peers together, unless the options say otherwise.
+pub const RECEIVE_BYTES_TOTAL_DEFAULT: usize = 64 * 1024 * 1024;
+/// Bytes of records read ahead of what one session has sent.
+pub const SEND_QUEUE_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
+/// Disk reads asked for and not answered, over all sessions.
+pub const DISK_READS_MAX: usize = 8;
+/// Messages handed to the connection and not written yet, above which no more data is handed to it. Control messages
+/// wait behind no more than these.
+pub const DATA_IN_FLIGHT_MESSAGES_MAX: usize = 2;
+/// Messages handed to the connection and not written yet, above which nothing more is handed to it.
+pub const CONTROL_IN_FLIGHT_MESSAGES_MAX: usize = 4;
+
+/// Streams pulled from one peer at a time; the others wait for their turn.
+pub const PULL_STREAMS_PER_SESSION_MAX: usize = 64;
+/// Streams that one peer may tell of.
+pub const STREAMS_PER_PEER_MAX: usize = 65_536;
+
+/// Least time between two announcements of news to one peer, in milliseconds.
+pub const ANNOUNCE_INTERVAL_MS: u64 = 10;
+/// Least time between two announcements of what the peer itself has already, in milliseconds.
+pub const ACKNOWLEDGE_INTERVAL_MS: u64 = 250;
+/// A session sends something at least this often, in milliseconds.
+pub const KEEPALIVE_INTERVAL_MS: u64 = 5_000;
+/// A session on which nothing was heard for so long is cut, in milliseconds.
+pub const SILENCE_TIMEOUT_MS: u64 = 20_000;
+/// Time for the first message of a session, in milliseconds.
+pub const HELLO_TIMEOUT_MS: u64 = 10_000;
+/// A peer that was asked for records and sent none for so long is cut, in milliseconds.
+pub const STALL_TIMEOUT_MS: u64 = 300_000;
+/// Two sessions of one pair of nodes that began within this time were dialled at once, in milliseconds.
+pub const SIMULTANEOUS_DIAL_MS: u64 = 5_000;
+/// Pause before pulling again after the disk refused records, in milliseconds.
+pub const RETRY_AFTER_DISK_FAILURE_MS: u64 = 5_000;

@@ -1,0 +1,417 @@
+//! The machine: all sessions of one node and the streams they share. This file holds its state and its doors;
+//! `pulling` brings records in, `serving` sends them out, `pace` says when.
+
+mod pace;
+mod pulling;
+mod serving;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use tidelog_record::{NodeId, Run, SiteName, StreamId};
+
+use crate::disk::{DiskReply, DiskRequest, Ticket};
+use crate::event::{CloseReason, Event, Fork, Violation};
+use crate::limits::{
+    CLOSE_TEXT_BYTES_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, RECEIVE_BYTES_TOTAL_DEFAULT,
+    SIMULTANEOUS_DIAL_MS, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
+};
+use crate::message::{Hello, Held, Message};
+use crate::peer::{Peer, SessionId, Sites};
+use crate::session::Session;
+use crate::stream::{Head, Stream};
+
+/// What the machine is told about its own node.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This node.
+    pub node: NodeId,
+    /// The run of its store: streams of this node and run advance by its own appends only (invariant 11).
+    pub run: Run,
+    /// What this node's own certificate grants.
+    pub sites: Sites,
+    /// Credit given to all peers together, in bytes.
+    pub receive_bytes_total: usize,
+}
+
+impl Options {
+    /// Options with the default bounds.
+    #[must_use]
+    pub fn new(node: NodeId, run: Run, sites: Sites) -> Self {
+        Self { node, run, sites, receive_bytes_total: RECEIVE_BYTES_TOTAL_DEFAULT }
+    }
+}
+
+/// Where a session stands, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The peer.
+    pub node: NodeId,
+    /// The version spoken; `None` before the hello.
+    pub version: Option<u16>,
+    /// Records that the peer told of and this node lacks.
+    pub behind_records: u64,
+    /// Records that this node holds and the peer has not told to hold.
+    pub ahead_records: u64,
+    /// Streams halted because of a fork between the two.
+    pub forked_streams: usize,
+    /// Bytes of records received.
+    pub received_bytes: u64,
+    /// Bytes of records sent.
+    pub sent_bytes: u64,
+    /// When records or an announcement last came, since the caller's start.
+    pub progress_at: Duration,
+}
+
+/// The replication of one node. Time is a duration since any fixed start and never goes back.
+#[derive(Debug)]
+pub struct Replica {
+    options: Options,
+    now: Duration,
+    streams: BTreeMap<StreamId, Stream>,
+    sessions: BTreeMap<SessionId, Session>,
+    /// Ready sessions by site, rebuilt when asked after sessions changed.
+    audience: BTreeMap<SiteName, Arc<[SessionId]>>,
+    /// Sessions that may have something to send.
+    sendable: BTreeSet<SessionId>,
+    last_sender: SessionId,
+    /// Last words to sessions that are no longer in `sessions`.
+    parting: VecDeque<(SessionId, Message)>,
+    events: VecDeque<Event>,
+
+    next_ticket: u64,
+    adoptions: VecDeque<DiskRequest>,
+    adopting: BTreeMap<Ticket, pulling::Adopting>,
+    reading: BTreeMap<Ticket, (SessionId, StreamId)>,
+    readers: VecDeque<SessionId>,
+    /// Nothing is pulled before this time: the disk refused records.
+    paused_until: Option<Duration>,
+    /// No later than the next time that something falls due.
+    wake_at: Option<Duration>,
+}
+
+impl Replica {
+    /// A node without sessions that holds `vector`.
+    #[must_use]
+    pub fn new(options: Options, vector: impl IntoIterator<Item = (StreamId, Head)>) -> Self {
+        let streams = vector.into_iter().map(|(id, head)| (id.clone(), Stream::new(&id, head))).collect();
+        Self {
+            options,
+            now: Duration::ZERO,
+            streams,
+            sessions: BTreeMap::new(),
+            audience: BTreeMap::new(),
+            sendable: BTreeSet::new(),
+            last_sender: SessionId(0),
+            parting: VecDeque::new(),
+            events: VecDeque::new(),
+            next_ticket: 0,
+            adoptions: VecDeque::new(),
+            adopting: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            readers: VecDeque::new(),
+            paused_until: None,
+            wake_at: None,
+        }
+    }
+
+    /// A connection whose peer is proven. The id must be new.
+    ///
+    /// One session with a node stands: a newer one takes the older one's place, because the older may be cut without
+    /// a sign. Only when both nodes dialled each other at once, the one that the smaller node id dialled stays, so that
+    /// both ends choose the same.
+    pub fn connected(&mut self, now: Duration, id: SessionId, peer: Peer) {
+        self.tick(now);
+        if peer.node == self.options.node {
+            self.parting.push_back((id, close_message(&CloseReason::Violation(Violation::Itself))));
+            self.closed(id, CloseReason::Violation(Violation::Itself));
+            return;
+        }
+        let older = self.sessions.iter().find(|(_, session)| session.peer.node == peer.node);
+        if let Some((older, session)) = older.map(|(id, session)| (*id, session)) {
+            let at_once = session.peer.dialled != peer.dialled
+                && now.saturating_sub(session.connected_at) < Duration::from_millis(SIMULTANEOUS_DIAL_MS);
+            let keep_older = at_once && session.peer.dialled == (self.options.node < peer.node);
+            if keep_older {
+                self.parting.push_back((id, close_message(&CloseReason::Replaced)));
+                self.closed(id, CloseReason::Replaced);
+                return;
+            }
+            self.close(older, CloseReason::Replaced);
+        }
+        let share = self.options.receive_bytes_total / (self.sessions.len() + 1);
+        let window = share.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+        let mut session = Session::new(now, peer, window);
+        session.control.push_back(Message::Hello(Hello {
+            version_min: PROTOCOL_VERSION_MIN,
+            version_max: PROTOCOL_VERSION,
+            node: self.options.node,
+            credit_bytes: u32::try_from(window).unwrap_or(u32::MAX),
+        }));
+        self.sessions.insert(id, session);
+        self.sendable.insert(id);
+        self.look_at_deadlines_of(id);
+    }
+
+    /// The connection is gone.
+    pub fn disconnected(&mut self, now: Duration, id: SessionId) {
+        self.tick(now);
+        self.remove(id);
+    }
+
+    /// Bytes came on the connection, if not yet a whole message.
+    pub fn heard(&mut self, now: Duration, id: SessionId) {
+        self.tick(now);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.heard_at = now;
+        }
+    }
+
+    /// A message that was polled for this session is written.
+    pub fn transmitted(&mut self, now: Duration, id: SessionId) {
+        self.tick(now);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.in_flight = session.in_flight.saturating_sub(1);
+            self.sendable.insert(id);
+        }
+    }
+
+    /// A message from the peer.
+    ///
+    /// # Errors
+    /// The rule that it breaks; the session is closed then, and an [`Event::Closed`] says so too.
+    pub fn handle_message(&mut self, now: Duration, id: SessionId, message: Message) -> Result<(), Violation> {
+        self.tick(now);
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        session.heard_at = now;
+        let outcome = match (session.is_ready(), message) {
+            (_, Message::Close(mut text)) => {
+                truncate(&mut text);
+                self.remove(id);
+                self.closed(id, CloseReason::ByPeer(text));
+                Ok(())
+            }
+            (false, Message::Hello(hello)) => self.hello(id, &hello),
+            (false, _) | (true, Message::Hello(_)) => Err(Violation::Hello),
+            (true, Message::Hold(held)) => self.peer_holds(id, held),
+            (true, Message::Records(records)) => self.take_records(id, records),
+            (true, Message::Stopped { stream, reason }) => self.stopped(id, stream, reason),
+            (true, Message::Pull(pull)) => self.pulled(id, pull),
+            (true, Message::Stop(stream)) => {
+                self.stop_serving(id, stream);
+                Ok(())
+            }
+            (true, Message::Credit(bytes)) => self.credited(id, bytes),
+            (true, Message::Keepalive) => Ok(()),
+        };
+        if let Err(violation) = &outcome {
+            self.close(id, CloseReason::Violation(violation.clone()));
+        }
+        outcome
+    }
+
+    /// A stream advanced on disk: this node's own appends, or anything else that became durable.
+    pub fn committed(&mut self, now: Duration, id: &StreamId, head: Head) {
+        self.tick(now);
+        if !self.streams.contains_key(id) {
+            self.streams.insert(id.clone(), Stream::new(id, Head::default()));
+        }
+        if self.streams.get_mut(id).is_some_and(|stream| stream.hold(head)) {
+            self.spread(id);
+        }
+    }
+
+    /// The disk's answer to a request of [`Replica::poll_disk`].
+    pub fn handle_disk(&mut self, now: Duration, reply: DiskReply) {
+        self.tick(now);
+        match reply {
+            DiskReply::Read { ticket, outcome } => self.was_read(ticket, outcome),
+            DiskReply::Adopted { ticket, outcome } => self.was_adopted(ticket, outcome),
+        }
+    }
+
+    /// The next event, until there is none. Poll messages first: the last words of a session come before its end.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Ends a session with a reason that the peer is told.
+    pub fn close(&mut self, id: SessionId, reason: CloseReason) {
+        if self.remove(id) {
+            self.parting.push_back((id, close_message(&reason)));
+            self.closed(id, reason);
+        }
+    }
+
+    /// What is held durably, per stream.
+    pub fn vector(&self) -> impl Iterator<Item = (&StreamId, Head)> {
+        self.streams.iter().filter(|(_, stream)| stream.held.lsn.0 > 0).map(|(id, stream)| (id, stream.held))
+    }
+
+    /// Where a session stands.
+    #[must_use]
+    pub fn progress(&self, id: SessionId) -> Option<Progress> {
+        let session = self.sessions.get(&id)?;
+        let mut behind_records = 0u64;
+        for (stream, head) in &session.remote {
+            let held = self.streams.get(stream).map_or(0, |stream| stream.held.lsn.0);
+            behind_records = behind_records.saturating_add(head.lsn.0.saturating_sub(held));
+        }
+        let mut ahead_records = 0u64;
+        for (stream, head) in self.vector().filter(|(stream, _)| self.is_shared(session, &stream.site)) {
+            let remote = session.remote.get(stream).map_or(0, |head| head.lsn.0);
+            ahead_records = ahead_records.saturating_add(head.lsn.0.saturating_sub(remote));
+        }
+        Some(Progress {
+            node: session.peer.node,
+            version: session.version,
+            behind_records,
+            ahead_records,
+            forked_streams: session.halted.len(),
+            received_bytes: session.received_bytes,
+            sent_bytes: session.sent_bytes,
+            progress_at: session.progress_at,
+        })
+    }
+
+    fn tick(&mut self, now: Duration) {
+        self.now = self.now.max(now);
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    fn closed(&mut self, session: SessionId, reason: CloseReason) {
+        self.events.push_back(Event::Closed { session, reason });
+    }
+
+    fn hello(&mut self, id: SessionId, hello: &Hello) -> Result<(), Violation> {
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        if hello.node != session.peer.node {
+            return Err(Violation::WrongNode(hello.node));
+        }
+        let version = PROTOCOL_VERSION.min(hello.version_max);
+        if version < PROTOCOL_VERSION_MIN || version < hello.version_min {
+            return Err(Violation::Version {
+                theirs_min: hello.version_min,
+                theirs_max: hello.version_max,
+            });
+        }
+        session.version = Some(version);
+        session.credit = i64::from(hello.credit_bytes);
+        session.progress_at = self.now;
+        let node = session.peer.node;
+        self.audience.clear();
+        self.events.push_back(Event::Ready { session: id, node, version });
+        let shared: Vec<StreamId> = match self.sessions.get(&id) {
+            Some(session) => self
+                .vector()
+                .filter(|(stream, _)| self.is_shared(session, &stream.site))
+                .map(|(stream, _)| stream.clone())
+                .collect(),
+            None => Vec::new(),
+        };
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.fresh.extend(shared);
+        }
+        self.schedule_announcement(id);
+        self.look_at_deadlines_of(id);
+        Ok(())
+    }
+
+    /// A stream's site is granted on both sides (invariant 13).
+    fn is_shared(&self, session: &Session, site: &SiteName) -> bool {
+        session.peer.sites.contains(site) && self.options.sites.contains(site)
+    }
+
+    fn audience(&mut self, site: &SiteName) -> Arc<[SessionId]> {
+        if let Some(audience) = self.audience.get(site) {
+            return Arc::clone(audience);
+        }
+        let audience: Arc<[SessionId]> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.is_ready() && self.is_shared(session, site))
+            .map(|(id, _)| *id)
+            .collect();
+        self.audience.insert(site.clone(), Arc::clone(&audience));
+        audience
+    }
+
+    /// Tells everyone who may know how far a stream is held now.
+    fn spread(&mut self, stream: &StreamId) {
+        let Some(held) = self.streams.get(stream).map(|stream| stream.held.lsn) else { return };
+        for id in self.audience(&stream.site).iter() {
+            let Some(session) = self.sessions.get_mut(id) else { continue };
+            let news = session.remote.get(stream).is_none_or(|head| head.lsn < held);
+            if news {
+                session.acknowledge.remove(stream);
+                session.fresh.insert(stream.clone());
+            } else if !session.fresh.contains(stream) {
+                session.acknowledge.insert(stream.clone());
+            }
+            self.schedule_announcement(*id);
+        }
+    }
+
+    fn held_of(&self, stream: &StreamId) -> Option<Held> {
+        self.streams.get(stream).map(|found| Held { stream: stream.clone(), head: found.held })
+    }
+
+    /// Halts a stream between this node and one peer, and reports it once a session (invariant 1).
+    fn halt(&mut self, id: SessionId, fork: Fork) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.halted.insert(fork.stream.clone()) {
+            if let Some(stream) = self.streams.get_mut(&fork.stream) {
+                stream.ahead.remove(&id);
+            }
+            self.events.push_back(Event::Fork(fork));
+        }
+    }
+
+    /// Takes a session out; whether it was there.
+    fn remove(&mut self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.remove(&id) else { return false };
+        self.audience.clear();
+        self.sendable.remove(&id);
+        let mut again: Vec<StreamId> = session.pulls.into_iter().collect();
+        for stream in &again {
+            if let Some(stream) = self.streams.get_mut(stream) {
+                stream.pull = None;
+            }
+        }
+        again.extend(session.waiting);
+        for stream in session.remote.keys() {
+            let forget = self.streams.get_mut(stream).is_some_and(|stream| {
+                stream.ahead.remove(&id);
+                stream.is_forgettable()
+            });
+            if forget {
+                self.streams.remove(stream);
+            }
+        }
+        for stream in again {
+            self.try_pull(&stream);
+        }
+        true
+    }
+}
+
+fn close_message(reason: &CloseReason) -> Message {
+    let mut text = alloc::format!("{reason}");
+    truncate(&mut text);
+    Message::Close(text)
+}
+
+fn truncate(text: &mut String) {
+    let mut end = CLOSE_TEXT_BYTES_MAX.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+}

@@ -1,0 +1,360 @@
+//! Records come in: what peers tell, whom a stream is pulled from, and how records are verified before the disk sees
+//! them (invariants 3, 11, 13). It never looks into a body.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use tidelog_record::{Lsn, Record, StreamId};
+
+use super::Replica;
+use crate::disk::{AdoptFailure, DiskRequest, Ticket};
+use crate::event::{Event, Fork, Violation};
+use crate::limits::{PULL_STREAMS_PER_SESSION_MAX, RETRY_AFTER_DISK_FAILURE_MS, STREAMS_PER_PEER_MAX};
+use crate::message::{Held, Message, Pull, Records, StopReason};
+use crate::peer::SessionId;
+use crate::stream::{Head, Pulling, Stream};
+
+/// Records on their way to the disk.
+#[derive(Debug)]
+pub(super) struct Adopting {
+    session: SessionId,
+    stream: StreamId,
+    head: Head,
+    cost_bytes: usize,
+}
+
+impl Replica {
+    /// A stream that only this node's own appends advance (invariant 11).
+    fn is_own(&self, stream: &StreamId) -> bool {
+        stream.node == self.options.node && stream.run == self.options.run
+    }
+
+    pub(super) fn peer_holds(&mut self, id: SessionId, held: Vec<Held>) -> Result<(), Violation> {
+        for Held { stream, head } in held {
+            let Some(session) = self.sessions.get(&id) else { return Ok(()) };
+            if !self.is_shared(session, &stream.site) {
+                return Err(Violation::NotGranted(stream.site));
+            }
+            if head.lsn == Lsn::ZERO || head.lsn.next().is_none() {
+                return Err(Violation::Lsn(head.lsn));
+            }
+            let told = session.remote.get(&stream).copied();
+            if told.is_none() && session.remote.len() >= STREAMS_PER_PEER_MAX {
+                return Err(Violation::TooManyStreams);
+            }
+            if told.is_some_and(|told| told.lsn >= head.lsn) {
+                continue;
+            }
+            let node = session.peer.node;
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.remote.insert(stream.clone(), head);
+                session.progress_at = self.now;
+            }
+            if self.is_own(&stream) {
+                self.check_own(node, &stream, head, told);
+            }
+            self.weigh(id, stream, head);
+        }
+        Ok(())
+    }
+
+    fn check_own(&mut self, node: tidelog_record::NodeId, stream: &StreamId, head: Head, told: Option<Head>) {
+        let written = self.streams.get(stream).map_or(Lsn::ZERO, |stream| stream.held.lsn);
+        let first_time = told.is_none_or(|told| told.lsn <= written);
+        if head.lsn > written && first_time {
+            self.events.push_back(Event::OwnStreamAhead {
+                node,
+                stream: stream.clone(),
+                claimed: head.lsn,
+                written,
+            });
+        }
+    }
+
+    /// A peer came forward to `head`: compare, go on with the pull under way, or begin one.
+    fn weigh(&mut self, id: SessionId, stream: StreamId, head: Head) {
+        let own = self.is_own(&stream);
+        if own && !self.streams.contains_key(&stream) {
+            return;
+        }
+        let known =
+            self.streams.entry(stream.clone()).or_insert_with(|| Stream::new(&stream, Head::default()));
+        let at = if head.lsn == known.held.lsn { known.held } else { known.received };
+        if head.lsn == at.lsn && head.chain != at.chain {
+            let Some(session) = self.sessions.get(&id) else { return };
+            let fork = Fork {
+                node: session.peer.node,
+                lsn: head.lsn,
+                ours: Some(at.chain),
+                theirs: Some(head.chain),
+                stream,
+            };
+            self.halt(id, fork);
+            return;
+        }
+        if own || head.lsn <= known.received.lsn {
+            return;
+        }
+        known.ahead.insert(id);
+        match known.pull {
+            Some(pull) if pull.session == id && pull.until < head.lsn => {
+                let Some(session) = self.sessions.get_mut(&id) else { return };
+                // Others wait for a turn: this one ends first.
+                if session.waiting.is_empty() {
+                    known.pull = Some(Pulling { session: id, until: head.lsn });
+                    session.control.push_back(Message::Pull(Pull {
+                        stream,
+                        after: pull.until,
+                        chain: None,
+                        until: head.lsn,
+                    }));
+                    self.sendable.insert(id);
+                }
+            }
+            Some(_) => {}
+            None => self.try_pull(&stream),
+        }
+    }
+
+    /// Pulls a stream from the peer that suits best, if any is ahead: its author before others, then the one that is
+    /// asked least.
+    pub(super) fn try_pull(&mut self, stream: &StreamId) {
+        if self.is_own(stream) || self.paused_until.is_some() {
+            return;
+        }
+        let Some(known) = self.streams.get_mut(stream) else { return };
+        if known.pull.is_some() || known.failed {
+            return;
+        }
+        let received = known.received;
+        let sessions = &self.sessions;
+        known.ahead.retain(|id| {
+            let remote = sessions.get(id).and_then(|session| session.remote.get(stream));
+            remote.is_some_and(|head| head.lsn > received.lsn)
+        });
+        let best = known
+            .ahead
+            .iter()
+            .filter_map(|id| sessions.get(id).map(|session| (*id, session)))
+            .filter(|(_, session)| !session.halted.contains(stream) && !session.abandoned.contains(stream))
+            .min_by_key(|(id, session)| {
+                let full = session.pulls.len() >= PULL_STREAMS_PER_SESSION_MAX;
+                (full, session.peer.node != stream.node, session.pulls.len(), *id)
+            })
+            .map(|(id, _)| id);
+        let Some(id) = best else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.pulls.len() >= PULL_STREAMS_PER_SESSION_MAX {
+            if !session.waiting.contains(stream) {
+                session.waiting.push_back(stream.clone());
+            }
+            return;
+        }
+        let Some(until) = session.remote.get(stream).map(|head| head.lsn) else { return };
+        if session.pulls.is_empty() {
+            // Nothing was due from this peer until now.
+            session.progress_at = self.now;
+        }
+        session.pulls.insert(stream.clone());
+        known.pull = Some(Pulling { session: id, until });
+        session.control.push_back(Message::Pull(Pull {
+            stream: stream.clone(),
+            after: received.lsn,
+            chain: Some(received.chain),
+            until,
+        }));
+        self.sendable.insert(id);
+        self.look_at_deadlines_of(id);
+    }
+
+    /// A pull is over: the stream may go on with another peer, and another stream has its turn.
+    fn end_pull(&mut self, id: SessionId, stream: &StreamId) {
+        if let Some(known) = self.streams.get_mut(stream) {
+            known.pull = None;
+        }
+        let next = self.sessions.get_mut(&id).and_then(|session| {
+            session.pulls.remove(stream);
+            session.waiting.pop_front()
+        });
+        if let Some(next) = next {
+            self.try_pull(&next);
+        }
+        self.try_pull(stream);
+    }
+
+    /// Takes a pull back; what still comes for it is dropped until the peer confirms.
+    fn abandon(&mut self, stream: &StreamId) {
+        let Some(pull) = self.streams.get(stream).and_then(|known| known.pull) else { return };
+        if let Some(session) = self.sessions.get_mut(&pull.session) {
+            session.abandoned.insert(stream.clone());
+            session.control.push_back(Message::Stop(stream.clone()));
+            self.sendable.insert(pull.session);
+        }
+        self.end_pull(pull.session, stream);
+    }
+
+    pub(super) fn take_records(&mut self, id: SessionId, message: Records) -> Result<(), Violation> {
+        let Records { stream, first, chain, bodies } = message;
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let cost_bytes = bodies.cost_bytes();
+        if session.granted <= 0 {
+            return Err(Violation::Credit);
+        }
+        session.granted -= i64::try_from(cost_bytes).unwrap_or(i64::MAX);
+        session.received_bytes = session.received_bytes.saturating_add(cost_bytes as u64);
+        session.progress_at = self.now;
+        if session.abandoned.contains(&stream) {
+            session.give_back(cost_bytes);
+            self.sendable.insert(id);
+            return Ok(());
+        }
+        let node = session.peer.node;
+        let known = self.streams.get_mut(&stream).ok_or(Violation::Unasked)?;
+        let pull = known.pull.filter(|pull| pull.session == id).ok_or(Violation::Unasked)?;
+        if known.received.lsn.next() != Some(first) || bodies.0.is_empty() {
+            return Err(Violation::Unasked);
+        }
+        let before = known.received;
+        let mut head = before;
+        let mut records = Vec::with_capacity(bodies.0.len());
+        for body in bodies.0 {
+            let lsn = head.lsn.next().filter(|lsn| *lsn <= pull.until).ok_or(Violation::Unasked)?;
+            head = Head { lsn, chain: head.chain.after(&known.key, lsn, &body.0) };
+            records.push(Record { stream: stream.clone(), lsn, chain: head.chain, body: body.0 });
+        }
+        if head.chain != chain {
+            // The peer's bytes do not continue what is held here: neither branch is touched.
+            session.give_back(cost_bytes);
+            self.sendable.insert(id);
+            let fork = Fork {
+                stream: stream.clone(),
+                node,
+                lsn: head.lsn,
+                ours: Some(head.chain),
+                theirs: Some(chain),
+            };
+            self.halt(id, fork);
+            self.abandon(&stream);
+            return Ok(());
+        }
+        known.received = head;
+        known.adopting += 1;
+        let ticket = self.ticket();
+        self.adopting.insert(ticket, Adopting { session: id, stream: stream.clone(), head, cost_bytes });
+        self.adoptions.push_back(DiskRequest::Adopt { ticket, records });
+        if head.lsn == pull.until {
+            self.end_pull(id, &stream);
+        }
+        Ok(())
+    }
+
+    pub(super) fn was_adopted(&mut self, ticket: Ticket, outcome: Result<(), AdoptFailure>) {
+        let Some(adopted) = self.adopting.remove(&ticket) else { return };
+        let Adopting { session: id, stream, head, cost_bytes } = adopted;
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.give_back(cost_bytes);
+            self.sendable.insert(id);
+        }
+        let Some(known) = self.streams.get_mut(&stream) else { return };
+        known.adopting = known.adopting.saturating_sub(1);
+        match outcome {
+            Ok(()) => {
+                if known.hold(head) {
+                    self.spread(&stream);
+                }
+            }
+            Err(failure) => {
+                known.failed = true;
+                let ours = (known.held.lsn == head.lsn).then_some(known.held.chain);
+                match failure {
+                    AdoptFailure::Fork => {
+                        if let Some(node) = self.sessions.get(&id).map(|session| session.peer.node) {
+                            let theirs = Some(head.chain);
+                            let fork = Fork { stream: stream.clone(), node, lsn: head.lsn, ours, theirs };
+                            self.halt(id, fork);
+                        }
+                    }
+                    AdoptFailure::Refused => {
+                        let until = self.now + Duration::from_millis(RETRY_AFTER_DISK_FAILURE_MS);
+                        self.paused_until = Some(until);
+                        self.wake_by(until);
+                    }
+                }
+                self.abandon(&stream);
+            }
+        }
+        let recovered = self.streams.get_mut(&stream).is_some_and(|known| {
+            let recovered = known.failed && known.adopting == 0;
+            if recovered {
+                known.failed = false;
+                known.received = known.held;
+            }
+            recovered
+        });
+        if recovered {
+            self.renew_ahead(&stream);
+            self.try_pull(&stream);
+        }
+    }
+
+    /// What was received fell back to what is held: find out again who is ahead.
+    fn renew_ahead(&mut self, stream: &StreamId) {
+        let Some(known) = self.streams.get_mut(stream) else { return };
+        for (id, session) in &self.sessions {
+            if session.remote.get(stream).is_some_and(|head| head.lsn > known.received.lsn) {
+                known.ahead.insert(*id);
+            }
+        }
+    }
+
+    /// The pause after a refusal of the disk is over.
+    pub(super) fn resume(&mut self) {
+        self.paused_until = None;
+        let waiting: Vec<StreamId> = self
+            .streams
+            .iter()
+            .filter(|(_, known)| known.pull.is_none() && !known.ahead.is_empty())
+            .map(|(id, _)| id.clone())
+            .collect();
+        for stream in waiting {
+            self.try_pull(&stream);
+        }
+    }
+
+    pub(super) fn stopped(
+        &mut self,
+        id: SessionId,
+        stream: StreamId,
+        reason: StopReason,
+    ) -> Result<(), Violation> {
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        session.progress_at = self.now;
+        if session.abandoned.contains(&stream) {
+            // Only the confirmation of our own word ends it; another reason crossed it on the way.
+            if reason == StopReason::Cancelled {
+                session.abandoned.remove(&stream);
+                self.try_pull(&stream);
+            }
+            return Ok(());
+        }
+        let node = session.peer.node;
+        let known = self.streams.get_mut(&stream).ok_or(Violation::Unasked)?;
+        known.pull.filter(|pull| pull.session == id).ok_or(Violation::Unasked)?;
+        let received = known.received;
+        known.ahead.remove(&id);
+        match reason {
+            StopReason::Cancelled => return Err(Violation::Unasked),
+            StopReason::Unreadable => {
+                // Forgotten until the peer tells of the stream again.
+                session.remote.remove(&stream);
+            }
+            StopReason::Forked => {
+                let ours = Some(received.chain);
+                self.halt(id, Fork { stream: stream.clone(), node, lsn: received.lsn, ours, theirs: None });
+            }
+        }
+        // A continuation of the pull may have crossed this word; what it brings is dropped.
+        self.abandon(&stream);
+        Ok(())
+    }
+}

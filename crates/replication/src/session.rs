@@ -1,0 +1,132 @@
+//! The state of one session: what the peer told, what is being sent to it and what was asked of it. It keeps the
+//! accounts; the rules are in `replica`.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use core::time::Duration;
+
+use tidelog_record::{ChainHash, Lsn, StreamId};
+
+use crate::disk::Ticket;
+use crate::message::Message;
+use crate::peer::Peer;
+use crate::stream::Head;
+
+/// A range that the peer pulls.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    /// The last LSN read.
+    pub after: Lsn,
+    /// The peer's chain hash there, to be compared with the first record read.
+    pub check: Option<ChainHash>,
+    /// The last LSN to send.
+    pub until: Lsn,
+    /// The read under way.
+    pub reading: Option<Ticket>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub peer: Peer,
+    /// Negotiated; `None` until the peer's hello.
+    pub version: Option<u16>,
+    pub connected_at: Duration,
+    pub heard_at: Duration,
+    pub said_at: Duration,
+    /// When the peer last sent records or brought its vector forward.
+    pub progress_at: Duration,
+
+    /// What the peer holds, as it told.
+    pub remote: BTreeMap<StreamId, Head>,
+    /// Streams with a fork between this peer and this node (invariant 1).
+    pub halted: BTreeSet<StreamId>,
+
+    /// Streams pulled from it.
+    pub pulls: BTreeSet<StreamId>,
+    /// Streams that wait for a turn, each once.
+    pub waiting: VecDeque<StreamId>,
+    /// Pulls that were taken back and not yet confirmed: their records are dropped.
+    pub abandoned: BTreeSet<StreamId>,
+    /// Credit that the peer has of us, in bytes; one message may overdraw it.
+    pub granted: i64,
+    /// Credit to give back, in bytes.
+    pub owed: usize,
+    /// Credit when nothing is under way, in bytes.
+    pub window: usize,
+
+    /// Ranges that the peer pulls.
+    pub serves: BTreeMap<StreamId, Serving>,
+    /// Whose read is next.
+    pub turns: VecDeque<StreamId>,
+    /// Reads under way for this session.
+    pub reading: usize,
+    /// Credit that we have of the peer, in bytes.
+    pub credit: i64,
+
+    pub control: VecDeque<Message>,
+    /// Records, and what must not overtake them.
+    pub data: VecDeque<Message>,
+    /// Cost of what is in `data`, in bytes.
+    pub data_bytes: usize,
+    /// Handed to the connection and not yet written.
+    pub in_flight: usize,
+
+    /// News for the peer.
+    pub fresh: BTreeSet<StreamId>,
+    /// What the peer has and does not know that we have too.
+    pub acknowledge: BTreeSet<StreamId>,
+    pub announced_at: Option<Duration>,
+    pub announce_due: Option<Duration>,
+
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+}
+
+impl Session {
+    pub fn new(now: Duration, peer: Peer, window: usize) -> Self {
+        Self {
+            peer,
+            version: None,
+            connected_at: now,
+            heard_at: now,
+            said_at: now,
+            progress_at: now,
+            remote: BTreeMap::new(),
+            halted: BTreeSet::new(),
+            pulls: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            abandoned: BTreeSet::new(),
+            granted: i64::try_from(window).unwrap_or(i64::MAX),
+            owed: 0,
+            window,
+            serves: BTreeMap::new(),
+            turns: VecDeque::new(),
+            reading: 0,
+            credit: 0,
+            control: VecDeque::new(),
+            data: VecDeque::new(),
+            data_bytes: 0,
+            in_flight: 0,
+            fresh: BTreeSet::new(),
+            acknowledge: BTreeSet::new(),
+            announced_at: None,
+            announce_due: None,
+            received_bytes: 0,
+            sent_bytes: 0,
+        }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.version.is_some()
+    }
+
+    /// Gives credit back once it is worth a message. Less than a quarter of the window stays owed, so the peer never
+    /// waits for it.
+    pub fn give_back(&mut self, bytes: usize) {
+        self.owed += bytes;
+        if self.owed * 4 >= self.window {
+            self.granted = self.granted.saturating_add(i64::try_from(self.owed).unwrap_or(i64::MAX));
+            self.control.push_back(Message::Credit(u32::try_from(self.owed).unwrap_or(u32::MAX)));
+            self.owed = 0;
+        }
+    }
+}
