@@ -80,8 +80,8 @@ target_environment() {
     export "CC_$lower=$root/toolchains/zig-cc" "AR_$lower=$root/toolchains/zig-ar"
     local flags="--remap-path-prefix=$root=tidelog --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
     flags+=" --remap-path-prefix=$sysroot=rust"
-    # zig brings musl's start files and libc itself; rustc must not look for its own copies.
-    flags+=" -C target-feature=+crt-static -C link-self-contained=no"
+    # zig brings musl's start files and libc itself; rustc must not look for copies of its own. Our target files say so themselves.
+    [ "$target" != "$triple" ] || flags+=" -C target-feature=+crt-static -C link-self-contained=no"
     export "CARGO_TARGET_${upper}_RUSTFLAGS=$flags"
     [ -z "$emulator" ] || export "CARGO_TARGET_${upper}_RUNNER=$emulator"
     build_std=(-Zbuild-std=std,panic_unwind)
