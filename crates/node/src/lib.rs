@@ -3,6 +3,7 @@
 
 //CTX mod context;
 mod metrics;
+pub mod mqtt;
 pub mod settings;
 
 //CTX pub use context::{NodeContext, StartError, StatusBoard};

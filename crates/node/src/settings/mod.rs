@@ -15,6 +15,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use tidelog_record::SiteName;
 
+use crate::mqtt::topic::{TOPIC_FILTER_DEFAULT, TOPIC_TEMPLATE_DEFAULT, TopicFilter, TopicTemplate};
+
 pub use address::{AddressError, BrokerUrl, HostPort, Secret};
 pub use document::document;
 pub use file::FileError;
@@ -126,15 +128,20 @@ pub struct MqttSettings {
     #[arg(id = "mqtt-password", long = "mqtt-password", value_name = "PASSWORD", hide_env_values = true)]
     pub password: Option<Secret>,
 
-    /// Topic that messages are published under; the site's name follows it.
-    #[arg(id = "mqtt-topic", long = "mqtt-topic", value_name = "PREFIX", default_value = "tidelog")]
-    pub topic: String,
+    /// Certificates of the authorities that the broker is believed by, PEM; the machine's own without it.
+    #[arg(id = "mqtt-ca", long = "mqtt-ca", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+
+    /// Topic that a record is published on, with {site}, {device} and {node} in it. {device} is `points` for a record
+    /// that no sensor sent.
+    #[arg(id = "mqtt-topic", long = "mqtt-topic", value_name = "TEMPLATE", default_value = TOPIC_TEMPLATE_DEFAULT)]
+    pub topic: TopicTemplate,
 
     /// Form of a published message.
     #[arg(id = "mqtt-payload", long = "mqtt-payload", value_name = "FORM", default_value = "msgpack")]
     pub payload: MqttPayload,
 
-    /// Client identifier towards the broker; `tidelog-` and the node's id without it.
+    /// Client identifier towards the broker, different for every node; one made of the node's id without it.
     #[arg(id = "mqtt-client-id", long = "mqtt-client-id", value_name = "ID")]
     pub client_id: Option<String>,
 }
@@ -164,11 +171,16 @@ pub struct IngestSettings {
     #[arg(id = "ingest-password", long = "ingest-password", value_name = "PASSWORD", hide_env_values = true)]
     pub password: Option<Secret>,
 
-    /// Topic filter to subscribe to.
-    #[arg(id = "ingest-topic", long = "ingest-topic", value_name = "FILTER", default_value = "tidelog/#")]
-    pub topic: String,
+    /// Certificates of the authorities that the broker is believed by, PEM; the machine's own without it.
+    #[arg(id = "ingest-ca", long = "ingest-ca", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 
-    /// Client identifier towards the broker; `tidelog-ingest-` and the node's id without it.
+    /// Topic filter to subscribe to.
+    #[arg(id = "ingest-topic", long = "ingest-topic", value_name = "FILTER", default_value = TOPIC_FILTER_DEFAULT)]
+    pub topic: TopicFilter,
+
+    /// Client identifier towards the broker, different for every node; one made of the node's id without it. The broker
+    /// keeps messages for it while the node is away.
     #[arg(id = "ingest-client-id", long = "ingest-client-id", value_name = "ID")]
     pub client_id: Option<String>,
 }
