@@ -12,10 +12,20 @@
 #[cfg(test)]
 extern crate std;
 
+mod address;
+mod bytes;
 pub mod coap;
 mod config;
 mod counters;
 mod endpoint;
+mod fragment;
+mod incoming;
+mod ip;
+mod iphc;
+pub mod mac;
+mod outgoing;
+mod peers;
+mod random;
 pub mod zep;
 
 pub use config::{ConfigError, EndpointConfig};

@@ -1,0 +1,213 @@
+//! IEEE 802.15.4 MAC frames (802.15.4-2020 section 7; the 2003, 2006 and 2015 header versions): the bytes of one frame
+//! turned into a checked header and payload, and the two frames that this station writes. It knows no state: whether
+//! a frame is meant for us, is new, or deserves an acknowledgement is decided elsewhere.
+//!
+//! ```text
+//! data frame as written (21 bytes of header; integers little-endian, EUI-64 least significant byte first)
+//! offset 0   61 DC  frame control: data, acknowledgement requested, one PAN field, version 2006, EUI-64 both ends
+//! offset 2   sequence u8 | 3 PAN u16 | 5 destination [8] | 13 source [8] | 21 payload
+//!
+//! frame control, 16 bits, as read (bit 0 first)
+//! 0-2 type | 3 secured | 4 pending | 5 acknowledgement requested | 6 PAN compressed | 7 reserved
+//! 8 no sequence number (2015) | 9 information elements (2015) | 10-11 destination mode | 12-13 version | 14-15 source mode
+//!
+//! acknowledgement: 02 00 | 2 sequence u8
+//! ```
+
+use tidelog_record::DeviceId;
+
+/// Header bytes of the data frames written here.
+pub(crate) const DATA_HEADER_BYTES: usize = 21;
+/// Length of an acknowledgement.
+pub(crate) const ACK_BYTES: usize = 3;
+/// The short address, and the PAN, of everyone.
+pub(crate) const BROADCAST: u16 = 0xffff;
+
+const DATA_CONTROL: [u8; 2] = [0x61, 0xdc];
+const ACK_CONTROL: [u8; 2] = [0x02, 0x00];
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Carries a payload.
+    Data,
+    /// Answers a frame by its sequence number.
+    Ack,
+    /// A beacon, a MAC command or a type of later versions.
+    Other,
+}
+
+/// A link address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// The field is not there.
+    Absent,
+    /// 16 bits, given by a coordinator; `0xffff` means everyone.
+    Short(u16),
+    /// An EUI-64.
+    Extended(DeviceId),
+}
+
+/// One frame, read. The payload is what follows the MAC header; with `secured` it starts with the auxiliary security
+/// header and is ciphertext.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What it is.
+    pub kind: Kind,
+    /// Whether link security is applied.
+    pub secured: bool,
+    /// Whether the sender wants an acknowledgement.
+    pub ack_requested: bool,
+    /// The sequence number; absent only in frames of the 2015 version.
+    pub sequence: Option<u8>,
+    /// The PAN it is for, where it is given.
+    pub pan: Option<u16>,
+    /// Who it is for.
+    pub destination: Address,
+    /// Who sent it.
+    pub source: Address,
+    /// What it carries.
+    pub payload: &'a [u8],
+}
+
+/// Why bytes are no frame that is understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Ends before its header does.
+    #[error("the frame ends within its header")]
+    Truncated,
+    /// Longer than a PHY frame.
+    #[error("the frame is longer than a PHY frame")]
+    TooLong,
+    /// The reserved frame version or addressing mode.
+    #[error("a reserved version or addressing mode")]
+    Reserved,
+    /// Header information elements, which are not read.
+    #[error("information elements are not supported")]
+    InformationElements,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Absent,
+    Short,
+    Extended,
+}
+
+impl Mode {
+    fn of(bits: u16) -> Result<Self, Error> {
+        match bits & 3 {
+            0 => Ok(Self::Absent),
+            2 => Ok(Self::Short),
+            3 => Ok(Self::Extended),
+            _ => Err(Error::Reserved),
+        }
+    }
+
+    fn read(self, bytes: &mut &[u8]) -> Result<Address, Error> {
+        match self {
+            Self::Absent => Ok(Address::Absent),
+            Self::Short => read_u16(bytes).map(Address::Short),
+            Self::Extended => {
+                let mut eui: [u8; 8] = take(bytes)?;
+                eui.reverse();
+                Ok(Address::Extended(DeviceId(eui)))
+            }
+        }
+    }
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Error> {
+    let (head, rest) = bytes.split_first_chunk().ok_or(Error::Truncated)?;
+    *bytes = rest;
+    Ok(*head)
+}
+
+fn read_u16(bytes: &mut &[u8]) -> Result<u16, Error> {
+    take(bytes).map(u16::from_le_bytes)
+}
+
+/// Which of the two PAN fields a header has: (destination, source). Table 7-2 of 802.15.4-2020 for the 2015 version,
+/// section 7.2.1.5 of 802.15.4-2006 before.
+fn pan_fields(
+    version: u16,
+    compressed: bool,
+    destination: Mode,
+    source: Mode,
+) -> Result<(bool, bool), Error> {
+    let (to, from) = (destination != Mode::Absent, source != Mode::Absent);
+    if version < 2 {
+        return if compressed && !(to && from) {
+            Err(Error::Reserved)
+        } else {
+            Ok((to, from && !compressed))
+        };
+    }
+    Ok(match (to, from) {
+        (false, false) => (compressed, false),
+        (true, false) => (!compressed, false),
+        (false, true) => (false, !compressed),
+        (true, true) if destination == Mode::Extended && source == Mode::Extended => (!compressed, false),
+        (true, true) => (true, !compressed),
+    })
+}
+
+impl<'a> Frame<'a> {
+    /// Reads a frame without check sequence.
+    ///
+    /// # Errors
+    /// What is wrong with it, or not understood, as an [`Error`].
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        if bytes.len() > crate::FRAME_BYTES_MAX {
+            return Err(Error::TooLong);
+        }
+        let mut rest = bytes;
+        let control = read_u16(&mut rest)?;
+        let bit = |n: u16| control >> n & 1 == 1;
+        let kind = match control & 7 {
+            1 => Kind::Data,
+            2 => Kind::Ack,
+            _ => Kind::Other,
+        };
+        let version = control >> 12 & 3;
+        if version == 3 {
+            return Err(Error::Reserved);
+        }
+        let (destination_mode, source_mode) = (Mode::of(control >> 10)?, Mode::of(control >> 14)?);
+        let (has_pan, has_source_pan) = pan_fields(version, bit(6), destination_mode, source_mode)?;
+        let sequence = if version == 2 && bit(8) { None } else { Some(take::<1>(&mut rest)?[0]) };
+        let pan = if has_pan { Some(read_u16(&mut rest)?) } else { None };
+        let destination = destination_mode.read(&mut rest)?;
+        let source_pan = if has_source_pan { Some(read_u16(&mut rest)?) } else { None };
+        let source = source_mode.read(&mut rest)?;
+        if version == 2 && bit(9) {
+            return Err(Error::InformationElements);
+        }
+        let pan = if destination_mode == Mode::Absent { pan.or(source_pan) } else { pan };
+        Ok(Self {
+            kind,
+            secured: bit(3),
+            ack_requested: bit(5),
+            sequence,
+            pan,
+            destination,
+            source,
+            payload: rest,
+        })
+    }
+}
+
+/// The header of a data frame from one EUI-64 to another, with acknowledgement requested.
+pub(crate) fn data_header(sequence: u8, pan: u16, to: DeviceId, from: DeviceId) -> [u8; DATA_HEADER_BYTES] {
+    let [p0, p1] = pan.to_le_bytes();
+    let [t7, t6, t5, t4, t3, t2, t1, t0] = to.0;
+    let [f7, f6, f5, f4, f3, f2, f1, f0] = from.0;
+    let [c0, c1] = DATA_CONTROL;
+    [c0, c1, sequence, p0, p1, t0, t1, t2, t3, t4, t5, t6, t7, f0, f1, f2, f3, f4, f5, f6, f7]
+}
+
+/// The acknowledgement of the frame with this sequence number.
+pub(crate) fn ack(sequence: u8) -> [u8; ACK_BYTES] {
+    let [c0, c1] = ACK_CONTROL;
+    [c0, c1, sequence]
+}
