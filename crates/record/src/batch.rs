@@ -1,8 +1,9 @@
 //! The body of a record: an atomic batch of points, and the bodies that this version does not understand.
 //!
 //! ```text
-//! body     := kind u8 | authored_ms i64 LE | content
-//! kind 1   := origin | series count varint | { series }
+//! body     := kind u8 | content
+//! kind 1   := authored_ms i64 LE | origin | series count varint | { series }
+//! kind 2   := node 16 bytes | run u64 LE | lsn varint | first_point varint | as kind 1
 //! origin   := 0 | 1, device 8 bytes, epoch u32 LE, first_seq varint, count varint
 //! series   := canonical length varint, canonical bytes | point count varint | timestamps | values
 //! timestamps := first zigzag varint, then differences (wrapping) as zigzag varints
@@ -15,6 +16,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::device::DeviceId;
+use crate::ids::{Lsn, NodeId, Run};
 use crate::point::Value;
 use crate::series::{Series, SeriesError};
 use crate::varint::{Malformed, Reader, put_bytes, put_i64, put_u64};
@@ -23,6 +25,7 @@ use crate::varint::{Malformed, Reader, put_bytes, put_i64, put_u64};
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 const KIND_POINTS: u8 = 1;
+const KIND_RELAYED: u8 = 2;
 const VALUE_F64: u8 = 0;
 const VALUE_I64: u8 = 1;
 const VALUE_BOOL: u8 = 2;
@@ -40,6 +43,20 @@ pub struct Origin {
     pub first_seq: u64,
     /// How many consecutive samples it holds.
     pub count: u32,
+}
+
+/// The record that a batch was copied from, when it came as a message about another node's record and not from a peer.
+/// It stands in the record, so that a repeat is recognised after a restart, and the copy is not sent out as news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Relay {
+    /// Who wrote the record.
+    pub node: NodeId,
+    /// The writer's run.
+    pub run: Run,
+    /// Its place in the writer's stream for the same site.
+    pub lsn: Lsn,
+    /// How many of the record's points stand before the first of this batch, when a message held only a part of it.
+    pub first_point: u64,
 }
 
 /// Points of one or more series, stored all or not at all.
@@ -99,6 +116,24 @@ impl Batch {
     pub fn encode(&self) -> Result<Vec<u8>, BatchError> {
         let mut out = Vec::with_capacity(64 + self.points() * 10);
         out.push(KIND_POINTS);
+        self.put(out)
+    }
+
+    /// The batch as the body of a record that says what it was copied from. It is read as any other batch.
+    ///
+    /// # Errors
+    /// [`BatchError::TooLong`] past [`BATCH_BYTES_MAX`].
+    pub fn encode_relayed(&self, relay: &Relay) -> Result<Vec<u8>, BatchError> {
+        let mut out = Vec::with_capacity(104 + self.points() * 10);
+        out.push(KIND_RELAYED);
+        out.extend_from_slice(&relay.node.0);
+        out.extend_from_slice(&relay.run.0.to_le_bytes());
+        put_u64(&mut out, relay.lsn.0);
+        put_u64(&mut out, relay.first_point);
+        self.put(out)
+    }
+
+    fn put(&self, mut out: Vec<u8>) -> Result<Vec<u8>, BatchError> {
         out.extend_from_slice(&self.authored_ms.to_le_bytes());
         match &self.origin {
             None => out.push(0),
@@ -119,6 +154,26 @@ impl Batch {
     }
 }
 
+impl Relay {
+    /// What the record with this body was copied from; `None` for one that was written first where it stands.
+    ///
+    /// # Errors
+    /// [`BatchError::Malformed`] when the body begins as a copy and is cut short.
+    pub fn of_body(bytes: &[u8]) -> Result<Option<Self>, BatchError> {
+        let mut reader = Reader(bytes);
+        if reader.u8()? == KIND_RELAYED { Ok(Some(Self::take(&mut reader)?)) } else { Ok(None) }
+    }
+
+    fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            node: NodeId(reader.array()?),
+            run: Run(u64::from_le_bytes(reader.array()?)),
+            lsn: Lsn(reader.u64()?),
+            first_point: reader.u64()?,
+        })
+    }
+}
+
 impl Body {
     /// Reads a record's body.
     ///
@@ -129,9 +184,12 @@ impl Body {
             return Err(BatchError::TooLong { bytes: bytes.len() });
         }
         let mut reader = Reader(bytes);
-        let kind = reader.u8()?;
-        if kind != KIND_POINTS {
-            return Ok(Self::Unknown(kind));
+        match reader.u8()? {
+            KIND_POINTS => {}
+            KIND_RELAYED => {
+                Relay::take(&mut reader)?;
+            }
+            kind => return Ok(Self::Unknown(kind)),
         }
         let authored_ms = i64::from_le_bytes(reader.array()?);
         let origin = match reader.u8()? {
@@ -263,6 +321,21 @@ mod tests {
             let mut noise_body = vec![KIND_POINTS];
             noise_body.extend(noise);
             drop(Body::decode(&noise_body));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_copied_batch_is_read_as_the_batch_and_names_its_record(
+            batch in batch(), node in any::<[u8; 16]>(), numbers in any::<(u64, u64, u64)>(),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let relay = Relay { node: NodeId(node), run: Run(numbers.0), lsn: Lsn(numbers.1), first_point: numbers.2 };
+            let bytes = batch.encode_relayed(&relay).unwrap();
+            prop_assert_eq!(Relay::of_body(&bytes), Ok(Some(relay)));
+            prop_assert!(Body::decode(&bytes[..cut.index(bytes.len())]).is_err());
+            prop_assert_eq!(Relay::of_body(&batch.encode().unwrap()), Ok(None));
+            prop_assert_eq!(Body::decode(&bytes).unwrap(), Body::Points(batch));
         }
     }
 

@@ -31,7 +31,7 @@ pub use crc::crc32;
 pub use device::{DeviceId, ParseDeviceIdError};
 
 #[cfg(feature = "alloc")]
-pub use batch::{BATCH_BYTES_MAX, Batch, BatchError, Body, Origin};
+pub use batch::{BATCH_BYTES_MAX, Batch, BatchError, Body, Origin, Relay};
 #[cfg(feature = "alloc")]
 pub use ids::{
     Lsn, NodeId, ParseIdError, Run, SITE_NAME_BYTES_MAX, SeriesId, SiteName, SiteNameError, StreamId,
