@@ -1,1 +1,35 @@
+//! The log of a node (design section 4): append, recover, follow, scan. One append-only log holds the records of all streams
+//! in order of arrival; everything else is derived from it. docs/FORMAT.md draws its bytes.
+//!
+//! Thin: no sealed segments, no retention and no scrub yet; the index of streams and series is in memory. This crate knows no
+//! socket, no async runtime and no peer.
 
+mod adopt;
+mod disk;
+mod errors;
+mod frame;
+mod identity;
+mod index;
+mod open;
+mod options;
+mod position;
+mod ranges;
+mod reader;
+mod recovery;
+mod scan;
+mod seriesmap;
+mod shared;
+mod state;
+mod store;
+mod writer;
+
+pub use disk::{Disk, DiskFile, FileDisk, Lock, OpenMode};
+pub use errors::{AdoptError, AppendError, Finding, OpenError, ReadError, Recovery, ScanError, StateError};
+pub use options::{LOG_FILE_BYTES_LIMIT, LOG_FILE_BYTES_MIN, StateIn, StoreOptions};
+pub use position::Position;
+pub use ranges::SeqRanges;
+pub use scan::SeriesPoints;
+pub use shared::WriteState;
+pub use state::{CURSOR_NAME_BYTES_MAX, DEVICE_ENTRY_BYTES_MAX};
+pub use store::{Stats, Store};
+pub use writer::{Adopted, Appended};

@@ -1,0 +1,124 @@
+//! Taking in other nodes' records, and this node's own when they come back: contiguous, chained, and never over other
+//! bytes (invariants 1, 3, 11). What is held already is skipped; a gap that rot left is filled.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use tidelog_record::{ChainHash, Lsn, Record, StreamKey};
+
+use crate::errors::{AdoptError, ReadError};
+use crate::frame::FrameWriter;
+use crate::index::Summary;
+use crate::shared::read_locked;
+use crate::writer::{Adopted, Commit, Tip, Writer, put};
+
+/// The end of a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tail {
+    /// Everything up to here is held.
+    pub upto: Lsn,
+    pub chain: ChainHash,
+    /// The highest held, above gaps too.
+    pub top: Lsn,
+    pub top_chain: ChainHash,
+}
+
+/// A record that has its place.
+pub(crate) struct Placed<'a> {
+    pub key: StreamKey,
+    pub lsn: Lsn,
+    pub chain: ChainHash,
+    pub body: &'a [u8],
+}
+
+impl Writer {
+    /// Checks all of `records` before it places any.
+    pub(crate) fn adopt(
+        &self,
+        tip: &Tip,
+        frames: &mut FrameWriter,
+        commit: &mut Commit,
+        records: Vec<(Record, Summary)>,
+    ) -> Result<Adopted, AdoptError> {
+        let mut tails = HashMap::new();
+        let mut accepted = Vec::with_capacity(records.len());
+        let mut counts = Adopted::default();
+        for (record, summary) in records {
+            let key = record.stream.key();
+            let tail = *tails.entry(key).or_insert_with(|| self.tail(commit, key));
+            let held = match commit.adopted.get(&(key, record.lsn)) {
+                Some(chain) => Some(*chain),
+                None => self.shared.chain_of(key, record.lsn)?,
+            };
+            let fork = |held| AdoptError::Fork {
+                stream: record.stream.clone(),
+                lsn: record.lsn,
+                held,
+                offered: record.chain,
+            };
+            if let Some(held) = held {
+                if held != record.chain {
+                    return Err(fork(held));
+                }
+                counts.held += 1;
+                continue;
+            }
+            if tail.upto.next() != Some(record.lsn) {
+                let (stream, found) = (record.stream, record.lsn);
+                return Err(AdoptError::Gap { stream, held: tail.upto, found });
+            }
+            if !record.follows(tail.chain) {
+                return Err(AdoptError::BrokenChain { stream: record.stream, lsn: record.lsn });
+            }
+            let mut after = Tail { upto: record.lsn, chain: record.chain, ..tail };
+            if record.lsn > tail.top {
+                (after.top, after.top_chain) = (record.lsn, record.chain);
+            } else if let Some((upto, chain)) = self.joined(key, &record)? {
+                (after.upto, after.chain) = (upto, chain);
+            }
+            tails.insert(key, after);
+            counts.stored += 1;
+            accepted.push((key, record, summary));
+        }
+        for (key, record, summary) in accepted {
+            let tail = self.tail(commit, key);
+            commit.tails.insert(key, tail);
+            let placed = Placed { key, lsn: record.lsn, chain: record.chain, body: &record.body };
+            put(tip, frames, commit, &record.stream, &placed, summary);
+            commit.adopted.insert((key, record.lsn), record.chain);
+        }
+        for (key, tail) in tails {
+            if commit.tails.contains_key(&key) {
+                commit.tails.insert(key, tail);
+            }
+        }
+        Ok(counts)
+    }
+
+    /// When `record` closes a gap: the end of what is held behind it, whose first record must follow.
+    fn joined(&self, key: StreamKey, record: &Record) -> Result<Option<(Lsn, ChainHash)>, AdoptError> {
+        let Some(next) = record.lsn.next() else { return Ok(None) };
+        let end = {
+            let index = read_locked(&self.shared.index);
+            let extent = index.streams.get(&key).and_then(|stream| stream.extent_of(next));
+            extent.map(|extent| (Lsn(extent.last), extent.chain))
+        };
+        let Some(end) = end else { return Ok(None) };
+        let mut follows = None;
+        self.shared.walk_stream(key, next, |_, held| {
+            let after = record.chain.after(&key, held.lsn, held.body);
+            follows = Some((after == held.chain, held.chain));
+            ControlFlow::Break(())
+        })?;
+        match follows {
+            Some((true, _)) => Ok(Some(end)),
+            Some((false, held)) => Err(AdoptError::Fork {
+                stream: record.stream.clone(),
+                lsn: record.lsn,
+                held,
+                offered: record.chain,
+            }),
+            None => Err(ReadError::Rotten { file: String::from("log"), offset: 0 }.into()),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Opening a store: lock, identity, recovery, state, then the writer's thread. The order is what makes a start safe: nothing
+//! is written before the lock is held and the directory is known to be this node's.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+
+use tidelog_record::{Body, NodeId, Run};
+
+use crate::disk::{Disk, OpenMode, read_full, write_atomically};
+use crate::errors::{Finding, OpenError};
+use crate::frame::Header;
+use crate::identity::{self, Identity, IdentityError};
+use crate::index::Summary;
+use crate::options::{StateIn, StoreOptions};
+use crate::recovery::{LOG_DIR, Recovered, at, move_to_quarantine, recover};
+use crate::shared::{Shared, read_locked};
+use crate::state::State;
+use crate::store::Inner;
+use crate::writer::{Job, Tip, Writer};
+
+const LOCK_FILE: &str = "lock";
+
+pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> Result<Inner, OpenError> {
+    let log = dir.join(LOG_DIR);
+    disk.make_dir(dir).map_err(at("make", dir))?;
+    let lock_path = dir.join(LOCK_FILE);
+    let lock = disk.lock(&lock_path).map_err(at("lock", &lock_path))?;
+    let lock = lock.ok_or_else(|| OpenError::Locked(dir.to_owned()))?;
+    disk.make_dir(&log).map_err(at("make", &log))?;
+
+    let found = read_identity(disk.as_ref(), dir)?;
+    if let Found::Whole(identity) = &found {
+        must_be(dir, options.node, identity.node)?;
+    }
+    let mut recovered = recover(disk.as_ref(), dir)?;
+    if let Some(header) = recovered.header {
+        must_be(dir, options.node, header.node)?;
+    }
+    let run = settle_run(disk.as_ref(), dir, options, &found, &mut recovered)?;
+    let Recovered { index, mut report, salvage, header, last_is_closed, .. } = recovered;
+
+    let (state, rebuilt) = match options.state {
+        StateIn::Memory => (State::in_memory(), None),
+        StateIn::Folder => State::in_folder(dir).map_err(at("open the state in", dir))?,
+    };
+    if let Some(reason) = rebuilt.filter(|_| !report.created) {
+        report.findings.push(Finding::StateRebuilt { reason });
+    }
+
+    let tip = index
+        .files
+        .last()
+        .zip(header)
+        .filter(|_| !last_is_closed)
+        .map(|(file, header)| Tip::new(Arc::clone(&file.file), header, file.end, file.last + 1));
+    let shared = Arc::new(Shared::new(index, options.commit_interval));
+    let mut writer = Writer {
+        shared: Arc::clone(&shared),
+        disk,
+        dir: dir.to_owned(),
+        node: options.node,
+        run,
+        salts: options.entropy,
+        log_file_bytes_max: options.log_file_bytes_max,
+        tip,
+        buffer: Vec::new(),
+    };
+    write_again(&mut writer, salvage);
+    set_cursors_back(&state, &shared, &mut report.findings);
+    for finding in &report.findings {
+        tracing::warn!(dir = %dir.display(), ?finding, "found when opening the store");
+    }
+    let thread = thread::Builder::new()
+        .name(String::from("tidelog-log"))
+        .spawn(move || writer.run())
+        .map_err(at("start the writer for", dir))?;
+    Ok(Inner {
+        shared,
+        state,
+        node: options.node,
+        run: Mutex::new(run),
+        queue_bytes_max: options.queue_bytes_max,
+        queue_records_max: options.queue_records_max,
+        writer: Mutex::new(Some(thread)),
+        lock: Mutex::new(Some(lock)),
+        recovery: report,
+    })
+}
+
+fn must_be(dir: &Path, expected: NodeId, found: NodeId) -> Result<(), OpenError> {
+    if expected == found {
+        Ok(())
+    } else {
+        Err(OpenError::WrongNode { dir: dir.to_owned(), expected, found })
+    }
+}
+
+enum Found {
+    Nothing,
+    Damaged,
+    Whole(Identity),
+}
+
+fn read_identity(disk: &dyn Disk, dir: &Path) -> Result<Found, OpenError> {
+    let path = dir.join(identity::FILE_NAME);
+    let names = disk.list(dir).map_err(at("list", dir))?;
+    if !names.iter().any(|name| name == identity::FILE_NAME) {
+        return Ok(Found::Nothing);
+    }
+    let file = disk.open(&path, OpenMode::Read).map_err(at("open", &path))?;
+    // One byte more than it should have, so that a longer file is seen to be none.
+    let mut bytes = [0u8; identity::BYTES + 1];
+    let read = read_full(file.as_ref(), &mut bytes, 0).map_err(at("read", &path))?;
+    match Identity::decode(bytes.get(..read).unwrap_or_default()) {
+        Ok(identity) => Ok(Found::Whole(identity)),
+        Err(IdentityError::Damaged) => Ok(Found::Damaged),
+        Err(IdentityError::Version(found)) => {
+            Err(OpenError::Version { path, found, supported: identity::VERSION })
+        }
+    }
+}
+
+/// The run to write in. An ordinary start keeps it; a new store draws one, and so does one that may have lost records of its
+/// own, so that no `(stream, LSN)` is given to other bytes (invariant 1).
+fn settle_run(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &StoreOptions,
+    found: &Found,
+    recovered: &mut Recovered,
+) -> Result<Run, OpenError> {
+    let drawn = Run(options.entropy);
+    let findings = &mut recovered.report.findings;
+    let empty = recovered.header.is_none() && findings.is_empty();
+    let kept = match (found, recovered.header) {
+        (Found::Whole(identity), _) => Some(identity.run),
+        (Found::Nothing | Found::Damaged, Some(Header { run, .. })) => {
+            findings.push(Finding::IdentityRebuilt);
+            Some(run)
+        }
+        (Found::Damaged, None) => {
+            findings.push(Finding::IdentityRebuilt);
+            None
+        }
+        (Found::Nothing, None) => None,
+    };
+    recovered.report.created = matches!(found, Found::Nothing) && empty;
+    let run = match kept {
+        Some(before) if recovered.own_history_lost => {
+            // Drawn bits that equal the run before would name the same streams.
+            let now = if drawn == before { Run(!drawn.0) } else { drawn };
+            findings.push(Finding::RunRenewed { before, now });
+            now
+        }
+        Some(run) => run,
+        None => drawn,
+    };
+    if let Found::Damaged = found {
+        move_to_quarantine(disk, dir, dir, identity::FILE_NAME)?;
+    }
+    let as_found = matches!(found, Found::Whole(identity) if identity.run == run);
+    if !as_found {
+        let identity = Identity { node: options.node, run };
+        write_atomically(disk, dir, identity::FILE_NAME, &identity.encode())
+            .map_err(at("write", &dir.join(identity::FILE_NAME)))?;
+    }
+    Ok(run)
+}
+
+/// Appends again what stood whole in a damaged last commit: this node's own under its new run. Other nodes' records come
+/// again from where they came from.
+fn write_again(writer: &mut Writer, salvage: Vec<tidelog_record::Record>) {
+    let node = writer.node;
+    let (answer, answered) = mpsc::channel();
+    let jobs: Vec<Job> = salvage
+        .into_iter()
+        .filter(|record| record.stream.node == node)
+        .map(|record| {
+            let summary = Body::decode(&record.body)
+                .map_or_else(|_| Summary { opaque: true, ..Summary::default() }, |body| Summary::of(&body));
+            let answer = answer.clone();
+            let done = Box::new(move |result| drop(answer.send(result)));
+            Job::Append { site: record.stream.site, body: record.body, summary, done }
+        })
+        .collect();
+    if jobs.is_empty() {
+        return;
+    }
+    writer.commit(jobs);
+    drop(answer);
+    for error in answered.into_iter().filter_map(Result::err) {
+        tracing::error!(%error, "a record of a damaged commit was not written again; it is in the quarantine folder");
+    }
+}
+
+/// A cursor beyond the head would skip what is written next.
+fn set_cursors_back(state: &State, shared: &Shared, findings: &mut Vec<Finding>) {
+    let head = crate::position::Position(read_locked(&shared.index).head());
+    for (name, from) in state.cursors() {
+        if from > head {
+            if let Err(error) = state.set_cursor(&name, head) {
+                tracing::error!(%error, name, "cannot set a cursor back");
+            }
+            findings.push(Finding::CursorSetBack { name, from, to: head });
+        }
+    }
+}

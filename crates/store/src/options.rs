@@ -1,0 +1,58 @@
+//! What a caller decides about a store when opening it. The defaults stand here and nowhere else.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+use tidelog_record::NodeId;
+
+/// Smallest size at which a log file may be closed, in bytes.
+pub const LOG_FILE_BYTES_MIN: u64 = 4096;
+/// Largest size at which a log file may be closed, in bytes: offsets in the index are 32 bits.
+pub const LOG_FILE_BYTES_LIMIT: u64 = 1024 * 1024 * 1024;
+
+/// Where cursors and the device registry live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateIn {
+    /// In sled, in the folder `state` of the store.
+    #[default]
+    Folder,
+    /// Nowhere: they last as long as the process. For tools that only read, and for tests.
+    Memory,
+}
+
+/// What to open and how.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// The node that the directory belongs to.
+    pub node: NodeId,
+    /// A log file that has reached this size is closed and the next begun, in bytes. Kept within
+    /// [`LOG_FILE_BYTES_MIN`] and [`LOG_FILE_BYTES_LIMIT`].
+    pub log_file_bytes_max: u64,
+    /// How long the first append of a commit waits for others to share its sync. Zero: not at all.
+    pub commit_interval: Duration,
+    /// Bodies waiting for the writer, in bytes; past it an append is refused as busy.
+    pub queue_bytes_max: usize,
+    /// Records waiting for the writer; past it an append is refused as busy.
+    pub queue_records_max: usize,
+    /// Where cursors and the device registry live.
+    pub state: StateIn,
+    /// Random bits from the caller: the run of a new store and the salt of its files are made from them.
+    pub entropy: u64,
+}
+
+impl StoreOptions {
+    /// The defaults for a node, with entropy from the operating system.
+    #[must_use]
+    pub fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            log_file_bytes_max: 64 * 1024 * 1024,
+            commit_interval: Duration::ZERO,
+            queue_bytes_max: 8 * 1024 * 1024,
+            queue_records_max: 65_536,
+            state: StateIn::Folder,
+            // The standard library keys its hash maps from the operating system's random numbers.
+            entropy: RandomState::new().build_hasher().finish(),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Reading records back out of log files: a window over a file and a walk along its frames. Every frame that is handed
+//! out was checked (invariant 3). Knows no index beyond the files it is given.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::disk::{DiskFile, read_full};
+use crate::errors::ReadError;
+use crate::frame::{self, Content, FRAME_HEAD_BYTES, FrameError, RecordFrame};
+
+/// Bytes that one read asks the disk for.
+const WINDOW_BYTES: usize = 64 * 1024;
+
+/// A piece of a file in memory.
+pub(crate) struct Window {
+    file: Arc<dyn DiskFile>,
+    end: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    /// A window over the bytes of `file` before `end`.
+    pub fn new(file: Arc<dyn DiskFile>, end: u64) -> Self {
+        Self { file, end, start: 0, bytes: Vec::new() }
+    }
+
+    /// What stands at `offset`: at least `want` bytes unless the file ends before.
+    pub fn at(&mut self, offset: u64, want: usize) -> io::Result<&[u8]> {
+        let held = offset.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
+        let skip = match held {
+            Some(skip) if skip.saturating_add(want) <= self.bytes.len() => skip,
+            _ => {
+                let left = usize::try_from(self.end.saturating_sub(offset)).unwrap_or(usize::MAX);
+                let length = want.max(WINDOW_BYTES).min(left);
+                self.bytes.resize(length, 0);
+                self.start = offset;
+                let read = read_full(self.file.as_ref(), &mut self.bytes, offset)?;
+                self.bytes.truncate(read);
+                0
+            }
+        };
+        Ok(self.bytes.get(skip..).unwrap_or_default())
+    }
+}
+
+/// What a reader needs of one log file; taken from the index under its lock, used without.
+#[derive(Clone, Debug)]
+pub(crate) struct Span {
+    pub name: Arc<str>,
+    pub file: Arc<dyn DiskFile>,
+    pub salt: u64,
+    pub first: u64,
+    pub from: u64,
+    pub end: u64,
+    pub rot: Vec<(u64, u64)>,
+}
+
+/// Whether to check and hand out a record, by position and key.
+pub(crate) enum Wish {
+    Take,
+    Skip,
+    Stop,
+}
+
+impl Span {
+    fn rotten(&self, offset: u64) -> ReadError {
+        ReadError::Rotten { file: self.name.to_string(), offset }
+    }
+
+    fn io(&self, error: &io::Error) -> ReadError {
+        ReadError::Io { file: self.name.to_string(), reason: Arc::from(error.to_string()) }
+    }
+
+    /// Walks the frames from `from` on. `wish` decides on a record from its unchecked position and length, so that what
+    /// nobody wants costs no checksum; what is visited is checked.
+    pub fn walk(
+        &self,
+        mut wish: impl FnMut(u64) -> Wish,
+        mut visit: impl FnMut(u64, RecordFrame<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, ReadError> {
+        let mut window = Window::new(Arc::clone(&self.file), self.end);
+        let mut offset = self.from;
+        let from = self.from;
+        let mut rot = self.rot.iter().skip_while(|(_, to)| *to <= from).peekable();
+        while offset < self.end {
+            if let Some((_, to)) = rot.next_if(|(from, _)| *from <= offset) {
+                offset = *to;
+                continue;
+            }
+            let peeked = window.at(offset, FRAME_HEAD_BYTES + 5).map_err(|e| self.io(&e))?;
+            let whole = frame::frame_bytes(peeked).map_err(|_| self.rotten(offset))?;
+            match frame::peek_ordinal(peeked).map(|ordinal| wish(self.first + u64::from(ordinal))) {
+                None | Some(Wish::Skip) => {}
+                Some(Wish::Stop) => return Ok(ControlFlow::Break(())),
+                Some(Wish::Take) => {
+                    let bytes = window.at(offset, whole).map_err(|e| self.io(&e))?;
+                    match frame::parse(self.salt, offset, bytes) {
+                        Ok(frame) => {
+                            if let Content::Record(record) = frame.content
+                                && visit(self.first + u64::from(record.ordinal), record).is_break()
+                            {
+                                return Ok(ControlFlow::Break(()));
+                            }
+                        }
+                        Err(FrameError::Bad | FrameError::Short { .. }) => return Err(self.rotten(offset)),
+                    }
+                }
+            }
+            offset += whole as u64;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}

@@ -1,0 +1,416 @@
+//! The one thread that writes the log: it takes everything that waits, writes it as one commit, syncs once, and only then
+//! takes it into the index and answers (invariant 2). A failed sync is final; a full disk is not (design section 4).
+
+use std::collections::HashMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tidelog_record::{ChainHash, Lsn, NodeId, Record, Run, SiteName, StreamId, StreamKey};
+
+use crate::adopt::{Placed, Tail};
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::errors::{AdoptError, AppendError};
+use crate::frame::{FRAMES_AT, FrameWriter, HEADER_BYTES, Header, RecordFrame};
+use crate::index::{Indexed, LogFile, Summary};
+use crate::options::{LOG_FILE_BYTES_LIMIT, LOG_FILE_BYTES_MIN};
+use crate::position::Position;
+use crate::recovery::{LOG_DIR, file_name};
+use crate::shared::{Shared, WriteState, locked, read_locked, write_locked};
+
+/// A commit takes no further append once it has this many bytes.
+const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A stream is declared again when its last declaration lies this far back, so that rot in one costs little.
+const DECLARE_EVERY_BYTES: u64 = 1024 * 1024;
+
+/// Where an append stands, told after it is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its place in this node's log.
+    pub position: Position,
+    /// The stream it was appended to.
+    pub stream: StreamId,
+    /// Its place there.
+    pub lsn: Lsn,
+    /// The chain hash after it.
+    pub chain: ChainHash,
+}
+
+/// What became of other nodes' records, told after they are durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// Records that are new here.
+    pub stored: u64,
+    /// Records that were held already.
+    pub held: u64,
+}
+
+pub(crate) type AppendDone = Box<dyn FnOnce(Result<Appended, AppendError>) + Send>;
+pub(crate) type AdoptDone = Box<dyn FnOnce(Result<Adopted, AdoptError>) + Send>;
+
+/// What waits for the writer.
+pub(crate) enum Job {
+    Append { site: SiteName, body: Vec<u8>, summary: Summary, done: AppendDone },
+    Adopt { records: Vec<(Record, Summary)>, done: AdoptDone },
+}
+
+impl Job {
+    pub fn refuse(self, error: AppendError) {
+        match self {
+            Self::Append { done, .. } => done(Err(error)),
+            Self::Adopt { done, .. } => done(Err(error.into())),
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Append { body, .. } => body.len(),
+            Self::Adopt { records, .. } => records.iter().map(|(record, _)| record.body.len()).sum(),
+        }
+    }
+
+    pub fn records(&self) -> usize {
+        match self {
+            Self::Append { .. } => 1,
+            Self::Adopt { records, .. } => records.len().max(1),
+        }
+    }
+}
+
+/// The file that is appended to.
+pub(crate) struct Tip {
+    pub file: Arc<dyn DiskFile>,
+    pub header: Header,
+    pub end: u64,
+    pub next: u64,
+    declared: HashMap<StreamKey, u64>,
+}
+
+impl Tip {
+    pub fn new(file: Arc<dyn DiskFile>, header: Header, end: u64, next: u64) -> Self {
+        Self { file, header, end, next, declared: HashMap::new() }
+    }
+}
+
+pub(crate) struct Writer {
+    pub shared: Arc<Shared>,
+    pub disk: Arc<dyn Disk>,
+    pub dir: PathBuf,
+    pub node: NodeId,
+    pub run: Run,
+    pub salts: u64,
+    pub log_file_bytes_max: u64,
+    pub tip: Option<Tip>,
+    pub buffer: Vec<u8>,
+}
+
+/// What a commit will do once it is durable.
+#[derive(Default)]
+pub(crate) struct Commit {
+    pub tails: HashMap<StreamKey, Tail>,
+    pub declared: Vec<(StreamKey, StreamId, u64)>,
+    pub indexed: Vec<Indexed>,
+    pub adopted: HashMap<(StreamKey, Lsn), ChainHash>,
+    answers: Vec<Answer>,
+}
+
+enum Answer {
+    Append(AppendDone, Appended),
+    Adopt(AdoptDone, Result<Adopted, AdoptError>),
+}
+
+/// Why a commit came to nothing.
+enum Stop {
+    Full,
+    Failed(String),
+}
+
+impl Writer {
+    /// Runs until the store is closed and the queue is empty.
+    pub fn run(mut self) {
+        while let Some(jobs) = self.next_jobs() {
+            self.commit(jobs);
+        }
+    }
+
+    /// Waits for work, then for the commit interval, then takes what is there.
+    fn next_jobs(&self) -> Option<Vec<Job>> {
+        let mut queue = locked(&self.shared.queue);
+        while queue.jobs.is_empty() {
+            if queue.closed {
+                return None;
+            }
+            queue.writer_waits = true;
+            queue = self.shared.wait_wake(queue);
+            queue.writer_waits = false;
+        }
+        let interval = self.shared.commit_interval;
+        if !interval.is_zero() {
+            let begun = Instant::now();
+            while !queue.closed && queue.bytes < COMMIT_BYTES_MAX {
+                let left = interval.saturating_sub(begun.elapsed());
+                if left.is_zero() {
+                    break;
+                }
+                queue = self.shared.wait_wake_for(queue, left);
+            }
+        }
+        let mut jobs = Vec::new();
+        let mut bytes = 0usize;
+        while let Some(job) = queue.jobs.pop_front() {
+            bytes += job.bytes();
+            queue.bytes -= job.bytes();
+            queue.records -= job.records();
+            jobs.push(job);
+            if bytes >= COMMIT_BYTES_MAX {
+                break;
+            }
+        }
+        drop(queue);
+        self.shared.room.notify_all();
+        Some(jobs)
+    }
+
+    /// One commit: all of it is stored, or none of it.
+    pub fn commit(&mut self, jobs: Vec<Job>) {
+        if let WriteState::Failed(reason) = self.shared.write_state() {
+            for job in jobs {
+                job.refuse(AppendError::Failed(Arc::clone(&reason)));
+            }
+            return;
+        }
+        match self.ready_tip() {
+            Ok(()) => {}
+            Err(stop) => return self.stopped(stop, jobs),
+        }
+        let Some(mut tip) = self.tip.take() else { return };
+        let mut frames = FrameWriter::new(tip.header.salt, tip.end, std::mem::take(&mut self.buffer));
+        let mut commit = Commit::default();
+        for job in jobs {
+            self.place(&tip, &mut frames, &mut commit, job);
+        }
+        let written = self.write(&tip, &frames);
+        match written {
+            Ok(()) => {
+                tip.end = frames.offset();
+                tip.next += commit.indexed.len() as u64;
+                for (key, _, offset) in &commit.declared {
+                    tip.declared.insert(*key, *offset);
+                }
+                self.tip = Some(tip);
+                self.buffer = frames.into_bytes();
+                if self.buffer.capacity() > 2 * COMMIT_BYTES_MAX {
+                    self.buffer = Vec::new();
+                }
+                self.durable(commit);
+            }
+            Err(stop) => {
+                self.tip = Some(tip);
+                self.buffer = frames.into_bytes();
+                let error = self.note(stop);
+                for answer in commit.answers {
+                    match answer {
+                        Answer::Append(done, _) => calm(|| done(Err(error.clone()))),
+                        Answer::Adopt(done, _) => calm(|| done(Err(error.clone().into()))),
+                    }
+                }
+            }
+        }
+    }
+
+    fn place(&mut self, tip: &Tip, frames: &mut FrameWriter, commit: &mut Commit, job: Job) {
+        match job {
+            Job::Append { site, body, summary, done } => {
+                let stream = StreamId { site, node: self.node, run: self.run };
+                let key = stream.key();
+                let tail = self.tail(commit, key);
+                let Some(lsn) = tail.top.next() else {
+                    done(Err(AppendError::Failed(Arc::from("the stream has no further sequence numbers"))));
+                    return;
+                };
+                let chain = tail.top_chain.after(&key, lsn, &body);
+                commit.tails.insert(key, tail);
+                let placed = Placed { key, lsn, chain, body: &body };
+                let position = put(tip, frames, commit, &stream, &placed, summary);
+                commit.answers.push(Answer::Append(done, Appended { position, stream, lsn, chain }));
+            }
+            Job::Adopt { records, done } => {
+                let result = self.adopt(tip, frames, commit, records);
+                commit.answers.push(Answer::Adopt(done, result));
+            }
+        }
+    }
+
+    /// The end of a stream, with what this commit adds to it.
+    pub(crate) fn tail(&self, commit: &Commit, key: StreamKey) -> Tail {
+        commit.tails.get(&key).copied().unwrap_or_else(|| {
+            read_locked(&self.shared.index).streams.get(&key).map_or(Tail::default(), |stream| {
+                let (top, top_chain) = stream.top();
+                Tail { upto: stream.upto, chain: stream.chain, top, top_chain }
+            })
+        })
+    }
+
+    /// Sees to it that there is a file to append to.
+    fn ready_tip(&mut self) -> Result<(), Stop> {
+        let bytes_max = self.log_file_bytes_max.clamp(LOG_FILE_BYTES_MIN, LOG_FILE_BYTES_LIMIT);
+        let next = match &self.tip {
+            Some(tip) if tip.end < bytes_max => return Ok(()),
+            Some(tip) => tip.next,
+            None => read_locked(&self.shared.index).head() + 1,
+        };
+        // A file in which nothing was written has the name that the next one needs.
+        if let Some(tip) = &self.tip
+            && tip.next == tip.header.first
+        {
+            return Ok(());
+        }
+        self.salts = self.salts.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(next | 1);
+        let header = Header { node: self.node, run: self.run, first: next, salt: self.salts };
+        let file = self.new_file(&header).map_err(|error| stop_of("begin a log file", &error))?;
+        let name: Arc<str> = Arc::from(file_name(next));
+        let log_file = LogFile::new(name, Arc::clone(&file), header.salt, next, FRAMES_AT);
+        write_locked(&self.shared.index).push_file(log_file);
+        self.tip = Some(Tip::new(file, header, FRAMES_AT, next));
+        Ok(())
+    }
+
+    /// A file appears under its name only with its headers durable, so a torn header is never a crash.
+    fn new_file(&self, header: &Header) -> io::Result<Arc<dyn DiskFile>> {
+        let dir = self.dir.join(LOG_DIR);
+        let name = file_name(header.first);
+        let beside = dir.join(format!("{name}.new"));
+        let file = self.disk.open(&beside, OpenMode::Create)?;
+        let copy = header.encode();
+        file.write_all_at(&copy, 0)?;
+        file.write_all_at(&copy, HEADER_BYTES as u64)?;
+        file.sync_data()?;
+        self.disk.rename(&beside, &dir.join(&name))?;
+        self.disk.sync_dir(&dir)?;
+        Ok(file)
+    }
+
+    fn write(&self, tip: &Tip, frames: &FrameWriter) -> Result<(), Stop> {
+        if frames.bytes().is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = tip.file.write_all_at(frames.bytes(), tip.end) {
+            if is_full(&error) {
+                // What was written of it must not look like a commit later.
+                return match tip.file.set_len(tip.end) {
+                    Ok(()) => Err(Stop::Full),
+                    Err(error) => Err(stop_final("cut a partial write", &error)),
+                };
+            }
+            return Err(stop_final("write", &error));
+        }
+        tip.file.sync_data().map_err(|error| stop_final("sync", &error))?;
+        self.shared.counters.committed(frames.bytes().len());
+        Ok(())
+    }
+
+    fn durable(&self, commit: Commit) {
+        let head = {
+            let mut index = write_locked(&self.shared.index);
+            for (key, stream, _) in &commit.declared {
+                index.declare(*key, stream);
+            }
+            for record in commit.indexed {
+                index.add(record);
+            }
+            index.head()
+        };
+        self.shared.set_write_state(WriteState::Ready);
+        for answer in commit.answers {
+            match answer {
+                Answer::Append(done, appended) => calm(|| done(Ok(appended))),
+                Answer::Adopt(done, result) => calm(|| done(result)),
+            }
+        }
+        for listener in locked(&self.shared.listeners).iter() {
+            calm(|| listener(Position(head)));
+        }
+    }
+
+    fn stopped(&mut self, stop: Stop, jobs: Vec<Job>) {
+        let error = self.note(stop);
+        for job in jobs {
+            calm(|| job.refuse(error.clone()));
+        }
+    }
+
+    /// Remembers and reports why a commit came to nothing.
+    fn note(&self, stop: Stop) -> AppendError {
+        match stop {
+            Stop::Full => {
+                if !matches!(self.shared.write_state(), WriteState::Full) {
+                    tracing::error!(dir = %self.dir.display(), "the disk is full, writes are refused until there is room");
+                }
+                self.shared.set_write_state(WriteState::Full);
+                AppendError::Full
+            }
+            Stop::Failed(reason) => {
+                tracing::error!(dir = %self.dir.display(), reason, "the store takes no more writes");
+                let reason: Arc<str> = Arc::from(reason);
+                self.shared.set_write_state(WriteState::Failed(Arc::clone(&reason)));
+                AppendError::Failed(reason)
+            }
+        }
+    }
+}
+
+/// Writes one record's frames into a commit.
+pub(crate) fn put(
+    tip: &Tip,
+    frames: &mut FrameWriter,
+    commit: &mut Commit,
+    stream: &StreamId,
+    placed: &Placed<'_>,
+    summary: Summary,
+) -> Position {
+    let Placed { key, lsn, chain, body } = *placed;
+    let offset = frames.offset();
+    let newest = commit.declared.iter().rev().find(|(k, _, _)| *k == key).map(|(_, _, at)| *at);
+    if newest.or_else(|| tip.declared.get(&key).copied()).is_none_or(|at| offset - at >= DECLARE_EVERY_BYTES)
+    {
+        frames.stream(key, stream);
+        commit.declared.push((key, stream.clone(), offset));
+    }
+    let offset = frames.offset();
+    let position = tip.next + commit.indexed.len() as u64;
+    // A file holds fewer records than bytes, and bytes are within 32 bits.
+    let ordinal = u32::try_from(position - tip.header.first).unwrap_or(u32::MAX);
+    frames.record(&RecordFrame { ordinal, key, lsn, chain, body });
+    let bytes = frames.offset() - offset;
+    commit.indexed.push(Indexed { key, lsn, chain, ordinal, offset, bytes, summary });
+    let tail = commit.tails.entry(key).or_default();
+    if lsn > tail.top {
+        (tail.top, tail.top_chain) = (lsn, chain);
+    }
+    if tail.upto.next() == Some(lsn) {
+        (tail.upto, tail.chain) = (lsn, chain);
+    }
+    Position(position)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn stop_final(what: &str, error: &io::Error) -> Stop {
+    Stop::Failed(format!("cannot {what}: {error}"))
+}
+
+/// An error before anything of a commit was written: a full disk may pass.
+fn stop_of(what: &str, error: &io::Error) -> Stop {
+    if is_full(error) { Stop::Full } else { stop_final(what, error) }
+}
+
+/// A caller's callback must not take the writer down with it.
+fn calm(callback: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(callback)).is_err() {
+        tracing::error!("a callback of the store panicked");
+    }
+}

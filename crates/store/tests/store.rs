@@ -1,0 +1,102 @@
+//! The store as its users see it, on a real disk.
+
+#![allow(clippy::unwrap_used, reason = "a test's helper fails its test")]
+
+use std::sync::mpsc;
+
+use tempfile::tempdir;
+use tidelog_record::{Batch, ChainHash, Lsn, NodeId, Series, SiteName, Value};
+use tidelog_store::{Position, Store, StoreOptions};
+
+fn site() -> SiteName {
+    "plant".parse().unwrap()
+}
+
+fn options() -> StoreOptions {
+    StoreOptions::new(NodeId([7; 16]))
+}
+
+fn body(device: u32, time: i64, value: f64) -> Vec<u8> {
+    let series = Series::new("temperature", [("device", format!("{device}"))]).unwrap();
+    let batch = Batch { series: vec![(series, vec![(time, Value::F64(value))])], ..Batch::default() };
+    batch.encode().unwrap()
+}
+
+#[test]
+fn what_was_appended_is_there_after_reopening() {
+    let dir = tempdir().unwrap();
+    let (store, recovery) = Store::open(dir.path(), options()).unwrap();
+    assert!(recovery.created && recovery.findings.is_empty());
+    let first = store.append_blocking(&site(), body(1, 10, 1.5)).unwrap();
+    assert_eq!((first.position, first.lsn), (Position(1), Lsn(1)));
+    let second = store.append_blocking(&site(), body(2, 20, 2.5)).unwrap();
+    store.set_cursor("mqtt", Position(1)).unwrap();
+    let before = store.scan(&site(), &|_| true, i64::MIN..=i64::MAX).unwrap();
+    let run = store.run();
+    store.close().unwrap();
+
+    let (store, recovery) = Store::open(dir.path(), options()).unwrap();
+    assert!(!recovery.created);
+    assert_eq!((recovery.records, recovery.findings.as_slice()), (2, &[][..]));
+    assert_eq!(store.run(), run);
+    assert_eq!(store.head(), Position(2));
+    assert_eq!(store.cursor("mqtt"), Ok(Position(1)));
+    assert_eq!(store.vector(), [(first.stream.clone(), Lsn(2), second.chain)]);
+    assert_eq!(store.scan(&site(), &|_| true, i64::MIN..=i64::MAX).unwrap(), before);
+    assert_eq!(before.len(), 2);
+    let followed = store.follow(Position(1), 1).unwrap();
+    assert_eq!(followed.len(), 1);
+    assert_eq!(followed[0].0, Position(2));
+    assert!(followed[0].1.follows(first.chain));
+    let read = store.read(&first.stream, Lsn::ZERO, usize::MAX).unwrap();
+    assert_eq!(read.len(), 2);
+    assert!(read[0].follows(ChainHash::GENESIS));
+    assert_eq!(store.chain_at(&first.stream, Lsn(1)).unwrap(), Some(first.chain));
+    let third = store.append_blocking(&site(), body(1, 30, 3.5)).unwrap();
+    assert_eq!((third.position, third.lsn), (Position(3), Lsn(3)));
+}
+
+#[test]
+fn another_nodes_records_are_taken_once_and_in_order() {
+    let (here, there) = (tempdir().unwrap(), tempdir().unwrap());
+    let (author, _) = Store::open(here.path(), options()).unwrap();
+    let (other, _) = Store::open(there.path(), StoreOptions::new(NodeId([9; 16]))).unwrap();
+    for time in 0..5 {
+        author.append_blocking(&site(), body(1, time, 0.5)).unwrap();
+    }
+    let (stream, _, _) = author.vector()[0].clone();
+    let records = author.read(&stream, Lsn::ZERO, usize::MAX).unwrap();
+    let adopted = other.adopt_blocking(records[..3].to_vec()).unwrap();
+    assert_eq!((adopted.stored, adopted.held), (3, 0));
+    let adopted = other.adopt_blocking(records).unwrap();
+    assert_eq!((adopted.stored, adopted.held), (2, 3));
+    assert_eq!(other.vector(), author.vector());
+    assert_eq!(
+        other.scan(&site(), &|_| true, i64::MIN..=i64::MAX),
+        author.scan(&site(), &|_| true, i64::MIN..=i64::MAX)
+    );
+}
+
+#[test]
+fn many_threads_append_and_each_append_has_its_own_place() {
+    let dir = tempdir().unwrap();
+    let (store, _) = Store::open(dir.path(), options()).unwrap();
+    let (answer, answers) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for thread in 0..4u32 {
+            let (store, answer) = (store.clone(), answer.clone());
+            scope.spawn(move || {
+                for time in 0..500 {
+                    let answer = answer.clone();
+                    store.append(&site(), body(thread, time, 0.0), move |r| {
+                        answer.send(r.unwrap().lsn).unwrap();
+                    });
+                }
+            });
+        }
+    });
+    drop(answer);
+    let mut lsns: Vec<u64> = answers.iter().map(|lsn| lsn.0).collect();
+    lsns.sort_unstable();
+    assert_eq!(lsns, (1..=2000).collect::<Vec<_>>());
+}
