@@ -27,7 +27,7 @@ pub mod uplink;
 #[cfg(feature = "alloc")]
 mod varint;
 
-pub use crc::crc32;
+pub use crc::{crc32, crc32_of_parts};
 pub use device::{DeviceId, ParseDeviceIdError};
 
 #[cfg(feature = "alloc")]

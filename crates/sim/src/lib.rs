@@ -2,3 +2,4 @@
 //! sensors, all seeded. For tests and the demo; nothing that ships depends on it.
 
 pub mod air;
+pub mod flash;

@@ -1,0 +1,313 @@
+//! The log against a naive model, with the power lost at every single word and erase, and at random.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use tidelog_flashlog::{Error, FlashLog, PAYLOAD_BYTES_MAX};
+use tidelog_sim::flash::SimFlash;
+
+const BLOCK: usize = 512;
+type Chip = SimFlash<4, BLOCK>;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append(usize),
+    Acknowledge(u64),
+    GiveUp(u64),
+}
+
+/// What must be in the log: every payload ever appended, and which of them nobody acknowledged.
+#[derive(Default)]
+struct Model {
+    history: Vec<Vec<u8>>,
+    waiting: VecDeque<u64>,
+    lost: u64,
+}
+
+fn payload(seq: u64, length: usize) -> Vec<u8> {
+    (0..length).map(|i| u8::try_from((seq * 31 + i as u64) % 251).unwrap()).collect()
+}
+
+impl Model {
+    fn head(&self) -> u64 {
+        self.history.len() as u64
+    }
+
+    fn appended(&mut self, length: usize) {
+        let seq = self.head() + 1;
+        self.history.push(payload(seq, length));
+        self.waiting.push_back(seq);
+    }
+
+    fn forget(&mut self, upto: u64) -> u64 {
+        let before = self.waiting.len();
+        self.waiting.retain(|seq| *seq > upto);
+        (before - self.waiting.len()) as u64
+    }
+
+    /// Takes over what a power cut decided: whether the step under way took place, which late acknowledgements are forgotten.
+    fn after_power_cut(&mut self, log: &FlashLog<Chip>, under_way: &Step) {
+        match under_way {
+            Step::Append(length) if log.head() > self.head() => self.appended(*length),
+            Step::GiveUp(upto) if log.acknowledged() >= *upto && *upto <= self.head() => {
+                self.lost += self.forget(*upto)
+            }
+            Step::Acknowledge(upto) if log.acknowledged() >= *upto && *upto <= self.head() => {
+                self.forget(*upto);
+            }
+            _ => {}
+        }
+        self.evicted(log);
+        assert!(self.waiting.front().is_none_or(|seq| log.acknowledged() < *seq));
+        self.waiting = (log.acknowledged() + 1..=self.head()).collect();
+    }
+
+    /// What the log let go must be counted, one by one.
+    fn evicted(&mut self, log: &FlashLog<Chip>) {
+        self.lost += self.forget(log.acknowledged());
+        assert_eq!(log.lost(), self.lost, "every loss is counted once");
+    }
+
+    fn check(&self, log: &mut FlashLog<Chip>) {
+        assert_eq!(log.head(), self.head());
+        let mut buffer = [0; PAYLOAD_BYTES_MAX];
+        let mut after = log.acknowledged();
+        for wanted in &self.waiting {
+            let (seq, length) = log.read_after(after, &mut buffer).unwrap().expect("a payload that waits");
+            assert_eq!(seq, *wanted);
+            assert_eq!(&buffer[..length], self.history[usize::try_from(seq).unwrap() - 1], "payload {seq}");
+            after = seq;
+        }
+        assert_eq!(log.read_after(after, &mut buffer).unwrap(), None);
+    }
+}
+
+/// Runs steps until the power goes; the step it went in.
+fn run(log: &mut FlashLog<Chip>, model: &mut Model, steps: &[Step]) -> Option<(usize, Step)> {
+    for (index, step) in steps.iter().enumerate() {
+        let done = match step {
+            Step::Append(length) => {
+                let fits = log.fits(*length);
+                let lost = log.lost();
+                let done = log
+                    .append(&payload(model.head() + 1, *length))
+                    .map(|seq| assert_eq!(seq, model.head() + 1));
+                assert!(!fits || log.lost() == lost, "what fits loses nothing");
+                done
+            }
+            Step::Acknowledge(upto) => log.acknowledge(*upto),
+            Step::GiveUp(upto) => log.give_up(*upto),
+        };
+        match (done, step) {
+            (Ok(()), Step::Append(length)) => model.appended(*length),
+            (Ok(()), Step::Acknowledge(upto)) => drop(model.forget(*upto)),
+            (Ok(()), Step::GiveUp(upto)) => model.lost += model.forget(*upto),
+            (Err(Error::Unwritten { head }), Step::Acknowledge(upto) | Step::GiveUp(upto)) => {
+                assert!(*upto > head)
+            }
+            (Err(_), _) => return Some((index, step.clone())),
+        }
+        model.evicted(log);
+    }
+    None
+}
+
+fn reopen(log: FlashLog<Chip>) -> FlashLog<Chip> {
+    let mut chip = log.into_flash();
+    chip.power_on();
+    FlashLog::open(chip, 0xbad).unwrap()
+}
+
+/// Opens a log on a chip whose power may go meanwhile, and then once more; whether it went.
+fn open_or_restart(mut chip: Chip) -> (FlashLog<Chip>, bool) {
+    if let Ok(log) = FlashLog::open(chip.clone(), 1) {
+        return (log, true);
+    }
+    assert!(FlashLog::open(&mut chip, 1).is_err(), "the same chip, the same cut");
+    chip.power_on();
+    (FlashLog::open(chip, 1).unwrap(), false)
+}
+
+fn script() -> Vec<Step> {
+    let mut steps = Vec::new();
+    for i in 1..=60u64 {
+        steps.push(Step::Append(usize::try_from(i * 7 % 60).unwrap()));
+        if i % 5 == 0 && i < 30 {
+            steps.push(Step::Acknowledge(i - 2));
+        }
+        if i == 55 {
+            steps.push(Step::GiveUp(50));
+        }
+    }
+    steps
+}
+
+#[test]
+fn with_the_power_lost_at_every_word_and_erase_nothing_appended_is_missing() {
+    let steps = script();
+    let mut cuts = 0;
+    for seed in 0..3 {
+        for cut in 0.. {
+            let mut chip = Chip::new(4);
+            chip.cut_after(cut, seed * 1_000_003 + cut);
+            let mut model = Model::default();
+            // A cut in formatting: nothing was promised, and the next start makes a log.
+            let (mut log, formatted) = open_or_restart(chip);
+            let Some((at, step)) = run(&mut log, &mut model, &steps) else {
+                if formatted {
+                    break;
+                }
+                continue;
+            };
+            cuts += 1;
+            let mut log = reopen(log);
+            model.after_power_cut(&log, &step);
+            model.check(&mut log);
+            assert!(run(&mut log, &mut model, &steps[at..]).is_none());
+            model.check(&mut log);
+            let mut again = reopen(log);
+            model.check(&mut again);
+            assert_eq!(again.lost(), model.lost);
+        }
+    }
+    assert!(cuts > 1000, "{cuts} cuts");
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0usize..=PAYLOAD_BYTES_MAX).prop_map(Step::Append),
+        8 => (0usize..40).prop_map(Step::Append),
+        3 => (0u64..400).prop_map(Step::Acknowledge),
+        1 => (0u64..400).prop_map(Step::GiveUp),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn through_any_steps_and_many_power_cuts_the_log_holds_what_the_model_holds(
+        blocks in 3usize..8, lives in prop::collection::vec((prop::collection::vec(step(), 1..80), 0u64..700, any::<u64>()), 1..8),
+    ) {
+        let mut log = FlashLog::open(Chip::new(blocks), 1).unwrap();
+        let mut model = Model::default();
+        for (steps, cut, seed) in lives {
+            log.flash_mut().cut_after(cut, seed);
+            let mut under_way = run(&mut log, &mut model, &steps).map(|(_, step)| step);
+            if under_way.is_none() {
+                model.check(&mut log);
+                log.flash_mut().power_off();
+            }
+            let mut chip = log.into_flash();
+            // The power may go again while the log is being opened.
+            chip.power_on();
+            chip.cut_after(seed % 3, seed);
+            log = open_or_restart(chip).0;
+            log.flash_mut().power_on();
+            prop_assert_eq!(log.epoch(), 1);
+            model.after_power_cut(&log, &under_way.take().unwrap_or(Step::Acknowledge(0)));
+            model.check(&mut log);
+        }
+    }
+
+    #[test]
+    fn any_number_can_be_sought(appends in 1u64..200, blocks in 3usize..8, asked in prop::collection::vec(0u64..220, 1..20)) {
+        let mut log = FlashLog::open(Chip::new(blocks), 1).unwrap();
+        for seq in 1..=appends {
+            log.append(&payload(seq, 20)).unwrap();
+        }
+        let mut buffer = [0; PAYLOAD_BYTES_MAX];
+        for seq in asked {
+            let found = log.read_after(seq, &mut buffer).unwrap();
+            let wanted = seq.max(log.acknowledged()) + 1;
+            prop_assert_eq!(found.map(|(seq, _)| seq), (wanted <= appends).then_some(wanted));
+            if let Some((seq, length)) = found {
+                prop_assert_eq!(&buffer[..length], payload(seq, 20));
+            }
+        }
+    }
+
+    #[test]
+    fn rot_anywhere_is_skipped_or_counted_and_never_served(
+        appends in 1u64..150, at in 0usize..6 * BLOCK, mask in 1u8.., acked in 0u64..100,
+    ) {
+        let mut log = FlashLog::open(Chip::new(6), 1).unwrap();
+        for seq in 1..=appends {
+            log.append(&payload(seq, 17)).unwrap();
+        }
+        log.acknowledge(acked.min(appends)).unwrap();
+        let mut chip = log.into_flash();
+        chip.rot(at, mask);
+        let mut log = FlashLog::open(chip, 2).unwrap();
+        let mut buffer = [0; PAYLOAD_BYTES_MAX];
+        let mut after = log.acknowledged();
+        while let Some((seq, length)) = log.read_after(after, &mut buffer).unwrap() {
+            prop_assert!(seq > after);
+            prop_assert_eq!(&buffer[..length], payload(seq, 17));
+            after = seq;
+        }
+        let seq = log.append(b"new").unwrap();
+        prop_assert!(seq > log.acknowledged());
+        prop_assert_eq!(log.read_after(seq - 1, &mut buffer).unwrap(), Some((seq, 3)));
+    }
+
+    #[test]
+    fn a_flash_full_of_noise_becomes_a_log(noise in prop::collection::vec(any::<u8>(), 4 * BLOCK)) {
+        let mut chip = Chip::new(4);
+        for (at, byte) in noise.iter().enumerate() {
+            chip.rot(at, *byte);
+        }
+        let mut log = FlashLog::open(chip, 9).unwrap();
+        prop_assert_eq!((log.epoch(), log.append(b"x").unwrap()), (9, 1));
+    }
+}
+
+#[test]
+fn wear_is_spread_evenly_over_all_blocks() {
+    let mut log = FlashLog::open(Chip::new(8), 1).unwrap();
+    for seq in 1..=20_000 {
+        log.append(&payload(seq, 20)).unwrap();
+        if seq % 10 == 0 {
+            log.acknowledge(seq).unwrap();
+        }
+    }
+    let wear = log.into_flash().wear().to_vec();
+    let (least, most) = (wear.iter().min().unwrap(), wear.iter().max().unwrap());
+    assert!(*least > 100 && most - least <= 1, "{wear:?}");
+}
+
+#[test]
+fn a_log_of_another_size_is_refused_and_left_alone() {
+    let log = FlashLog::open(Chip::new(4), 1).unwrap();
+    let mut chip = log.into_flash();
+    let steps = chip.steps();
+    let mut smaller = Chip::new(3);
+    for at in 0..3 * BLOCK {
+        let mut byte = [0];
+        embedded_storage::nor_flash::ReadNorFlash::read(&mut chip, u32::try_from(at).unwrap(), &mut byte)
+            .unwrap();
+        smaller.rot(at, !byte[0]);
+    }
+    assert!(matches!(FlashLog::open(smaller, 2), Err(Error::Geometry { blocks: 3 })));
+    assert!(matches!(FlashLog::open(Chip::new(2), 2), Err(Error::Geometry { blocks: 2 })));
+    assert_eq!(chip.steps(), steps);
+}
+
+#[test]
+fn room_is_never_more_than_what_fits() {
+    let mut log = FlashLog::open(Chip::new(5), 1).unwrap();
+    let mut acknowledged = 0;
+    for seq in 1..=500u64 {
+        let room = log.room();
+        assert!(room < 28 || log.fits(20), "{room} bytes of room");
+        if !log.fits(20) {
+            assert_eq!(log.lost(), 0);
+            acknowledged = seq - 1;
+            log.acknowledge(acknowledged).unwrap();
+            assert!(log.fits(20));
+        }
+        log.append(&payload(seq, 20)).unwrap();
+    }
+    assert!(acknowledged > 0);
+    assert_eq!(log.lost(), 0);
+}
