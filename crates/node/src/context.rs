@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tidelog_record::SiteName;
-use tidelog_store::Store;
+use tidelog_store::{Store, WriteState};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +40,16 @@ impl NodeContext {
     pub fn now_ms(&self) -> i64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Why the store takes no writes now; `None` while it does.
+    #[must_use]
+    pub fn store_refusal(&self) -> Option<String> {
+        match self.store.stats().write_state {
+            WriteState::Ready => None,
+            WriteState::Full => Some("the disk is full".to_owned()),
+            WriteState::Failed(reason) => Some(format!("the store takes no more writes: {reason}")),
+        }
     }
 }
 

@@ -1,13 +1,21 @@
 //! What gateway and cloud share: settings, the HTTP API, replication with peers, the MQTT bridge, metrics, and the
 //! running node that holds them together. A gateway adds its radio, a cloud node adds nothing; neither is known here.
 
-//CTX mod context;
+mod context;
+pub mod daemon;
+mod files;
+mod http;
+mod identity;
+mod logging;
 mod metrics;
 pub mod mqtt;
+mod node;
 pub mod settings;
 
-//CTX pub use context::{NodeContext, StartError, StatusBoard};
+pub use context::{NodeContext, StartError, StatusBoard};
+pub use identity::Identity;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics, MetricsError};
+pub use node::{HTTP_ADDRESS_FILE, Node};
 
 /// Longest time from the word to end until the process has ended, in seconds.
 pub const SHUTDOWN_S_MAX: u64 = 5;

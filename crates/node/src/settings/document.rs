@@ -27,7 +27,7 @@ pub(super) fn document_of(command: &Command, matches: Option<&ArgMatches>) -> St
         }
         text.push_str(&entry(arg, &key, matches));
     }
-    text
+    text.trim_start().to_owned()
 }
 
 fn entry(arg: &Arg, key: &str, matches: Option<&ArgMatches>) -> String {

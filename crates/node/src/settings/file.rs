@@ -198,14 +198,18 @@ fn set(
 /// Lets the option itself judge the values, so that a bad one is blamed on the file and not on a flag nobody typed.
 fn check(arg: &Arg, values: &[String]) -> Result<(), String> {
     let long = arg.get_long().unwrap_or_default().to_owned();
-    let alone = Command::new("file").arg(arg.clone().required(false).env(clap::builder::Resettable::Reset));
+    let mut alone =
+        Command::new("file").arg(arg.clone().required(false).env(clap::builder::Resettable::Reset));
+    alone.build();
+    let blamed = alone.get_arguments().find(|built| built.get_id() == arg.get_id()).map(ToString::to_string);
     let words = values.iter().map(|value| format!("--{long}={value}"));
     match alone.try_get_matches_from(std::iter::once("file".to_owned()).chain(words)) {
         Ok(_) => Ok(()),
         Err(error) => {
             let text = error.to_string();
             let first = text.split("\n\n").next().unwrap_or(&text).trim();
-            Err(first.strip_prefix("error: ").unwrap_or(first).replace(&format!(" for '{arg}'"), ""))
+            let flag = format!(" for '{}'", blamed.unwrap_or_default());
+            Err(first.strip_prefix("error: ").unwrap_or(first).replace(&flag, ""))
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::OsStr;
+use clap::builder::{OsStr, Resettable};
 use clap::{Args, Command, FromArgMatches};
 
 use super::document::document_of;
@@ -58,8 +58,11 @@ pub fn load<S: Args + FromArgMatches>(
     words: impl IntoIterator<Item = OsString>,
 ) -> Result<Loaded<S>, SettingsError> {
     let words: Vec<OsString> = words.into_iter().collect();
-    let bare = with_environment(S::augment_args(program));
-    let command = Invocation::augment_args(bare.clone().next_help_heading("Invocation"));
+    // The structs' own descriptions are for readers of the code; the program says what it is.
+    let about = program.get_about().cloned().unwrap_or_default();
+    let described = |command: Command| command.about(about.clone()).long_about(Resettable::Reset);
+    let bare = with_environment(described(S::augment_args(program)));
+    let command = described(Invocation::augment_args(bare.clone().next_help_heading("Invocation")));
     // What the file holds is not known yet, so nothing is required yet.
     let first = command.clone().mut_args(|arg| arg.required(false)).try_get_matches_from(&words)?;
     let invocation = Invocation::from_arg_matches(&first)?;

@@ -41,12 +41,8 @@ pub struct Common {
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
     pub commit_interval_ms: u32,
 
-    /// Size at which a log file is closed and the next one begun, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024 * 1024, value_parser = clap::value_parser!(u64).range(2 * 1024 * 1024..=1024 * 1024 * 1024))]
-    pub log_file_bytes_max: u64,
-
     /// Largest HTTP request body, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 16 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1024..))]
+    #[arg(long, value_name = "BYTES", default_value_t = 8 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1024..))]
     pub http_body_bytes_max: u32,
 
     /// Most HTTP connections at a time; further ones wait to be accepted.

@@ -1,0 +1,103 @@
+//! What the node says of itself: whether it lives, whether it is ready, its counters and its status.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use super::Api;
+use super::error::{ApiError, ErrorCode};
+use crate::context::NodeContext;
+use crate::metrics::METRICS_CONTENT_TYPE;
+
+/// The process answers. Nothing else is said by it.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// 200 once the log is recovered and while it takes writes.
+pub(super) async fn readyz(State(api): State<Api>) -> Response {
+    let reason = match api.running() {
+        Err(error) => Some(error.message),
+        Ok(context) if context.shutdown.is_cancelled() => Some("ending".to_owned()),
+        Ok(context) => context.store_refusal(),
+    };
+    match reason {
+        None => (StatusCode::OK, Json(json!({"ready": true}))).into_response(),
+        Some(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"ready": false, "reason": reason}))).into_response()
+        }
+    }
+}
+
+/// All counters, with the gauges that only the store knows brought up to date.
+pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, ApiError> {
+    if let Ok(context) = api.running() {
+        read_gauges(context);
+    }
+    let text = api.metrics.text().map_err(|error| ApiError::new(ErrorCode::ReadFailed, error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], text).into_response())
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn read_gauges(context: &NodeContext) {
+    let metrics = &context.metrics;
+    let (stats, head) = (context.store.stats(), context.store.head());
+    metrics.log_head.set(gauge(head.0));
+    metrics.log_bytes.set(gauge(stats.log_bytes));
+    metrics.store_writable.set(i64::from(context.store_refusal().is_none()));
+    for (name, position) in context.store.cursors() {
+        metrics.cursor_lag.with_label_values(&[&name]).set(gauge(head.0.saturating_sub(position.0)));
+    }
+}
+
+/// Who this is, what it holds, how far each consumer is behind, and what the parts say of themselves.
+pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+    let context = api.running()?;
+    let (store, head) = (&context.store, context.store.head());
+    let cursors: Vec<Value> = store
+        .cursors()
+        .into_iter()
+        .map(|(name, position)| {
+            json!({"name": name, "position": position.0, "lag_records": head.0.saturating_sub(position.0)})
+        })
+        .collect();
+    let streams: Vec<Value> = store
+        .vector()
+        .into_iter()
+        .map(|(stream, lsn, chain)| {
+            json!({
+                "site": stream.site.as_str(),
+                "node": stream.node.to_string(),
+                "run": stream.run.to_string(),
+                "lsn": lsn.0,
+                "chain": chain.to_string(),
+            })
+        })
+        .collect();
+    let stats = store.stats();
+    let mut status = Map::new();
+    status.extend(context.status.read());
+    status.insert("version".to_owned(), json!(api.version));
+    status.insert("node".to_owned(), json!(store.node().to_string()));
+    status.insert("run".to_owned(), json!(store.run().to_string()));
+    status.insert("site".to_owned(), json!(context.site.as_str()));
+    status.insert("head".to_owned(), json!(head.0));
+    status.insert("cursors".to_owned(), Value::Array(cursors));
+    status.insert("streams".to_owned(), Value::Array(streams));
+    status.insert(
+        "store".to_owned(),
+        json!({
+            "records": stats.records,
+            "points": stats.points,
+            "series": stats.series,
+            "log_bytes": stats.log_bytes,
+            "refusal": context.store_refusal(),
+        }),
+    );
+    Ok(Json(Value::Object(status)))
+}

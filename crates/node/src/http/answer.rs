@@ -1,0 +1,230 @@
+//! Points as the API writes them: NDJSON, JSON and CSV. Pure: series and points in, bytes out, and nothing that
+//! differs between nodes (invariant 7): equal points give equal bytes.
+//!
+//! ```text
+//! NDJSON  {"metric":"t","labels":{"room":"lab"},"timestamp_ns":1,"value":21.5}        one line a point
+//! JSON    {"site":"s","series":[{"metric":"t","labels":{…},"points":[[1,21.5],…]},…]}
+//! CSV     metric,labels,timestamp_ns,type,value                                       labels as a JSON object
+//! ```
+//! A number with a fraction or exponent is an f64, one without is an i64. JSON has no NaN and no infinities: they are
+//! `"NaN"`, `"+Inf"` and `"-Inf"`, told from texts by `"type":"f64"` (in JSON by a third element). What NDJSON says of a
+//! point, a post takes back.
+
+use serde::Serialize;
+use tidelog_record::{Series, SiteName, Value};
+
+/// The forms of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnswerForm {
+    Json,
+    Ndjson,
+    Csv,
+}
+
+impl AnswerForm {
+    /// By the `format` parameter.
+    pub fn of_name(name: &str) -> Option<Self> {
+        match name {
+            "json" => Some(Self::Json),
+            "ndjson" => Some(Self::Ndjson),
+            "csv" => Some(Self::Csv),
+            _ => None,
+        }
+    }
+
+    /// By an `Accept` header: the first form in it that is known.
+    pub fn of_accept(accept: &str) -> Option<Self> {
+        accept.split(',').find_map(|item| {
+            match item.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+                "application/json" | "application/*" | "*/*" => Some(Self::Json),
+                "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Some(Self::Ndjson),
+                "text/csv" | "text/*" => Some(Self::Csv),
+                _ => None,
+            }
+        })
+    }
+
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Ndjson => "application/x-ndjson",
+            Self::Csv => "text/csv; charset=utf-8",
+        }
+    }
+}
+
+/// An answer being written.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    form: AnswerForm,
+    series_before: bool,
+    pub bytes: Vec<u8>,
+}
+
+impl Answer {
+    pub fn begin(form: AnswerForm, site: &SiteName) -> Self {
+        let mut answer = Self { form, series_before: false, bytes: Vec::new() };
+        match form {
+            AnswerForm::Json => {
+                answer.push(b"{\"site\":");
+                answer.json(site.as_str());
+                answer.push(b",\"series\":[");
+            }
+            AnswerForm::Ndjson => {}
+            AnswerForm::Csv => answer.push(b"metric,labels,timestamp_ns,type,value\n"),
+        }
+        answer
+    }
+
+    /// One series. `full` is given the bytes whenever there are more than it was told to hold.
+    pub fn series<E>(
+        &mut self,
+        series: &Series,
+        points: &[(i64, Value)],
+        bytes_max: usize,
+        mut full: impl FnMut(Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let head = self.head(series);
+        if self.form == AnswerForm::Json {
+            if std::mem::replace(&mut self.series_before, true) {
+                self.push(b",");
+            }
+            self.push(b"\n{");
+            self.push(&head);
+            self.push(b",\"points\":[");
+        }
+        for (i, (timestamp, value)) in points.iter().enumerate() {
+            self.point(&head, i == 0, *timestamp, value);
+            if self.bytes.len() >= bytes_max {
+                full(std::mem::take(&mut self.bytes))?;
+            }
+        }
+        if self.form == AnswerForm::Json {
+            self.push(b"]}");
+        }
+        Ok(())
+    }
+
+    pub fn end(mut self) -> Vec<u8> {
+        if self.form == AnswerForm::Json {
+            self.push(b"]}\n");
+        }
+        self.bytes
+    }
+
+    /// What every point of the series begins with.
+    fn head(&self, series: &Series) -> Vec<u8> {
+        let mut out = Self { form: self.form, series_before: false, bytes: Vec::new() };
+        let labels = {
+            let mut labels = Self { form: self.form, series_before: false, bytes: Vec::new() };
+            for (i, (name, value)) in series.labels().enumerate() {
+                labels.push(if i == 0 { b"{" } else { b"," });
+                labels.json(name);
+                labels.push(b":");
+                labels.json(value);
+            }
+            labels.push(if labels.bytes.is_empty() { b"{}" } else { b"}" });
+            labels.bytes
+        };
+        match self.form {
+            AnswerForm::Csv => {
+                out.push(series.metric().as_bytes());
+                out.push(b",");
+                out.quoted(&labels);
+            }
+            AnswerForm::Json | AnswerForm::Ndjson => {
+                out.push(b"\"metric\":");
+                out.json(series.metric());
+                out.push(b",\"labels\":");
+                out.push(&labels);
+            }
+        }
+        out.bytes
+    }
+
+    fn point(&mut self, head: &[u8], first: bool, timestamp: i64, value: &Value) {
+        match self.form {
+            AnswerForm::Ndjson => {
+                self.push(b"{");
+                self.push(head);
+                self.push(b",\"timestamp_ns\":");
+                self.json(&timestamp);
+                self.push(b",\"value\":");
+                self.value(value);
+                if not_finite(value).is_some() {
+                    self.push(b",\"type\":\"f64\"");
+                }
+                self.push(b"}\n");
+            }
+            AnswerForm::Json => {
+                self.push(if first { b"[" } else { b",[" });
+                self.json(&timestamp);
+                self.push(b",");
+                self.value(value);
+                if not_finite(value).is_some() {
+                    self.push(b",\"f64\"");
+                }
+                self.push(b"]");
+            }
+            AnswerForm::Csv => {
+                self.push(head);
+                self.push(b",");
+                self.json(&timestamp);
+                match value {
+                    Value::F64(_) => self.push(b",f64,"),
+                    Value::I64(_) => self.push(b",i64,"),
+                    Value::Bool(_) => self.push(b",bool,"),
+                    Value::Text(_) => self.push(b",text,"),
+                }
+                match (value, not_finite(value)) {
+                    (Value::Text(text), _) => self.quoted(text.as_bytes()),
+                    (_, Some(name)) => self.push(name.as_bytes()),
+                    (value, None) => self.value(value),
+                }
+                self.push(b"\n");
+            }
+        }
+    }
+
+    fn value(&mut self, value: &Value) {
+        match (not_finite(value), value) {
+            (Some(name), _) => self.json(name),
+            (None, Value::F64(v)) => self.json(v),
+            (None, Value::I64(v)) => self.json(v),
+            (None, Value::Bool(v)) => self.json(v),
+            (None, Value::Text(v)) => self.json(v),
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn json<T: Serialize + ?Sized>(&mut self, value: &T) {
+        // Texts and finite numbers have JSON, and a Vec takes all bytes.
+        if serde_json::to_writer(&mut self.bytes, value).is_err() {
+            self.push(b"null");
+        }
+    }
+
+    /// A CSV field (RFC 4180), always quoted.
+    fn quoted(&mut self, text: &[u8]) {
+        self.push(b"\"");
+        for byte in text {
+            if *byte == b'"' {
+                self.bytes.push(b'"');
+            }
+            self.bytes.push(*byte);
+        }
+        self.push(b"\"");
+    }
+}
+
+fn not_finite(value: &Value) -> Option<&'static str> {
+    match value {
+        Value::F64(v) if v.is_nan() => Some("NaN"),
+        Value::F64(v) if *v == f64::INFINITY => Some("+Inf"),
+        Value::F64(v) if *v == f64::NEG_INFINITY => Some("-Inf"),
+        _ => None,
+    }
+}

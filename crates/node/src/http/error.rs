@@ -1,0 +1,171 @@
+//! What the HTTP API says when it does not do as it was asked: one code, one status and one JSON form, here only.
+//!
+//! `{"error":{"code":"bad_point","message":"points[3]: …","index":3}}`
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tidelog_store::AppendError;
+
+/// How long a client should wait before it tries again, in seconds.
+const RETRY_AFTER_S: u16 = 1;
+
+/// What went wrong, in one word. Clients decide by it; the message is for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ErrorCode {
+    /// The body is not JSON, not MessagePack, or not in the form it should have.
+    BadBody,
+    /// One point of the body is bad; `index` tells which.
+    BadPoint,
+    /// A query parameter is unknown or its value is bad.
+    BadParameter,
+    /// The site's name is none.
+    BadSite,
+    /// No such path.
+    NotFound,
+    /// The path exists, the method does not.
+    MethodNotAllowed,
+    /// The answer cannot be had in the form asked for.
+    NotAcceptable,
+    /// The body came too slowly.
+    Timeout,
+    /// The body or one record of it is longer than the most.
+    TooLarge,
+    /// The body's content type is not understood.
+    UnsupportedMediaType,
+    /// Too much is under way; try again later.
+    Busy,
+    /// The node does not take or give anything now: starting, ending, or its disk failed.
+    Unavailable,
+    /// The disk is full.
+    DiskFull,
+    /// The log could not be read.
+    ReadFailed,
+}
+
+impl ErrorCode {
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::BadBody | Self::BadPoint | Self::BadParameter | Self::BadSite => StatusCode::BAD_REQUEST,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+            Self::ReadFailed => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The code as it stands in JSON and in the `reason` label of the counters.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadBody => "bad_body",
+            Self::BadPoint => "bad_point",
+            Self::BadParameter => "bad_parameter",
+            Self::BadSite => "bad_site",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::NotAcceptable => "not_acceptable",
+            Self::Timeout => "timeout",
+            Self::TooLarge => "too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::Busy => "busy",
+            Self::Unavailable => "unavailable",
+            Self::DiskFull => "disk_full",
+            Self::ReadFailed => "read_failed",
+        }
+    }
+}
+
+/// A refusal, with words for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    pub code: ErrorCode,
+    pub message: String,
+    /// The point of the body that is meant, counted from 0.
+    pub index: Option<usize>,
+}
+
+impl ApiError {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), index: None }
+    }
+}
+
+impl From<AppendError> for ApiError {
+    fn from(error: AppendError) -> Self {
+        let code = match &error {
+            AppendError::Closed | AppendError::Failed(_) => ErrorCode::Unavailable,
+            AppendError::Full => ErrorCode::DiskFull,
+            AppendError::TooLong { .. } => ErrorCode::TooLarge,
+            AppendError::Malformed(_) => ErrorCode::BadBody,
+            AppendError::Busy => ErrorCode::Busy,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<tidelog_store::ReadError> for ApiError {
+    fn from(error: tidelog_store::ReadError) -> Self {
+        Self::new(ErrorCode::ReadFailed, error.to_string())
+    }
+}
+
+#[derive(Serialize)]
+struct Wrapped<'a> {
+    error: Inner<'a>,
+}
+
+#[derive(Serialize)]
+struct Inner<'a> {
+    code: ErrorCode,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let inner = Inner { code: self.code, message: &self.message, index: self.index };
+        let mut response = (self.code.status(), Json(Wrapped { error: inner })).into_response();
+        if matches!(self.code, ErrorCode::Busy | ErrorCode::Unavailable | ErrorCode::DiskFull) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_has_one_name_in_json_and_in_counters() {
+        use ErrorCode::*;
+        for code in [
+            BadBody,
+            BadPoint,
+            BadParameter,
+            BadSite,
+            NotFound,
+            MethodNotAllowed,
+            NotAcceptable,
+            Timeout,
+            TooLarge,
+            UnsupportedMediaType,
+            Busy,
+            Unavailable,
+            DiskFull,
+            ReadFailed,
+        ] {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.name());
+            assert!(code.status().is_client_error() || code.status().is_server_error());
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The HTTP API: routes, and what all of them share. What each answers stands in its own module; how connections are
+//! taken and bounded in [`server`]; the manual is `docs/HTTP.md`.
+
+mod about;
+mod answer;
+mod error;
+mod posted;
+mod read;
+mod server;
+mod write;
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::get;
+use tokio::sync::Semaphore;
+
+use crate::context::NodeContext;
+use crate::metrics::Metrics;
+use crate::settings::Common;
+use error::{ApiError, ErrorCode};
+
+pub(crate) use server::serve;
+
+/// Queries answered at a time; each takes a blocking thread and a group of series in memory.
+const QUERIES_MAX: usize = 8;
+
+/// Bodies of the greatest size that may be held in memory together.
+const BODIES_MAX: usize = 2;
+
+/// The bounds on what clients may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub body_bytes_max: u32,
+    pub connections_max: u32,
+    /// How long a client may keep the node waiting.
+    pub stall: Duration,
+}
+
+impl Limits {
+    pub fn of(common: &Common) -> Self {
+        Self {
+            body_bytes_max: common.http_body_bytes_max,
+            connections_max: common.http_connections_max,
+            stall: Duration::from_secs(u64::from(common.http_stall_s_max)),
+        }
+    }
+}
+
+/// What handlers share. It exists before the log is recovered, so that a starting node can say that it is starting.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub version: &'static str,
+    pub metrics: Arc<Metrics>,
+    pub limits: Limits,
+    node: Arc<OnceLock<NodeContext>>,
+    queries: Arc<Semaphore>,
+    body_bytes: Arc<Semaphore>,
+}
+
+impl Api {
+    pub fn new(version: &'static str, metrics: Arc<Metrics>, limits: Limits) -> Self {
+        let body_bytes = usize::try_from(limits.body_bytes_max).unwrap_or(Semaphore::MAX_PERMITS);
+        let body_bytes = body_bytes.saturating_mul(BODIES_MAX).min(Semaphore::MAX_PERMITS);
+        Self {
+            version,
+            metrics,
+            limits,
+            node: Arc::new(OnceLock::new()),
+            queries: Arc::new(Semaphore::new(QUERIES_MAX)),
+            body_bytes: Arc::new(Semaphore::new(body_bytes)),
+        }
+    }
+
+    /// Opens the routes that need the log.
+    pub fn recovered(&self, context: NodeContext) {
+        self.node.get_or_init(|| context);
+    }
+
+    fn running(&self) -> Result<&NodeContext, ApiError> {
+        self.node
+            .get()
+            .ok_or_else(|| ApiError::new(ErrorCode::Unavailable, "starting: the log is being recovered"))
+    }
+}
+
+pub(crate) fn router(api: Api) -> Router {
+    Router::new()
+        .route("/healthz", get(about::healthz))
+        .route("/readyz", get(about::readyz))
+        .route("/metrics", get(about::metrics))
+        .route("/api/v1/status", get(about::status))
+        .route("/api/v1/sites/{site}/points", get(read::get_points).post(write::post_points))
+        .fallback(async || ApiError::new(ErrorCode::NotFound, "no such path: see docs/HTTP.md"))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(ErrorCode::MethodNotAllowed, "this path does not take this method")
+        })
+        .layer(from_fn_with_state(api.clone(), count))
+        .with_state(api)
+}
+
+async fn count(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    // Both come from the client; a label must not take more values than there are routes.
+    let method = match *request.method() {
+        Method::GET | Method::POST | Method::HEAD => request.method().as_str(),
+        _ => "other",
+    };
+    let route = format!("{method} {}", path.as_deref().unwrap_or("other"));
+    let start = Instant::now();
+    let response = next.run(request).await;
+    api.metrics.http_seconds.with_label_values(&[&route]).observe(start.elapsed().as_secs_f64());
+    api.metrics.http_requests.with_label_values(&[&route, response.status().as_str()]).inc();
+    response
+}

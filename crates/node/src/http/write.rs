@@ -1,0 +1,150 @@
+//! `POST /api/v1/sites/{site}/points`: takes points in and answers when they are durable on this node (invariant 2).
+//!
+//! A big post becomes several records. The answer comes when all are durable; if one is refused, the client is told and
+//! may post the whole again, because a point that is there already is the same point (invariant 8).
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use serde::Serialize;
+use tidelog_record::{Batch, SiteName};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::Api;
+use super::error::{ApiError, ErrorCode};
+use super::posted::BodyForm;
+use crate::context::NodeContext;
+
+/// Slowest body that is waited for once the stall time has passed, in bytes per second.
+const BODY_BYTES_PER_S_MIN: u64 = 1024;
+
+/// How the counters name this way in.
+const VIA: &str = "http";
+
+/// What the client gets when all of its points are durable.
+#[derive(Debug, Serialize)]
+pub(super) struct Accepted {
+    /// Points that are now durable.
+    points: usize,
+    /// The level of the acknowledgement: stored on this node.
+    ack: &'static str,
+}
+
+pub(super) async fn post_points(
+    State(api): State<Api>,
+    Path(site): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Accepted>, ApiError> {
+    let refused = |error: ApiError| {
+        api.metrics.refused.with_label_values(&[VIA, error.code.name()]).inc();
+        error
+    };
+    let context = api.running().map_err(refused)?;
+    let site = parse_site(&site).map_err(refused)?;
+    let form = form_of(&headers).map_err(refused)?;
+    let (body, _permit) = collect(&api, &headers, body).await.map_err(refused)?;
+    let points = take_in(context, site, form, body).await.map_err(refused)?;
+    api.metrics.points_in.with_label_values(&[VIA]).inc_by(points as u64);
+    Ok(Json(Accepted { points, ack: "node" }))
+}
+
+pub(super) fn parse_site(text: &str) -> Result<SiteName, ApiError> {
+    text.parse().map_err(|error: tidelog_record::SiteNameError| {
+        ApiError::new(ErrorCode::BadSite, format!("{text:?}: {error}"))
+    })
+}
+
+fn form_of(headers: &HeaderMap) -> Result<BodyForm, ApiError> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        let message = "no Content-Type: expected application/json or application/msgpack";
+        return Err(ApiError::new(ErrorCode::UnsupportedMediaType, message));
+    };
+    let text = value.to_str().unwrap_or("not text");
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        let message = "no Content-Encoding is understood";
+        return Err(ApiError::new(ErrorCode::UnsupportedMediaType, message));
+    }
+    BodyForm::of_content_type(text).ok_or_else(|| {
+        let message = format!("Content-Type {text:?}: expected application/json or application/msgpack");
+        ApiError::new(ErrorCode::UnsupportedMediaType, message)
+    })
+}
+
+/// The whole body, within the bounds on its length, on its time and on what all bodies take together.
+async fn collect(
+    api: &Api,
+    headers: &HeaderMap,
+    mut body: Body,
+) -> Result<(Bytes, OwnedSemaphorePermit), ApiError> {
+    let most = api.limits.body_bytes_max;
+    let too_large = || ApiError::new(ErrorCode::TooLarge, format!("the body is longer than {most} bytes"));
+    let stated =
+        headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    let claim = match stated {
+        Some(length) => u32::try_from(length).ok().filter(|length| *length <= most).ok_or_else(too_large)?,
+        None => most,
+    };
+    let permit = api.body_bytes.clone().try_acquire_many_owned(claim).map_err(|_| {
+        ApiError::new(ErrorCode::Busy, "too many requests are being received; try again later")
+    })?;
+    let start = Instant::now();
+    let mut bytes = Vec::with_capacity(usize::try_from(stated.unwrap_or(0)).unwrap_or(0));
+    loop {
+        let earned = Duration::from_secs(bytes.len() as u64 / BODY_BYTES_PER_S_MIN);
+        let frame = timeout_at(start + api.limits.stall + earned, body.frame())
+            .await
+            .map_err(|_| ApiError::new(ErrorCode::Timeout, "the body came too slowly"))?;
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|error| ApiError::new(ErrorCode::BadBody, error.to_string()))?;
+        if let Ok(data) = frame.into_data() {
+            if bytes.len() as u64 + data.len() as u64 > u64::from(most) {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok((Bytes::from(bytes), permit))
+}
+
+/// Reads the body and hands its records to the store off the async threads, then waits until all are durable.
+async fn take_in(
+    context: &NodeContext,
+    site: SiteName,
+    form: BodyForm,
+    body: Bytes,
+) -> Result<usize, ApiError> {
+    let (authored_ms, store) = (context.now_ms(), context.store.clone());
+    let handed_over = tokio::task::spawn_blocking(move || {
+        let posted = form.read(&body)?;
+        let encode = |mut batch: Batch| {
+            batch.authored_ms = authored_ms;
+            batch.encode().map_err(|error| ApiError::new(ErrorCode::TooLarge, error.to_string()))
+        };
+        // All of them are encoded before the first is appended, so a bad post leaves nothing behind.
+        let records = posted.batches.into_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        let append = |record| {
+            let (done, durable) = oneshot::channel();
+            store.append(&site, record, move |outcome| {
+                // A client that went away needs no answer.
+                drop(done.send(outcome));
+            });
+            durable
+        };
+        Ok::<_, ApiError>((records.into_iter().map(append).collect::<Vec<_>>(), posted.points))
+    });
+    let (waiting, points) =
+        handed_over.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))??;
+    for durable in waiting {
+        match durable.await {
+            Ok(outcome) => drop(outcome?),
+            Err(_) => return Err(ApiError::new(ErrorCode::Unavailable, "the store closed")),
+        }
+    }
+    Ok(points)
+}

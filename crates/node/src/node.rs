@@ -1,0 +1,153 @@
+//! The running node: its parts started in order, and ended in order. HTTP answers first (that the node is starting),
+//! then the log is recovered, then the parts that read and write it begin.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidelog_store::{Store, StoreOptions};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::context::{NodeContext, StartError, StatusBoard};
+use crate::files::write_whole;
+use crate::http::{self, Api, Limits};
+use crate::identity::Identity;
+use crate::metrics::Metrics;
+use crate::settings::Common;
+
+/// The bound HTTP address stands in this file of the node's directory while the node runs.
+pub const HTTP_ADDRESS_FILE: &str = "http.addr";
+
+/// How long parts may take to end, so that closing the store still fits into [`crate::SHUTDOWN_S_MAX`].
+const PARTS_END: Duration = Duration::from_secs(4);
+
+/// A node that runs. It goes on until [`Node::stop`]; dropping it without leaves its tasks to the runtime's end.
+pub struct Node {
+    context: NodeContext,
+    http: SocketAddr,
+}
+
+impl Node {
+    /// Binds, recovers the log, and starts every part that the settings ask for.
+    ///
+    /// # Errors
+    /// [`StartError`] says which setting, file or address is at fault. Nothing keeps running then.
+    pub async fn start(common: &Common, version: &'static str) -> Result<Self, StartError> {
+        let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let started = start(common, version, &shutdown, &tasks).await;
+        if started.is_err() {
+            end_tasks(&shutdown, &tasks).await;
+        }
+        started
+    }
+
+    /// What parts of the node receive; a gateway starts its radio with it.
+    #[must_use]
+    pub fn context(&self) -> &NodeContext {
+        &self.context
+    }
+
+    /// The bound address of the HTTP API.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Ends every part, closes the log, and returns within [`crate::SHUTDOWN_S_MAX`].
+    pub async fn stop(self) {
+        tracing::info!("ending");
+        let address_file = self.context.dir.join(HTTP_ADDRESS_FILE);
+        if let Err(error) = std::fs::remove_file(&address_file) {
+            tracing::debug!(path = %address_file.display(), %error, "cannot remove");
+        }
+        end_tasks(&self.context.shutdown, &self.context.tasks).await;
+        let store = self.context.store.clone();
+        match tokio::task::spawn_blocking(move || store.close()).await {
+            Ok(Ok(())) => tracing::info!("ended"),
+            Ok(Err(error)) => tracing::error!(%error, "the store's state could not be flushed"),
+            Err(error) => tracing::error!(%error, "closing the store"),
+        }
+    }
+}
+
+async fn end_tasks(shutdown: &CancellationToken, tasks: &TaskTracker) {
+    shutdown.cancel();
+    tasks.close();
+    if timeout(PARTS_END, tasks.wait()).await.is_err() {
+        tracing::warn!(tasks = tasks.len(), "some parts did not end in time");
+    }
+}
+
+async fn start(
+    common: &Common,
+    version: &'static str,
+    shutdown: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<Node, StartError> {
+    std::fs::create_dir_all(&common.data)
+        .map_err(|source| StartError::File { path: common.data.clone(), source })?;
+    let metrics = Arc::new(Metrics::new()?);
+    let bind = |source| StartError::Bind { purpose: "http", address: common.http, source };
+    let listener = TcpListener::bind(common.http).await.map_err(bind)?;
+    let http = listener.local_addr().map_err(bind)?;
+    let api = Api::new(version, Arc::clone(&metrics), Limits::of(common));
+    tasks.spawn(http::serve(listener, api.clone(), shutdown.clone(), tasks.clone()));
+
+    let identity = Identity::load(&common.data, common.peering.key.as_deref())?;
+    let store = open_store(common, &identity).await?;
+    metrics.build.with_label_values(&[version, &identity.node.to_string()]).set(1);
+    let context = NodeContext {
+        store,
+        metrics,
+        site: common.site.clone(),
+        dir: common.data.clone(),
+        status: StatusBoard::default(),
+        shutdown: shutdown.clone(),
+        tasks: tasks.clone(),
+    };
+    start_parts(&context, common).await?;
+    api.recovered(context.clone());
+    write_address(&common.data, HTTP_ADDRESS_FILE, http)?;
+    tracing::info!(node = %identity.node, run = %context.store.run(), %http, version, "ready");
+    Ok(Node { context, http })
+}
+
+async fn open_store(common: &Common, identity: &Identity) -> Result<Store, StartError> {
+    let dir = common.data.clone();
+    let options = StoreOptions {
+        commit_interval: Duration::from_millis(u64::from(common.commit_interval_ms)),
+        ..StoreOptions::new(identity.node)
+    };
+    let opened = tokio::task::spawn_blocking(move || Store::open(&dir, options)).await;
+    let opened = opened
+        .map_err(|error| StartError::File { path: common.data.clone(), source: io::Error::other(error) })?;
+    let (store, recovery) =
+        opened.map_err(|source| StartError::Store { dir: common.data.clone(), source })?;
+    for finding in &recovery.findings {
+        tracing::warn!(?finding, "found while recovering the log");
+    }
+    tracing::info!(
+        records = recovery.records,
+        files = recovery.files,
+        created = recovery.created,
+        "log recovered"
+    );
+    Ok(store)
+}
+
+/// Starts the edges: peers, the bridge, ingest.
+async fn start_parts(_context: &NodeContext, _common: &Common) -> Result<(), StartError> {
+    Ok(())
+}
+
+/// Writes a bound address where scripts and tests find it.
+pub(crate) fn write_address(dir: &Path, name: &str, address: SocketAddr) -> Result<(), StartError> {
+    let path: PathBuf = dir.join(name);
+    write_whole(&path, format!("{address}\n").as_bytes(), false)
+        .map_err(|source| StartError::File { path, source })
+}
