@@ -20,7 +20,8 @@ const VERSION: u8 = 2;
 const TYPE_DATA: u8 = 1;
 const TYPE_ACK: u8 = 2;
 const MODE_FCS: u8 = 1;
-const FCS_BYTES: usize = 2;
+/// Length of the frame check sequence.
+pub const FCS_BYTES: usize = 2;
 const ACK_BYTES: usize = 8;
 
 /// Where the frame starts, behind the length byte.

@@ -2,8 +2,21 @@
 //! is known from its first datagram; a unicast frame goes only to the owner of its destination address. It reads
 //! addresses and sequence numbers off frames and knows nothing of what they carry.
 
+mod medium;
+
+use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tidelog_lowpan::zep;
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use medium::Medium;
+
+/// Datagrams read before what is due is handed out again.
+const READS_IN_A_ROW_MAX: usize = 64;
 
 /// How the air behaves. The odds are per frame and receiver.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,26 +63,61 @@ pub struct AirCounters {
     pub duplicated: u64,
     /// Frames to addresses that nobody owns, and acknowledgements that nobody waits for.
     pub unowned: u64,
-    /// Datagrams that are no frame.
+    /// Datagrams that carry no frame that is understood.
     pub malformed: u64,
     /// Stations known.
     pub stations: u64,
 }
 
-/// A running air.
+/// Why the air can't be started as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AirError {
+    /// Odds are shares of one.
+    #[error("the odds of {name} are {odds}, and must lie between 0 and 1")]
+    Odds {
+        /// Which odds.
+        name: &'static str,
+        /// What was asked for.
+        odds: f64,
+    },
+    /// The address can't be listened on.
+    #[error("{address}: {source}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn check_odds(name: &'static str, odds: f64) -> Result<(), AirError> {
+    if (0.0..=1.0).contains(&odds) { Ok(()) } else { Err(AirError::Odds { name, odds }) }
+}
+
+/// A running air. Dropping it stops it too.
 #[derive(Debug)]
 pub struct Air {
     address: SocketAddr,
+    loss: watch::Sender<f64>,
+    counters: watch::Receiver<AirCounters>,
+    task: JoinHandle<()>,
 }
 
 impl Air {
     /// Starts the air on the current tokio runtime.
     ///
     /// # Errors
-    /// The address can't be bound.
-    pub async fn start(options: AirOptions) -> std::io::Result<Self> {
-        let socket = tokio::net::UdpSocket::bind(options.bind).await?;
-        Ok(Self { address: socket.local_addr()? })
+    /// Odds outside 0 to 1, or an address that can't be bound.
+    pub async fn start(options: AirOptions) -> Result<Self, AirError> {
+        check_odds("loss", options.loss)?;
+        check_odds("duplication", options.duplicate)?;
+        let bind = |source| AirError::Bind { address: options.bind, source };
+        let socket = UdpSocket::bind(options.bind).await.map_err(bind)?;
+        let address = socket.local_addr().map_err(bind)?;
+        let (loss, loss_asked) = watch::channel(options.loss);
+        let (counted, counters) = watch::channel(AirCounters::default());
+        let task = tokio::spawn(run(socket, Medium::new(&options), loss_asked, counted));
+        Ok(Self { address, loss, counters, task })
     }
 
     /// The bound address, for `zep://` options.
@@ -79,16 +127,81 @@ impl Air {
     }
 
     /// Changes the odds of loss while running.
-    pub fn set_loss(&self, loss: f64) {
-        let _ = loss;
+    ///
+    /// # Errors
+    /// Odds outside 0 to 1; nothing changes then.
+    pub fn set_loss(&self, loss: f64) -> Result<(), AirError> {
+        check_odds("loss", loss)?;
+        self.loss.send_replace(loss);
+        Ok(())
     }
 
     /// What went through so far.
     #[must_use]
     pub fn counters(&self) -> AirCounters {
-        AirCounters::default()
+        *self.counters.borrow()
     }
 
-    /// Stops the air and waits for its task to end.
-    pub async fn stop(self) {}
+    /// Stops the air, waits for its task to end, and says what went through.
+    pub async fn stop(mut self) -> AirCounters {
+        self.task.abort();
+        if let Err(error) = (&mut self.task).await
+            && error.is_panic()
+        {
+            tracing::error!(%error, "the air ended by itself");
+        }
+        self.counters()
+    }
+}
+
+impl Drop for Air {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Moves datagrams between the socket and the medium until it is aborted.
+async fn run(
+    socket: UdpSocket,
+    mut medium: Medium,
+    mut loss: watch::Receiver<f64>,
+    counted: watch::Sender<AirCounters>,
+) {
+    let mut buffer = [0u8; zep::PACKET_BYTES_MAX + 1];
+    loop {
+        let due = medium.poll_timeout().map(tokio::time::Instant::from_std);
+        tokio::select! {
+            changed = loss.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                medium.set_loss(*loss.borrow_and_update());
+            }
+            heard = socket.recv_from(&mut buffer) => take(&mut medium, heard, &buffer),
+            () = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {}
+        }
+        for _ in 1..READS_IN_A_ROW_MAX {
+            match socket.try_recv_from(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                heard => take(&mut medium, heard, &buffer),
+            }
+        }
+        while let Some((to, datagram)) = medium.poll_delivery(Instant::now()) {
+            // A station that is gone is no fault of the air.
+            if let Err(error) = socket.send_to(&datagram, to).await {
+                tracing::debug!(%to, %error, "not delivered");
+            }
+        }
+        counted.send_replace(medium.counters());
+    }
+}
+
+fn take(medium: &mut Medium, heard: io::Result<(usize, SocketAddr)>, buffer: &[u8]) {
+    match heard {
+        Ok((length, from)) => {
+            medium.handle_datagram(Instant::now(), from, buffer.get(..length).unwrap_or_default());
+        }
+        // The system reports here that an earlier datagram found nobody.
+        Err(error) => tracing::debug!(%error, "nothing received"),
+    }
 }

@@ -1,0 +1,237 @@
+//! Endpoints on real sockets through the air: what arrives is what was sent, whatever the air does to frames.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tidelog_lowpan::time::Instant;
+use tidelog_lowpan::{COAP_PORT, Endpoint, EndpointConfig, Peer, Quality, SendError, zep};
+use tidelog_record::DeviceId;
+use tidelog_sim::air::{Air, AirError, AirOptions};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+type Station = Endpoint<1280, 16, 16, 64>;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn eui(n: u8) -> DeviceId {
+    DeviceId([0x02, 0x12, 0x4b, 0, 0, 0, 0, n])
+}
+
+fn peer(n: u8) -> Peer {
+    Peer { device: eui(n), port: COAP_PORT }
+}
+
+/// An endpoint on its own socket and task.
+struct Running {
+    outbox: mpsc::Sender<(Peer, Vec<u8>)>,
+    inbox: mpsc::Receiver<(Peer, Vec<u8>)>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(n: u8, air: SocketAddr) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(air).await.unwrap();
+        let entropy = u64::from(socket.local_addr().unwrap().port());
+        let station = Station::new(EndpointConfig::new(eui(n)), entropy).unwrap();
+        let (outbox, asked) = mpsc::channel(16);
+        let (heard, inbox) = mpsc::channel(1_024);
+        Self { outbox, inbox, task: tokio::spawn(drive(socket, station, asked, heard)) }
+    }
+
+    async fn send(&self, to: u8, payload: &[u8]) {
+        self.outbox.send((peer(to), payload.to_vec())).await.unwrap();
+    }
+
+    async fn next(&mut self) -> (Peer, Vec<u8>) {
+        tokio::time::timeout(PATIENCE, self.inbox.recv()).await.expect("in time").expect("running")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn drive(
+    socket: UdpSocket,
+    mut station: Station,
+    mut asked: mpsc::Receiver<(Peer, Vec<u8>)>,
+    heard: mpsc::Sender<(Peer, Vec<u8>)>,
+) {
+    let start = std::time::Instant::now();
+    let now = || Instant::from_micros(i64::try_from(start.elapsed().as_micros()).unwrap());
+    let mut sequence = 0;
+    let mut waiting: Option<(Peer, Vec<u8>)> = None;
+    // A ZEP acknowledgement says no more than that somebody is here.
+    let hello = *b"EX\x02\x02\0\0\0\0";
+    socket.send(&hello).await.unwrap();
+    loop {
+        let (mut frame, mut datagram, mut payload) = ([0; 127], [0; zep::PACKET_BYTES_MAX], [0; 1280]);
+        if let Some((to, bytes)) = waiting.take() {
+            match station.send(now(), to, &bytes) {
+                Ok(()) => {}
+                Err(SendError::Busy) => waiting = Some((to, bytes)),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        while let Some(length) = station.poll_transmit(now(), &mut frame) {
+            sequence += 1;
+            let header = zep::Header { channel: 26, sequence, ..zep::Header::default() };
+            let length = zep::encode(&header, &frame[..length], &mut datagram).unwrap();
+            socket.send(&datagram[..length]).await.unwrap();
+        }
+        while let Some((from, length)) = station.receive(&mut payload) {
+            heard.send((from, payload[..length].to_vec())).await.unwrap();
+        }
+        let due = station.poll_timeout().map(|at| (at - now().min(at)).total_micros());
+        let due = Duration::from_micros(due.unwrap_or(3_600_000_000));
+        tokio::select! {
+            length = socket.recv(&mut datagram) => {
+                let length = length.unwrap();
+                if let zep::Packet::Data(_, frame) = zep::decode(&datagram[..length]).unwrap() {
+                    station.handle_frame(now(), frame, Quality { rssi_dbm: -60, lqi: 255 });
+                }
+            }
+            Some(wanted) = asked.recv(), if waiting.is_none() => waiting = Some(wanted),
+            () = tokio::time::sleep(due) => station.handle_timeout(now()),
+        }
+    }
+}
+
+/// A payload that says what it is, so that a changed, mixed or doubled one is found.
+fn payload(from: u8, number: u16, length: usize) -> Vec<u8> {
+    let [high, low] = number.to_be_bytes();
+    (0..length.max(3)).map(|at| [from, high, low, at as u8][at.min(3)]).collect()
+}
+
+#[tokio::test]
+async fn thirty_percent_loss_changes_nothing_of_what_arrives() {
+    let seed = 0x0a1b_2c3d;
+    println!("seed {seed}");
+    let options = AirOptions {
+        loss: 0.3,
+        delay: Duration::from_millis(1),
+        jitter: Duration::from_millis(3),
+        duplicate: 0.1,
+        seed,
+        ..AirOptions::default()
+    };
+    let air = Air::start(options).await.unwrap();
+    let mut stations = [Running::start(1, air.address()).await, Running::start(2, air.address()).await];
+    for number in 0u16..60 {
+        let length = 3 + usize::from(number) * 10;
+        // As CoAP does: again until it is there. A copy that was under way twice is told by its number.
+        for (from, to) in [(0usize, 1usize), (1, 0)] {
+            let (me, other) = (from as u8 + 1, to as u8 + 1);
+            let sent = payload(me, number, length);
+            let arrived = async {
+                loop {
+                    stations[from].send(other, &sent).await;
+                    let wait = tokio::time::timeout(Duration::from_millis(1_500), stations[to].inbox.recv());
+                    match wait.await {
+                        Ok(Some((source, got))) if got == sent => break assert_eq!(source, peer(me)),
+                        // A late copy of the datagram before.
+                        Ok(Some((_, got))) => assert_eq!(
+                            got,
+                            payload(me, number - 1, length - 10),
+                            "neither this datagram nor the one before"
+                        ),
+                        Ok(None) => panic!("the station ended"),
+                        Err(_) => {}
+                    }
+                }
+            };
+            tokio::time::timeout(PATIENCE, arrived).await.expect("arrives in the end");
+        }
+    }
+    let counters = air.stop().await;
+    println!("{counters:?}");
+    assert!(counters.lost > 0 && counters.duplicated > 0 && counters.malformed == 0);
+    assert_eq!(counters.stations, 2);
+}
+
+#[tokio::test]
+async fn a_station_that_restarts_on_another_socket_is_found_again() {
+    let air = Air::start(AirOptions::default()).await.unwrap();
+    let mut gateway = Running::start(1, air.address()).await;
+    for life in 0..3u16 {
+        let mut sensor = Running::start(2, air.address()).await;
+        sensor.send(1, &payload(2, life, 200)).await;
+        assert_eq!(gateway.next().await, (peer(2), payload(2, life, 200)));
+        gateway.send(2, &payload(1, life, 100)).await;
+        assert_eq!(sensor.next().await, (peer(1), payload(1, life, 100)));
+    }
+    assert_eq!(air.stop().await.stations, 2);
+}
+
+#[tokio::test]
+async fn a_station_that_only_listened_so_far_is_reached() {
+    let air = Air::start(AirOptions::default()).await.unwrap();
+    let mut quiet = Running::start(1, air.address()).await;
+    while air.counters().stations < 1 {
+        tokio::task::yield_now().await;
+    }
+    let loud = Running::start(2, air.address()).await;
+    loud.send(1, b"anybody there").await;
+    assert_eq!(quiet.next().await, (peer(2), b"anybody there".to_vec()));
+}
+
+#[tokio::test]
+async fn one_gateway_hears_many_stations_with_equal_sequence_numbers() {
+    let stations_count = 60u8;
+    let air = Air::start(AirOptions { seed: 5, loss: 0.05, ..AirOptions::default() }).await.unwrap();
+    let mut gateway = Running::start(1, air.address()).await;
+    let mut stations = Vec::new();
+    for n in 2..2 + stations_count {
+        stations.push(Running::start(n, air.address()).await);
+    }
+    for (station, n) in stations.iter().zip(2u8..) {
+        station.send(1, &payload(n, 0, 300)).await;
+    }
+    let mut missing: std::collections::BTreeSet<u8> = (2..2 + stations_count).collect();
+    while !missing.is_empty() {
+        match tokio::time::timeout(Duration::from_secs(2), gateway.inbox.recv()).await {
+            Ok(Some((from, got))) => {
+                let n = got[0];
+                assert_eq!((from, &got), (peer(n), &payload(n, 0, 300)));
+                missing.remove(&n);
+            }
+            Ok(None) => panic!("the gateway ended"),
+            Err(_) => {
+                for n in &missing {
+                    stations[usize::from(*n) - 2].send(1, &payload(*n, 0, 300)).await;
+                }
+            }
+        }
+    }
+    println!("{:?}", air.stop().await);
+}
+
+#[tokio::test]
+async fn total_loss_is_silence_and_ends_when_it_is_lifted() {
+    let air = Air::start(AirOptions { loss: 1.0, ..AirOptions::default() }).await.unwrap();
+    let mut gateway = Running::start(1, air.address()).await;
+    let sensor = Running::start(2, air.address()).await;
+    sensor.send(1, b"unheard").await;
+    while air.counters().lost < 4 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    air.set_loss(0.0).unwrap();
+    sensor.send(1, b"heard").await;
+    loop {
+        let (_, got) = gateway.next().await;
+        if got == b"heard" {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn odds_beyond_one_are_refused() {
+    let refused = Air::start(AirOptions { loss: 1.5, ..AirOptions::default() }).await;
+    assert!(matches!(refused, Err(AirError::Odds { name: "loss", .. })));
+}
