@@ -1,0 +1,278 @@
+//! The border between the air and the log: one task that owns the radio's socket, the 6LoWPAN endpoint and the CoAP
+//! server, and moves what each of them gives to the next.
+//!
+//! ```text
+//! socket ─ZEP─▶ endpoint ─UDP─▶ server ─append─▶ store        (the store answers through a channel)
+//!        ◀─────          ◀─────        ◀─durable─
+//! ```
+//! Every decision is in the parts, which know no clock and no socket; this module has the clock and decides nothing
+//! but the bounds between them. A sensor's batch is acknowledged only when the store says that it is durable.
+
+mod air;
+mod devices;
+mod report;
+mod server;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidelog_lowpan::time::Instant;
+use tidelog_lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, GatewayEndpoint, Peer, SendError, zep};
+use tidelog_node::{NodeContext, StartError};
+use tidelog_record::DeviceId;
+use tidelog_store::{AppendError, Store};
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+use self::air::{AirError, BEACON_EVERY, ZepAir};
+use self::report::{Report, Reporter};
+use self::server::{APPENDS_MAX, Append, HeldUpto, Refusal, Server};
+use crate::settings::RadioUrl;
+
+/// Answers that wait for a slot of the endpoint; past it an answer is dropped, and its sensor asks again.
+const ANSWERS_WAITING_MAX: usize = 256;
+
+/// Pause between attempts to open the radio.
+const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// How often the report for status and metrics is made.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+
+/// How long appends in hand may take when the gateway ends.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+
+/// Puts the radio's section into the status and starts the task.
+///
+/// # Errors
+/// [`StartError::Setting`] for a station that cannot be.
+pub fn start(context: &NodeContext, radio: RadioUrl, station: EndpointConfig) -> Result<(), StartError> {
+    station.check().map_err(|error| StartError::Setting { key: "channel", reason: error.to_string() })?;
+    let (report, reports) = watch::channel(Report::before_start(&radio, &station));
+    context.status.section("radio", move || reports.borrow().to_json());
+    let context = context.clone();
+    context.tasks.clone().spawn(async move {
+        let shutdown = context.shutdown.clone();
+        let RadioUrl::Zep(address) = &radio;
+        let opened = tokio::select! {
+            () = shutdown.cancelled() => return,
+            air = open(address, &station) => air,
+        };
+        tracing::info!(%radio, eui = %station.eui, "the border is open");
+        match Border::new(context, station, Reporter::new(report), opened) {
+            Ok(border) => border.run().await,
+            Err(error) => tracing::error!(%error, "the radio endpoint cannot be made"),
+        }
+    });
+    Ok(())
+}
+
+/// Opens the radio, however long it takes.
+async fn open(address: &tidelog_node::settings::HostPort, station: &EndpointConfig) -> ZepAir {
+    let mut told = false;
+    loop {
+        match ZepAir::open(address, station).await {
+            Ok(air) => return air,
+            Err(error) if !told => tracing::warn!(%address, %error, "the radio cannot be opened; trying on"),
+            Err(error) => tracing::debug!(%address, %error, "the radio cannot be opened"),
+        }
+        told = true;
+        tokio::time::sleep(OPEN_AGAIN_AFTER).await;
+    }
+}
+
+/// What the log holds of a sensor, asked of its index.
+fn held_upto(store: Store) -> HeldUpto {
+    Box::new(move |device, epoch, seq| {
+        let held = store.device_held(device, epoch);
+        held.iter().find(|(first, last)| (*first..=*last).contains(&seq)).map(|(_, last)| last)
+    })
+}
+
+struct Border {
+    context: NodeContext,
+    station: EndpointConfig,
+    endpoint: Box<GatewayEndpoint>,
+    server: Server,
+    air: ZepAir,
+    answers: VecDeque<(Peer, Vec<u8>)>,
+    outcome: mpsc::Sender<(DeviceId, Result<(), Refusal>)>,
+    outcomes: mpsc::Receiver<(DeviceId, Result<(), Refusal>)>,
+    reporter: Reporter,
+    started: std::time::Instant,
+}
+
+impl Border {
+    fn new(
+        context: NodeContext,
+        station: EndpointConfig,
+        reporter: Reporter,
+        air: ZepAir,
+    ) -> Result<Self, tidelog_lowpan::ConfigError> {
+        let entropy = entropy();
+        let [a, b, ..] = entropy.to_be_bytes();
+        let endpoint = Box::new(GatewayEndpoint::new(station.clone(), entropy)?);
+        let server = Server::new(
+            held_upto(context.store.clone()),
+            Arc::clone(&context.metrics),
+            u16::from_be_bytes([a, b]),
+        );
+        // As many as there can be appends: the store's thread always finds room.
+        let (outcome, outcomes) = mpsc::channel(APPENDS_MAX);
+        let (answers, started) = (VecDeque::new(), std::time::Instant::now());
+        Ok(Self { context, station, endpoint, server, air, answers, outcome, outcomes, reporter, started })
+    }
+
+    async fn run(mut self) {
+        let mut packet = [0; zep::PACKET_BYTES_MAX];
+        let mut beacons = tokio::time::interval(BEACON_EVERY);
+        let mut reports = tokio::time::interval(REPORT_EVERY);
+        beacons.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let shutdown = self.context.shutdown.clone();
+        let mut farewell = None;
+        loop {
+            self.pump().await;
+            if farewell.is_some() && self.server.appending() == 0 && self.answers.is_empty() {
+                break;
+            }
+            let due = self.endpoint.poll_timeout().map(|at| self.at(at));
+            tokio::select! {
+                () = shutdown.cancelled(), if farewell.is_none() => {
+                    farewell = Some(tokio::time::Instant::now() + FAREWELL_MAX);
+                }
+                () = sleep_until(farewell), if farewell.is_some() => break,
+                received = self.air.receive(&mut packet) => self.hear(received, &packet),
+                Some((device, outcome)) = self.outcomes.recv() => {
+                    let clock_ms = self.context.now_ms();
+                    self.server.handle_outcome(clock_ms, device, outcome);
+                }
+                () = sleep_until(due), if due.is_some() => {
+                    let now = self.now();
+                    self.endpoint.handle_timeout(now);
+                }
+                _ = beacons.tick() => {
+                    let sent = self.air.send_beacon(&self.station).await;
+                    self.reporter.sent(sent);
+                }
+                _ = reports.tick() => self.report(),
+            }
+        }
+        self.report();
+    }
+
+    fn hear(&mut self, received: io::Result<usize>, packet: &[u8]) {
+        let length = match received {
+            Ok(length) => length,
+            Err(error) => return self.reporter.failed(&self.context.metrics, &error),
+        };
+        let now = self.now();
+        match self.air.decode(packet.get(..length).unwrap_or_default()) {
+            Ok(Some(heard)) => {
+                self.reporter.heard(self.context.now_ms());
+                self.endpoint.handle_frame(now, heard.frame, heard.quality);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a datagram from the air is not ZEP");
+                self.reporter.dropped(&self.context.metrics, "not_zep");
+            }
+        }
+    }
+
+    /// Moves everything that can be moved: datagrams to the server, batches to the store, answers to the endpoint,
+    /// frames to the air.
+    async fn pump(&mut self) {
+        let now = self.now();
+        let mut datagram = [0; GatewayEndpoint::PAYLOAD_BYTES_MAX];
+        while let Some((peer, length)) = self.endpoint.receive(&mut datagram) {
+            let clock_ms = self.context.now_ms();
+            self.server.handle_datagram(now, clock_ms, peer, datagram.get(..length).unwrap_or_default());
+        }
+        while let Some(append) = self.server.poll_append() {
+            self.append(append);
+        }
+        while let Some(answer) = self.server.poll_transmit() {
+            if self.answers.len() < ANSWERS_WAITING_MAX {
+                self.answers.push_back(answer);
+            } else {
+                self.reporter.dropped(&self.context.metrics, "answers_waiting");
+            }
+        }
+        while let Some((peer, answer)) = self.answers.front() {
+            match self.endpoint.send(now, *peer, answer) {
+                Err(SendError::Busy) => break,
+                Err(error @ (SendError::TooLong { .. } | SendError::Unreachable)) => {
+                    tracing::debug!(device = %peer.device, %error, "an answer cannot be sent");
+                    self.reporter.dropped(&self.context.metrics, "unsendable_answer");
+                }
+                Ok(()) => {}
+            }
+            self.answers.pop_front();
+        }
+        let mut frame = [0; FRAME_BUFFER_BYTES];
+        while let Some(length) = self.endpoint.poll_transmit(self.now(), &mut frame) {
+            let sent = self.air.send(frame.get(..length).unwrap_or_default()).await;
+            self.reporter.sent(sent);
+        }
+    }
+
+    fn append(&mut self, append: Append) {
+        let Append { device, body } = append;
+        let outcome = self.outcome.clone();
+        let metrics = Arc::clone(&self.context.metrics);
+        self.context.store.append(&self.context.site, body, move |appended| {
+            let result = appended.map(|_| ()).map_err(|error| refusal(&error));
+            // Full only if the server had more appends under way than it may, gone only when the border has ended:
+            // the sensor was not answered, so it asks again.
+            if outcome.try_send((device, result)).is_err() {
+                metrics.refused.with_label_values(&[server::VIA, "outcome_lost"]).inc();
+            }
+        });
+    }
+
+    fn report(&mut self) {
+        let now = self.now();
+        self.reporter.publish(&self.context, &self.endpoint, &self.server, now);
+    }
+
+    fn now(&self) -> Instant {
+        let since = self.started.elapsed();
+        Instant::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+
+    fn at(&self, instant: Instant) -> tokio::time::Instant {
+        let since = Duration::from_micros(u64::try_from(instant.total_micros()).unwrap_or_default());
+        tokio::time::Instant::from_std(self.started + since)
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn refusal(error: &AppendError) -> Refusal {
+    match error {
+        AppendError::Busy => Refusal::Busy,
+        AppendError::Full => Refusal::Full,
+        AppendError::Closed | AppendError::Failed(_) => Refusal::Closed,
+        // The server encoded the body itself, within the record's bound.
+        AppendError::TooLong { .. } | AppendError::Malformed(_) => Refusal::Closed,
+    }
+}
+
+/// The standard library keys its hash maps from the operating system's random numbers.
+fn entropy() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}
+
+impl From<AirError> for io::Error {
+    fn from(error: AirError) -> Self {
+        Self::other(error)
+    }
+}

@@ -1,0 +1,54 @@
+//! The gateway: a node with a radio. Sensors post what they have sensed over CoAP; the border puts it into the node's
+//! log and answers when it is durable. Everything else (HTTP, MQTT, replication) is the node's.
+//!
+//! Thin: one radio, and that a simulated one (ZEP over UDP). Radio co-processors (Spinel) and Linux's `lowpan0` become
+//! further schemes of `--radio`.
+
+mod border;
+pub mod settings;
+
+use tidelog_lowpan::EndpointConfig;
+use tidelog_node::daemon::Daemon;
+use tidelog_node::settings::Common;
+use tidelog_node::{NodeContext, StartError};
+use tidelog_record::{DeviceId, NodeId};
+
+use crate::settings::GatewaySettings;
+
+impl Daemon for GatewaySettings {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    async fn start(&self, context: &NodeContext) -> Result<(), StartError> {
+        let Some(radio) = self.radio.clone() else {
+            tracing::warn!("no --radio is set: no sensor is heard");
+            return Ok(());
+        };
+        let eui = self.eui.unwrap_or_else(|| eui_of(context.store.node()));
+        let station = EndpointConfig { pan: self.pan.0, channel: self.channel, ..EndpointConfig::new(eui) };
+        border::start(context, radio, station)
+    }
+}
+
+/// The EUI-64 of a gateway that was given none: the first half of its node id, marked as locally administered and as no
+/// group's, so that it stays the same as long as the node's key does.
+fn eui_of(node: NodeId) -> DeviceId {
+    let [first, b, c, d, e, f, g, h, ..] = node.0;
+    DeviceId([first & !0b01 | 0b10, b, c, d, e, f, g, h])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_made_from_a_node_id_is_local_and_no_groups() {
+        for first in 0..=u8::MAX {
+            let mut id = [7; 16];
+            id[0] = first;
+            let DeviceId([made, ..]) = eui_of(NodeId(id));
+            assert_eq!((made & 0b11, made & !0b11), (0b10, first & !0b11));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The gateway's own options beside those that every node has. What was typed becomes what it means here; who listens
+//! on the air is not known.
+
+use std::fmt;
+use std::str::FromStr;
+
+use clap::Args;
+use tidelog_lowpan::EndpointConfig;
+use tidelog_node::settings::{AddressError, Common, HostPort};
+use tidelog_record::DeviceId;
+
+/// The network that a station joins unless told otherwise.
+const STATION: EndpointConfig = EndpointConfig::new(DeviceId([0; 8]));
+
+/// All options of a gateway.
+#[derive(Args, Clone, Debug)]
+pub struct GatewaySettings {
+    /// Radio to listen on: `zep://HOST:PORT` is an air simulated over UDP. Without one, no sensor is heard.
+    #[arg(long, value_name = "URL")]
+    pub radio: Option<RadioUrl>,
+
+    /// EUI-64 of this gateway on the air, 16 hex digits. Without it, one is derived from the node's id.
+    #[arg(long, value_name = "EUI64")]
+    pub eui: Option<DeviceId>,
+
+    /// PAN identifier of the radio network.
+    #[arg(long, value_name = "ID", default_value_t = Pan(STATION.pan))]
+    pub pan: Pan,
+
+    /// Channel in the 2.4 GHz band, 11 to 26.
+    #[arg(long, value_name = "NUMBER", default_value_t = STATION.channel)]
+    pub channel: u8,
+
+    /// What every node has.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Where the radio is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RadioUrl {
+    /// A ZEP version 2 dispatcher over UDP.
+    Zep(HostPort),
+}
+
+/// Why a text names no radio.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RadioUrlError {
+    /// There is no driver of that name.
+    #[error("there is no radio {0:?} in this version: it knows zep://HOST:PORT, an air simulated over UDP")]
+    Scheme(String),
+    /// The driver is known, the address is bad.
+    #[error("zep://HOST:PORT: {0}")]
+    Address(#[from] AddressError),
+}
+
+impl FromStr for RadioUrl {
+    type Err = RadioUrlError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once("://") {
+            Some(("zep", address)) => Ok(Self::Zep(address.strip_suffix('/').unwrap_or(address).parse()?)),
+            Some((scheme, _)) => Err(RadioUrlError::Scheme(scheme.to_owned())),
+            None => Err(RadioUrlError::Scheme(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for RadioUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Zep(address) => write!(f, "zep://{address}"),
+        }
+    }
+}
+
+/// A PAN identifier, written in hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pan(pub u16);
+
+/// The text is no PAN identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a PAN identifier such as 0x0023, at most 0xfffe")]
+pub struct ParsePanError;
+
+impl FromStr for Pan {
+    type Err = ParsePanError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parsed = match text.strip_prefix("0x").or(text.strip_prefix("0X")) {
+            Some(digits) => u16::from_str_radix(digits, 16),
+            None => text.parse(),
+        };
+        parsed.ok().filter(|pan| *pan != u16::MAX).map(Self).ok_or(ParsePanError)
+    }
+}
+
+impl fmt::Display for Pan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:04x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_radio_is_read_as_it_is_written() {
+        let radio: RadioUrl = "zep://127.0.0.1:17754".parse().unwrap();
+        assert_eq!(radio.to_string(), "zep://127.0.0.1:17754");
+        assert_eq!("zep://[::1]:17754/".parse::<RadioUrl>().unwrap().to_string(), "zep://[::1]:17754");
+    }
+
+    #[test]
+    fn an_unknown_radio_is_told_what_exists() {
+        for text in ["spinel:///dev/ttyACM0", "lowpan0", ""] {
+            let error = text.parse::<RadioUrl>().unwrap_err().to_string();
+            assert!(error.contains("zep://HOST:PORT"), "{error}");
+        }
+        assert!(matches!("zep://nowhere".parse::<RadioUrl>(), Err(RadioUrlError::Address(_))));
+    }
+
+    #[test]
+    fn a_pan_is_read_in_both_notations_and_the_broadcast_pan_is_none() {
+        assert_eq!("0x0023".parse(), Ok(Pan(0x23)));
+        assert_eq!("35".parse(), Ok(Pan(0x23)));
+        assert_eq!(Pan(0x23).to_string(), "0x0023");
+        for text in ["0xffff", "65536", "", "0x", "pan"] {
+            assert_eq!(text.parse::<Pan>(), Err(ParsePanError), "{text}");
+        }
+    }
+}
