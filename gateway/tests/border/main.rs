@@ -1,6 +1,13 @@
 //! A real gateway process and a sensor made of `lowpan`'s parts, over UDP on loopback: what is acknowledged is stored
 //! once, over kills and lost answers, and nothing that comes from the air stops the gateway.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at what it does not expect"
+)]
+
 mod process;
 mod sensor;
 

@@ -162,7 +162,7 @@ impl Sensor {
         }
         let mut frame = [0; FRAME_BUFFER_BYTES];
         while let Some(length) = self.endpoint.poll_transmit(now, &mut frame) {
-            self.send_frame(&frame[..length].to_vec());
+            self.send_frame(&frame[..length]);
         }
     }
 
