@@ -228,3 +228,82 @@ fn not_finite(value: &Value) -> Option<&'static str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(form: AnswerForm) -> String {
+        let a = Series::new("a", [("room", "say \"x\""), ("z", "1")]).unwrap();
+        let b = Series::new("b", [("l", "")]).unwrap();
+        let mut answer = Answer::begin(form, &"lab".parse().unwrap());
+        let mut out = Vec::new();
+        let mut keep = |bytes| {
+            out.extend::<Vec<u8>>(bytes);
+            Ok::<_, ()>(())
+        };
+        let values = [Value::F64(1.0), Value::F64(f64::NAN), Value::Text("NaN".to_owned())];
+        let points: Vec<_> = (0..).zip(values).collect();
+        answer.series(&a, &points, 1, &mut keep).unwrap();
+        let values = [Value::I64(i64::MIN), Value::F64(f64::INFINITY), Value::Bool(true), Value::F64(-0.0)];
+        answer.series(&b, &(5..).zip(values).collect::<Vec<_>>(), 1_000, &mut keep).unwrap();
+        out.extend(answer.end());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn json_is_one_document() {
+        let expected = serde_json::json!({"site": "lab", "series": [
+            {"metric": "a", "labels": {"room": "say \"x\"", "z": "1"},
+             "points": [[0, 1.0], [1, "NaN", "f64"], [2, "NaN"]]},
+            {"metric": "b", "labels": {}, "points": [[5, i64::MIN], [6, "+Inf", "f64"], [7, true], [8, -0.0]]},
+        ]});
+        let text = written(AnswerForm::Json);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), expected, "{text}");
+        assert!(
+            text.contains("[0,1.0]") && text.contains("[8,-0.0]"),
+            "a float is told from an integer: {text}"
+        );
+        let empty = Answer::begin(AnswerForm::Json, &"lab".parse().unwrap()).end();
+        assert_eq!(empty, b"{\"site\":\"lab\",\"series\":[]}\n");
+    }
+
+    #[test]
+    fn ndjson_is_one_point_a_line() {
+        let text = written(AnswerForm::Ndjson);
+        let lines: Vec<_> = text.lines().collect();
+        let labels = r#"{"room":"say \"x\"","z":"1"}"#;
+        assert_eq!(lines.len(), 7);
+        assert_eq!(lines[0], format!(r#"{{"metric":"a","labels":{labels},"timestamp_ns":0,"value":1.0}}"#));
+        assert_eq!(
+            lines[1],
+            format!(r#"{{"metric":"a","labels":{labels},"timestamp_ns":1,"value":"NaN","type":"f64"}}"#)
+        );
+        assert_eq!(lines[2], format!(r#"{{"metric":"a","labels":{labels},"timestamp_ns":2,"value":"NaN"}}"#));
+    }
+
+    #[test]
+    fn csv_quotes_what_must_be_quoted() {
+        let text = written(AnswerForm::Csv);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "metric,labels,timestamp_ns,type,value");
+        assert_eq!(lines[1], r#"a,"{""room"":""say \""x\"""",""z"":""1""}",0,f64,1.0"#);
+        assert_eq!(lines[2], r#"a,"{""room"":""say \""x\"""",""z"":""1""}",1,f64,NaN"#);
+        assert_eq!(lines[3], r#"a,"{""room"":""say \""x\"""",""z"":""1""}",2,text,"NaN""#);
+        assert_eq!(lines[4], r#"b,"{}",5,i64,-9223372036854775808"#);
+    }
+
+    #[test]
+    fn the_first_known_form_that_a_client_accepts_is_taken() {
+        let cases = [
+            ("*/*", Some(AnswerForm::Json)),
+            ("text/html, application/x-ndjson;q=0.9, */*", Some(AnswerForm::Ndjson)),
+            ("TEXT/CSV", Some(AnswerForm::Csv)),
+            ("image/png", None),
+            ("", None),
+        ];
+        for (accept, form) in cases {
+            assert_eq!(AnswerForm::of_accept(accept), form, "{accept}");
+        }
+    }
+}

@@ -11,6 +11,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::io::Cursor;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -216,9 +217,9 @@ impl BodyForm {
                 seed.deserialize(&mut reader).and_then(|()| reader.end()).map_err(|error| error.to_string())
             }
             Self::MessagePack => {
-                let mut reader = rmp_serde::Deserializer::from_read_ref(body);
+                let mut reader = rmp_serde::Deserializer::new(Cursor::new(body));
                 seed.deserialize(&mut reader).map_err(|error| error.to_string()).and_then(|()| {
-                    if reader.get_ref().is_empty() {
+                    if reader.position() == body.len() as u64 {
                         Ok(())
                     } else {
                         Err("bytes behind the document".to_owned())
@@ -325,5 +326,165 @@ impl<'de> Visitor<'de> for Points<'_, '_> {
         }
         at.set(None);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answer::{Answer, AnswerForm};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn json(text: &str) -> Result<Posted, ApiError> {
+        BodyForm::Json.read(text.as_bytes())
+    }
+
+    /// The points of a post, in no batch's order.
+    fn points(posted: &Posted) -> BTreeMap<(Series, i64), Value> {
+        let all = posted.batches.iter().flat_map(|batch| &batch.series);
+        all.flat_map(|(s, points)| points.iter().map(|(t, v)| ((s.clone(), *t), v.clone()))).collect()
+    }
+
+    #[test]
+    fn a_time_is_read_from_each_of_its_three_fields() {
+        let posted = json(
+            r#"{"points":[{"metric":"a","timestamp_ns":1,"value":1.0},{"metric":"a","timestamp_ms":-1,"value":true},
+            {"metric":"a","labels":{"l":"x"},"time":"1970-01-01T00:00:01Z","value":"text"}]}"#,
+        )
+        .unwrap();
+        assert_eq!(posted.points, 3);
+        let (bare, labelled) =
+            (Series::new("a", [("l", "")]).unwrap(), Series::new("a", [("l", "x")]).unwrap());
+        let expected = BTreeMap::from([
+            ((bare.clone(), 1), Value::F64(1.0)),
+            ((bare, -1_000_000), Value::Bool(true)),
+            ((labelled, 1_000_000_000), Value::Text("text".to_owned())),
+        ]);
+        assert_eq!(points(&posted), expected);
+    }
+
+    #[test]
+    fn a_bad_point_is_named_by_its_index_and_its_reason() {
+        let good = r#"{"metric":"a","timestamp_ns":1,"value":1}"#;
+        let cases = [
+            (r#"{"metric":"a-b","timestamp_ns":1,"value":1}"#, "bad metric name"),
+            (r#"{"metric":"a","labels":{"1":"x"},"timestamp_ns":1,"value":1}"#, "bad label name"),
+            (r#"{"metric":"a","labels":{"l":1},"timestamp_ns":1,"value":1}"#, "expected a string"),
+            (r#"{"metric":"a","value":1}"#, "exactly one of timestamp_ns"),
+            (r#"{"metric":"a","timestamp_ns":1,"timestamp_ms":1,"value":1}"#, "exactly one of timestamp_ns"),
+            (r#"{"metric":"a","timestamp_ms":9223372036855,"value":1}"#, "out of range"),
+            (r#"{"metric":"a","timestamp_ns":1.5,"value":1}"#, "expected i64"),
+            (r#"{"metric":"a","time":"yesterday","value":1}"#, "not an instant"),
+            (r#"{"metric":"a","timestamp_ns":1}"#, "missing field `value`"),
+            (r#"{"metric":"a","timestamp_ns":1,"value":null}"#, "expected a number"),
+            (r#"{"metric":"a","timestamp_ns":1,"value":[1]}"#, "expected a number"),
+            (r#"{"metric":"a","timestamp_ns":1,"value":9223372036854775808}"#, "past the largest integer"),
+            (r#"{"metric":"a","timestamp_ns":1,"value":1e999}"#, "out of range"),
+            (
+                r#"{"metric":"a","timestamp_ns":1,"value":9007199254740993,"type":"f64"}"#,
+                "not exactly an f64",
+            ),
+            (r#"{"metric":"a","timestamp_ns":1,"value":1.5,"type":"i64"}"#, "not of type"),
+            (r#"{"metric":"a","timestamp_ns":1,"value":"x","type":"f64"}"#, "no f64"),
+            (r#"{"metric":"a","timestamp_ns":1,"value":1,"unit":"C"}"#, "unknown field `unit`"),
+            (r#"["a",{},1,null,null,1,null]"#, "expected an object"),
+            ("1", "expected an object"),
+        ];
+        for (bad, reason) in cases {
+            let error = json(&format!(r#"{{"points":[{good},{good},{bad},{good}]}}"#)).unwrap_err();
+            assert_eq!((error.code, error.index), (ErrorCode::BadPoint, Some(2)), "{bad}: {error:?}");
+            assert!(
+                error.message.contains("points[2]") && error.message.contains(reason),
+                "{bad}: {error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_no_document_is_refused() {
+        for body in [
+            "",
+            "{",
+            "[]",
+            "{}",
+            r#"{"points":1}"#,
+            r#"{"points":[]} x"#,
+            r#"{"point":[]}"#,
+            r#"{"points":[],"points":[]}"#,
+        ] {
+            let error = json(body).unwrap_err();
+            assert_eq!(error.code, ErrorCode::BadBody, "{body}: {error:?}");
+        }
+        assert_eq!(json(r#"{"points":[]}"#).unwrap().points, 0);
+        assert_eq!(BodyForm::MessagePack.read(&[0xc1]).unwrap_err().code, ErrorCode::BadBody);
+        let trailing =
+            [&rmp_serde::to_vec_named(&serde_json::json!({"points": []})).unwrap()[..], &[0]].concat();
+        assert_eq!(BodyForm::MessagePack.read(&trailing).unwrap_err().code, ErrorCode::BadBody);
+    }
+
+    #[test]
+    fn a_big_post_becomes_several_records_and_one_point_past_a_record_is_refused() {
+        let point = |i: usize, text: usize| serde_json::json!({"metric": "a", "timestamp_ns": i, "value": "x".repeat(text)});
+        let big = serde_json::json!({"points": (0..300).map(|i| point(i, 10_000)).collect::<Vec<_>>()});
+        let posted = json(&big.to_string()).unwrap();
+        assert!(posted.batches.len() > 2);
+        assert!(posted.batches.iter().all(|batch| batch.encode().is_ok()));
+        assert_eq!(points(&posted).len(), 300);
+        let huge = serde_json::json!({"points": [point(0, 1), point(1, BATCH_BYTES_MAX)]});
+        let error = json(&huge.to_string()).unwrap_err();
+        assert_eq!((error.code, error.index), (ErrorCode::BadPoint, Some(1)));
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            any::<f64>().prop_map(Value::F64),
+            Just(Value::F64(f64::NAN)),
+            Just(Value::F64(f64::NEG_INFINITY)),
+            Just(Value::F64(-0.0)),
+            any::<i64>().prop_map(Value::I64),
+            any::<bool>().prop_map(Value::Bool),
+            prop_oneof![Just("NaN".to_owned()), ".{0,12}"].prop_map(Value::Text),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_an_answer_says_a_post_takes_back(
+            all in prop::collection::btree_map(
+                ("[a-z]{1,6}", prop::collection::btree_map("[a-z]{1,4}", "\\PC{1,8}", 0..3))
+                    .prop_map(|(metric, labels)| Series::new(metric, labels).unwrap()),
+                prop::collection::btree_map(any::<i64>(), value(), 1..6), 0..4),
+            pieces in 1usize..200,
+        ) {
+            let mut answer = Answer::begin(AnswerForm::Ndjson, &"s".parse().unwrap());
+            let mut bytes = Vec::new();
+            for (series, points) in &all {
+                let points: Vec<_> = points.clone().into_iter().collect();
+                answer.series(series, &points, pieces, |piece| { bytes.extend(piece); Ok::<_, ()>(()) }).unwrap();
+            }
+            bytes.extend(answer.end());
+            let text = String::from_utf8(bytes).unwrap();
+            let body = format!("{{\"points\":[{}]}}", text.lines().collect::<Vec<_>>().join(","));
+            let expected: BTreeMap<_, _> = all.iter()
+                .flat_map(|(s, points)| points.iter().map(|(t, v)| ((s.clone(), *t), v.clone())))
+                // JSON has one NaN.
+                .map(|(k, v)| (k, match v { Value::F64(f) if f.is_nan() => Value::F64(f64::NAN), v => v }))
+                .collect();
+            let from_json = json(&body).unwrap();
+            prop_assert_eq!(points(&from_json), expected.clone());
+            let document: serde_json::Value = serde_json::from_str(&body).unwrap();
+            let packed = rmp_serde::to_vec_named(&document).unwrap();
+            prop_assert_eq!(points(&BodyForm::MessagePack.read(&packed).unwrap()), expected);
+        }
+
+        #[test]
+        fn arbitrary_bodies_never_panic(
+            noise in prop::collection::vec(any::<u8>(), 0..80), text in "[{}\\[\\]:,\"a-z0-9.e-]{0,60}",
+        ) {
+            drop(BodyForm::Json.read(&noise));
+            drop(BodyForm::MessagePack.read(&noise));
+            drop(json(&text));
+            drop(json(&format!("{{\"points\":[{text}]}}")));
+        }
     }
 }

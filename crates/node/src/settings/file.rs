@@ -236,3 +236,103 @@ fn found(value: &Value) -> &'static str {
         Value::Table(_) => "a table",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Common, load::with_environment};
+    use super::*;
+    use clap::{Args, FromArgMatches};
+    use proptest::prelude::*;
+
+    fn apply_to_common(text: &str) -> Result<Common, String> {
+        let command = with_environment(Common::augment_args(Command::new("test")));
+        let command = apply_text(command, Path::new("file.toml"), text).map_err(|error| error.to_string())?;
+        let matches = command.try_get_matches_from(["test"]).map_err(|error| error.to_string())?;
+        Common::from_arg_matches(&matches).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn values_of_every_type_reach_their_options() {
+        let text = r#"
+            site = "plant"
+            commit_interval_ms = 20
+            log_format = "json"
+            [peering]
+            listen = "[::]:1"
+            peers = ["a:1", "b:2"]
+            [mqtt]
+            url = "mqtts://broker"
+        "#;
+        let common = apply_to_common(text).unwrap();
+        assert_eq!((common.site.as_str(), common.commit_interval_ms), ("plant", 20));
+        assert_eq!(common.peering.peers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:1", "b:2"]);
+        assert_eq!(common.mqtt.url.unwrap().to_string(), "mqtts://broker:8883");
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_said_with_the_file_and_the_key() {
+        let cases = [
+            ("sit = \"x\"", "file.toml: unknown key sit, did you mean site?"),
+            ("[mqtt]\nurll = \"x\"", "file.toml: unknown key mqtt.urll, did you mean mqtt.url?"),
+            ("mqtt_url = \"x\"", "file.toml: unknown key mqtt_url, did you mean mqtt.url?"),
+            ("[mqt]\nurl = \"x\"", "file.toml: unknown key mqt.url, did you mean mqtt.url?"),
+            ("zzzz = 1", "file.toml: unknown key zzzz"),
+            ("config = \"x\"", "file.toml: unknown key config"),
+            ("http = 5", "file.toml: http takes a string, not an integer"),
+            ("commit_interval_ms = \"5\"", "file.toml: commit_interval_ms takes an integer, not a string"),
+            ("mqtt = \"x\"", "file.toml: unknown key mqtt"),
+            ("[site]\nx = 1", "file.toml: unknown key site.x"),
+            (
+                "[peering]\npeers = \"a:1\"",
+                "file.toml: peering.peers takes an array of strings, not a string",
+            ),
+            ("[peering]\npeers = [1]", "file.toml: peering.peers takes an array of strings"),
+            ("http = \"x\"", "file.toml: http: invalid value 'x': invalid socket address syntax"),
+            (
+                "commit_interval_ms = 1001",
+                "file.toml: commit_interval_ms: invalid value '1001': 1001 is not in",
+            ),
+            ("commit_interval_ms = -1", "file.toml: commit_interval_ms: invalid value '-1'"),
+            ("log_format = \"xml\"", "file.toml: log_format: invalid value 'xml'"),
+            ("[peering]\npeers = [\"a:0\"]", "file.toml: peering.peers: invalid value 'a:0'"),
+            ("http = ", "file.toml: TOML parse error at line 1"),
+            ("site = \"a\"\nsite = \"b\"", "file.toml: TOML parse error at line 2"),
+        ];
+        for (text, expected) in cases {
+            let error = apply_to_common(text).unwrap_err();
+            assert!(error.starts_with(expected), "{text}\n  said: {error}\n  not: {expected}");
+        }
+    }
+
+    #[test]
+    fn the_document_of_the_defaults_is_a_file_that_changes_nothing() {
+        let document = super::super::document::<Common>();
+        let bare = apply_to_common("").unwrap();
+        assert_eq!(format!("{:?}", apply_to_common(&document).unwrap()), format!("{bare:?}"));
+        // With each default put in force, still nothing changes.
+        let is_key = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && line.contains(" = ");
+        let has_default =
+            |line: &&str| !line.contains("\"ADDR") && !line.contains("HOST") && !is_placeholder(line);
+        let in_force: Vec<_> = document
+            .lines()
+            .filter(|line| !line.starts_with("# "))
+            .filter(|line| !is_key(line) || has_default(line))
+            .map(|line| line.strip_prefix('#').unwrap_or(line))
+            .collect();
+        assert!(in_force.iter().any(|line| line.starts_with("http = ")));
+        assert_eq!(format!("{:?}", apply_to_common(&in_force.join("\n")).unwrap()), format!("{bare:?}"));
+    }
+
+    fn is_placeholder(line: &str) -> bool {
+        let value = line.split(" = ").nth(1).unwrap_or_default().trim_matches(['"', '[', ']']);
+        !value.is_empty() && value.chars().all(|c| c.is_ascii_uppercase() || c == ':')
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_never_panics(text in "\\PC{0,60}", toml in "[a-z_\\[\\]=\"0-9.\n ]{0,60}") {
+            drop(apply_to_common(&text));
+            drop(apply_to_common(&toml));
+        }
+    }
+}
