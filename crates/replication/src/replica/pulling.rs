@@ -172,11 +172,13 @@ impl Replica {
         if let Some(known) = self.streams.get_mut(stream) {
             known.pull = None;
         }
-        let next = self.sessions.get_mut(&id).and_then(|session| {
+        if let Some(session) = self.sessions.get_mut(&id) {
             session.pulls.remove(stream);
-            session.waiting.pop_front()
-        });
-        if let Some(next) = next {
+        }
+        while let Some(next) = self.sessions.get_mut(&id).and_then(|session| {
+            let room = session.pulls.len() < PULL_STREAMS_PER_SESSION_MAX;
+            room.then(|| session.waiting.pop_front()).flatten()
+        }) {
             self.try_pull(&next);
         }
         self.try_pull(stream);
