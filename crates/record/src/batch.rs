@@ -3,7 +3,8 @@
 //! ```text
 //! body     := kind u8 | content
 //! kind 1   := authored_ms i64 LE | origin | series count varint | { series }
-//! kind 2   := node 16 bytes | run u64 LE | lsn varint | first_point varint | as kind 1
+//! kind 2   := node 16 bytes | run u64 LE | lsn varint | part | as kind 1
+//! part     := 0 | 1, first_point varint
 //! origin   := 0 | 1, device 8 bytes, epoch u32 LE, first_seq varint, count varint
 //! series   := canonical length varint, canonical bytes | point count varint | timestamps | values
 //! timestamps := first zigzag varint, then differences (wrapping) as zigzag varints
@@ -55,8 +56,8 @@ pub struct Relay {
     pub run: Run,
     /// Its place in the writer's stream for the same site.
     pub lsn: Lsn,
-    /// How many of the record's points stand before the first of this batch, when a message held only a part of it.
-    pub first_point: u64,
+    /// How many of the record's points stand before the first of this batch; `None` when the batch is all of them.
+    pub first_point: Option<u64>,
 }
 
 /// Points of one or more series, stored all or not at all.
@@ -129,7 +130,13 @@ impl Batch {
         out.extend_from_slice(&relay.node.0);
         out.extend_from_slice(&relay.run.0.to_le_bytes());
         put_u64(&mut out, relay.lsn.0);
-        put_u64(&mut out, relay.first_point);
+        match relay.first_point {
+            None => out.push(0),
+            Some(first_point) => {
+                out.push(1);
+                put_u64(&mut out, first_point);
+            }
+        }
         self.put(out)
     }
 
@@ -169,7 +176,11 @@ impl Relay {
             node: NodeId(reader.array()?),
             run: Run(u64::from_le_bytes(reader.array()?)),
             lsn: Lsn(reader.u64()?),
-            first_point: reader.u64()?,
+            first_point: match reader.u8()? {
+                0 => None,
+                1 => Some(reader.u64()?),
+                _ => return Err(Malformed),
+            },
         })
     }
 }
@@ -327,7 +338,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_copied_batch_is_read_as_the_batch_and_names_its_record(
-            batch in batch(), node in any::<[u8; 16]>(), numbers in any::<(u64, u64, u64)>(),
+            batch in batch(), node in any::<[u8; 16]>(), numbers in any::<(u64, u64, Option<u64>)>(),
             cut in any::<prop::sample::Index>(),
         ) {
             let relay = Relay { node: NodeId(node), run: Run(numbers.0), lsn: Lsn(numbers.1), first_point: numbers.2 };

@@ -1,7 +1,103 @@
-//! MQTT: the log as messages for anyone (`bridge`), and messages as readings for the log (`ingest`).
+//! MQTT: the log as messages for anyone (`bridge`), and messages of other nodes as records in the log (`ingest`).
 //!
 //! Both are edges: the bridge is a cursor over the store's log, ingest is one more way in. What stands in a message is
-//! [`payload`]'s affair, where it is published [`topic`]'s.
+//! [`payload`]'s affair, where it is published [`topic`]'s; `docs/MQTT.md` tells both to those who subscribe.
+//!
+//! Thin: MQTT 3.1.1 only, no last will and no retained state, no commands, no payloads of others (Sparkplug B, plain
+//! values) yet.
 
+mod backoff;
+mod bridge;
+mod broker;
+mod ingest;
 pub mod payload;
+mod receipts;
+mod recent;
+mod session;
 pub mod topic;
+mod window;
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+
+pub use bridge::{BridgeStatus, CURSOR};
+pub use ingest::IngestStatus;
+pub use session::LinkStatus;
+
+use crate::context::{NodeContext, StartError};
+use crate::settings::{BrokerUrl, IngestSettings, MqttPayload, MqttSettings};
+use bridge::{Bridge, Progress};
+use broker::{BrokerError, Login, client_id, options};
+use ingest::Ingest;
+use payload::Encoding;
+use session::Link;
+
+/// Starts what the settings ask for: the bridge, ingest, both or neither. It connects in the background and tries again
+/// for as long as the node runs; only settings that can never work are an error.
+///
+/// # Errors
+/// [`StartError::Setting`].
+pub fn start(context: &NodeContext, mqtt: &MqttSettings, ingest: &IngestSettings) -> Result<(), StartError> {
+    if let Some(url) = &mqtt.url {
+        start_bridge(context, mqtt, url)?;
+    }
+    if let Some(url) = &ingest.url {
+        start_ingest(context, ingest, url)?;
+    }
+    Ok(())
+}
+
+fn start_bridge(context: &NodeContext, settings: &MqttSettings, url: &BrokerUrl) -> Result<(), StartError> {
+    let login = Login {
+        url,
+        user: settings.user.as_deref(),
+        password: settings.password.as_ref(),
+        authority: settings.ca.as_deref(),
+    };
+    let client_id = settings.client_id.clone().unwrap_or_else(|| client_id(context.store.node(), 'b'));
+    let options = options(login, client_id).map_err(|error| refused(&error, "mqtt.url", "mqtt.ca"))?;
+    let link = Arc::new(Link::new("bridge", url, Arc::clone(&context.metrics)));
+    let progress = Arc::new(Mutex::new(Progress::default()));
+    let encoding = match settings.payload {
+        MqttPayload::Msgpack => Encoding::MessagePack,
+        MqttPayload::Json => Encoding::Json,
+    };
+    let (store, shown_link, shown_progress) =
+        (context.store.clone(), Arc::clone(&link), Arc::clone(&progress));
+    context.status.section("mqtt", move || json!(bridge::status(&shown_link, &shown_progress, store.head())));
+    let context = context.clone();
+    let bridge = Bridge { context, options, topic: settings.topic.clone(), encoding, link, progress };
+    let tasks = bridge.context.tasks.clone();
+    tasks.spawn(bridge.run());
+    Ok(())
+}
+
+fn start_ingest(context: &NodeContext, settings: &IngestSettings, url: &BrokerUrl) -> Result<(), StartError> {
+    let login = Login {
+        url,
+        user: settings.user.as_deref(),
+        password: settings.password.as_ref(),
+        authority: settings.ca.as_deref(),
+    };
+    let client_id = settings.client_id.clone().unwrap_or_else(|| client_id(context.store.node(), 'i'));
+    let mut options =
+        options(login, client_id).map_err(|error| refused(&error, "ingest.url", "ingest.ca"))?;
+    options.set_clean_session(false).set_manual_acks(true);
+    let link = Arc::new(Link::new("ingest", url, Arc::clone(&context.metrics)));
+    let topic = settings.topic.clone();
+    let (shown_link, shown_topic) = (Arc::clone(&link), topic.clone());
+    context.status.section("ingest", move || json!(ingest::status(&shown_link, &shown_topic)));
+    let ingest = Ingest { context: context.clone(), options, topic, link };
+    let tasks = context.tasks.clone();
+    tasks.spawn(ingest.run());
+    Ok(())
+}
+
+fn refused(error: &BrokerError, url: &'static str, authority: &'static str) -> StartError {
+    let key = match error {
+        BrokerError::Authority { .. } | BrokerError::NoAuthorities => authority,
+        BrokerError::Ipv6WithTls | BrokerError::Tls(_) => url,
+    };
+    StartError::Setting { key, reason: error.to_string() }
+}

@@ -445,7 +445,10 @@ impl Wire<'_> {
                 Some(Origin { device, epoch, first_seq, count })
             }
             _ => {
-                return Err(incomplete("device", "device, epoch, seq and count stand together or not at all"));
+                return Err(incomplete(
+                    "device",
+                    "device, epoch, seq and count stand together or not at all",
+                ));
             }
         };
         let points = self.points.into_iter().enumerate().map(|(index, point)| {
