@@ -84,12 +84,12 @@ target_environment() {
     [ "$target" != "$triple" ] || flags+=" -C target-feature=+crt-static -C link-self-contained=no"
     export "CARGO_TARGET_${upper}_RUSTFLAGS=$flags"
     [ -z "$emulator" ] || export "CARGO_TARGET_${upper}_RUNNER=$emulator"
-    build_std=(-Zbuild-std=std,panic_unwind)
-    [ "$target" = "$triple" ] || ! "$cargo" -Z help 2>/dev/null | grep -q json-target-spec || build_std+=(-Zjson-target-spec)
+    # As environment, not as flags: nextest asks cargo questions of its own. A cargo that does not know one of them ignores it.
+    export CARGO_UNSTABLE_BUILD_STD=std,panic_unwind CARGO_UNSTABLE_JSON_TARGET_SPEC=true
 }
 
 # target_cargo COMMAND [ARGUMENTS]: cargo for the selected target.
 target_cargo() {
     local command=$1; shift
-    "$cargo" $command --target "$target" --target-dir "$target_dir" "${build_std[@]}" "$@"
+    "$cargo" $command --target "$target" --target-dir "$target_dir" "$@"
 }
