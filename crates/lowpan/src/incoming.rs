@@ -135,7 +135,7 @@ impl<const BYTES: usize, const SLOTS: usize> Incoming<BYTES, SLOTS> {
         let size = usize::from(datagram.size);
         let length = header.len() + payload.len();
         let end = offset + length;
-        let aligned = offset % UNIT_BYTES == 0 && (end == size || length % UNIT_BYTES == 0);
+        let aligned = offset.is_multiple_of(UNIT_BYTES) && (end == size || length.is_multiple_of(UNIT_BYTES));
         if length == 0 || end > size || !aligned {
             return Taken::Contradiction;
         }
@@ -246,6 +246,143 @@ impl<const BYTES: usize> Slot<BYTES> {
             Taken::Restarted
         } else {
             Taken::Kept
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    const A: DeviceId = DeviceId([1; 8]);
+
+    fn at(ms: i64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    fn datagram(size: u16, tag: u16) -> Datagram {
+        Datagram { size, tag }
+    }
+
+    fn sender(n: u8) -> DeviceId {
+        DeviceId([n; 8])
+    }
+
+    fn read<const B: usize, const S: usize>(incoming: &mut Incoming<B, S>) -> Option<(DeviceId, Vec<u8>)> {
+        incoming.read(|from, packet| (from, packet.to_vec()))
+    }
+
+    #[test]
+    fn packets_are_read_in_the_order_in_which_they_became_whole() {
+        let mut incoming = Incoming::<640, 3>::new();
+        assert_eq!(incoming.piece(at(0), A, datagram(16, 1), 0, &[], &[1; 8]), Taken::Kept);
+        assert_eq!(incoming.whole(A, &[2], &[3]), Taken::Whole);
+        assert_eq!(incoming.piece(at(1), A, datagram(16, 1), 8, &[], &[4; 8]), Taken::Whole);
+        assert_eq!(read(&mut incoming), Some((A, vec![2, 3])));
+        assert_eq!(read(&mut incoming), Some((A, [[1; 8], [4; 8]].concat())));
+        assert_eq!(read(&mut incoming), None);
+    }
+
+    #[test]
+    fn an_unfinished_datagram_is_given_up_after_its_time() {
+        let mut incoming = Incoming::<640, 3>::new();
+        incoming.piece(at(100), A, datagram(16, 1), 0, &[], &[1; 8]);
+        assert_eq!(incoming.deadline(), Some(at(100) + REASSEMBLY_TIMEOUT));
+        assert_eq!(incoming.expire(at(3_099)), 0);
+        assert_eq!(incoming.expire(at(3_100)), 1);
+        assert_eq!(incoming.deadline(), None);
+        assert_eq!(incoming.piece(at(3_101), A, datagram(16, 1), 8, &[], &[4; 8]), Taken::Kept);
+    }
+
+    #[test]
+    fn one_sender_holds_two_unfinished_datagrams_and_the_third_replaces_the_older() {
+        let mut incoming = Incoming::<640, 8>::new();
+        for (ms, tag) in [(0, 1), (1, 2), (2, 3)] {
+            assert_eq!(incoming.piece(at(ms), A, datagram(16, tag), 0, &[], &[1; 8]), Taken::Kept);
+        }
+        assert_eq!(incoming.take_evicted(), 1);
+        assert_eq!(incoming.piece(at(3), A, datagram(16, 2), 8, &[], &[2; 8]), Taken::Whole);
+        assert_eq!(incoming.piece(at(3), A, datagram(16, 3), 8, &[], &[3; 8]), Taken::Whole);
+    }
+
+    #[test]
+    fn when_all_slots_are_taken_the_idle_give_way_and_the_busy_do_not() {
+        let mut incoming = Incoming::<640, 2>::new();
+        incoming.piece(at(0), sender(1), datagram(16, 1), 0, &[], &[1; 8]);
+        incoming.piece(at(0), sender(2), datagram(16, 1), 0, &[], &[1; 8]);
+        assert_eq!(incoming.piece(at(499), sender(3), datagram(16, 1), 0, &[], &[1; 8]), Taken::NoRoom);
+        assert_eq!(incoming.piece(at(500), sender(3), datagram(16, 1), 0, &[], &[1; 8]), Taken::Kept);
+        assert_eq!(incoming.whole(sender(4), &[], &[1]), Taken::Whole);
+        assert_eq!(incoming.whole(sender(5), &[], &[1]), Taken::Whole);
+        assert_eq!(incoming.whole(sender(6), &[], &[1]), Taken::NoRoom);
+        assert_eq!(incoming.take_evicted(), 3);
+    }
+
+    #[test]
+    fn a_piece_that_differs_from_what_is_there_begins_again() {
+        let mut incoming = Incoming::<640, 2>::new();
+        incoming.piece(at(0), A, datagram(24, 1), 0, &[], &[1; 16]);
+        assert_eq!(incoming.piece(at(1), A, datagram(24, 1), 0, &[], &[1; 8]), Taken::Nothing);
+        assert_eq!(incoming.piece(at(1), A, datagram(24, 1), 8, &[], &[2; 8]), Taken::Restarted);
+        assert_eq!(incoming.piece(at(2), A, datagram(24, 1), 16, &[], &[3; 8]), Taken::Kept);
+        assert_eq!(incoming.piece(at(2), A, datagram(24, 1), 0, &[], &[4; 8]), Taken::Whole);
+        assert_eq!(read(&mut incoming), Some((A, [[4; 8], [2; 8], [3; 8]].concat())));
+    }
+
+    #[test]
+    fn pieces_that_can_not_be_are_refused() {
+        let mut incoming = Incoming::<640, 2>::new();
+        let mut piece =
+            |size, offset, bytes: &[u8]| incoming.piece(at(0), A, datagram(size, 1), offset, &[], bytes);
+        assert_eq!(piece(0, 0, &[]), Taken::Contradiction);
+        assert_eq!(piece(16, 0, &[]), Taken::Contradiction);
+        assert_eq!(piece(16, 0, &[1; 7]), Taken::Contradiction);
+        assert_eq!(piece(16, 0, &[1; 24]), Taken::Contradiction);
+        assert_eq!(piece(16, 16, &[1; 8]), Taken::Contradiction);
+        assert_eq!(piece(16, 2_040, &[1; 8]), Taken::Contradiction);
+        assert_eq!(piece(641, 0, &[1; 8]), Taken::TooLong);
+        assert_eq!(incoming.deadline(), None);
+    }
+
+    proptest! {
+        /// Pieces in any order and number, of several senders at once, judged by a map from place to byte.
+        #[test]
+        fn a_packet_is_whole_when_its_last_byte_is_there_and_not_before(
+            sizes in prop::collection::vec(1usize..=640, 1..4),
+            order in prop::collection::vec((any::<u16>(), 1usize..12), 1..200),
+        ) {
+            let mut incoming = Incoming::<640, 4>::new();
+            let byte = |who: usize, place: usize| (who * 89 + place * 7 + place / 256) as u8;
+            let mut there: Vec<Vec<bool>> = sizes.iter().map(|size| vec![false; *size]).collect();
+            for (pick, units) in order {
+                let who = usize::from(pick) % sizes.len();
+                let size = sizes[who];
+                let from = usize::from(pick) / 3 % size.div_ceil(8) * 8;
+                let to = (from + units * 8).min(size);
+                let bytes: Vec<u8> = (from..to).map(|place| byte(who, place)).collect();
+                let source = sender(who as u8 + 1);
+                let split = bytes.len().min(3);
+                let taken = incoming.piece(
+                    at(0), source, datagram(size as u16, 5), from, &bytes[..split], &bytes[split..]);
+                let fresh = there[who][from..to].iter().any(|known| !known);
+                there[who][from..to].fill(true);
+                let whole = there[who].iter().all(|known| *known);
+                prop_assert_eq!(taken, match (whole, fresh) {
+                    (true, _) => Taken::Whole,
+                    (false, true) => Taken::Kept,
+                    (false, false) => Taken::Nothing,
+                });
+                if whole {
+                    let packet: Vec<u8> = (0..size).map(|place| byte(who, place)).collect();
+                    prop_assert_eq!(read(&mut incoming), Some((source, packet)));
+                    there[who].fill(false);
+                }
+                prop_assert_eq!(read(&mut incoming), None);
+            }
         }
     }
 }

@@ -336,3 +336,228 @@ fn write_udp(udp: &[u8; UDP_BYTES], fields: &mut Writer<'_>) -> Option<()> {
     }
     fields.put(checksum).map(|_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+    use tidelog_record::DeviceId;
+
+    const SOURCE: DeviceId = DeviceId([0x02, 0x12, 0x4b, 0, 0, 0, 0, 2]);
+    const DESTINATION: DeviceId = DeviceId([0x02, 0x12, 0x4b, 0, 0, 0, 0, 1]);
+    const LINK: Link =
+        Link { source: Address::Extended(SOURCE), destination: Address::Extended(DESTINATION) };
+
+    /// What a packet looks like, as a naive writer of RFC 8200 and RFC 768 puts it.
+    #[derive(Debug, Clone)]
+    struct Plain {
+        class: u8,
+        flow: u32,
+        hop_limit: u8,
+        source: [u8; 16],
+        destination: [u8; 16],
+        next: Next,
+        payload: Vec<u8>,
+    }
+
+    #[derive(Debug, Clone)]
+    enum Next {
+        Udp { source: u16, destination: u16, checksum: u16 },
+        Other(u8),
+    }
+
+    impl Plain {
+        fn bytes(&self) -> Vec<u8> {
+            let udp_bytes = if matches!(self.next, Next::Udp { .. }) { 8 } else { 0 };
+            let payload_bytes = u16::try_from(self.payload.len() + udp_bytes).unwrap();
+            let first = 6u32 << 28 | u32::from(self.class) << 20 | self.flow;
+            let mut out = first.to_be_bytes().to_vec();
+            out.extend(payload_bytes.to_be_bytes());
+            out.push(match self.next {
+                Next::Udp { .. } => 17,
+                Next::Other(number) => number,
+            });
+            out.push(self.hop_limit);
+            out.extend(self.source);
+            out.extend(self.destination);
+            if let Next::Udp { source, destination, checksum } = self.next {
+                out.extend(
+                    [source, destination, payload_bytes, checksum].map(u16::to_be_bytes).as_flattened(),
+                );
+            }
+            out.extend(&self.payload);
+            out
+        }
+    }
+
+    fn link_local() -> Plain {
+        Plain {
+            class: 0,
+            flow: 0,
+            hop_limit: 64,
+            source: crate::address::link_local(SOURCE),
+            destination: crate::address::link_local(DESTINATION),
+            next: Next::Udp { source: 5683, destination: 5683, checksum: 0xbeef },
+            payload: std::vec![1, 2, 3],
+        }
+    }
+
+    fn squeeze(packet: &[u8]) -> Vec<u8> {
+        let mut headers = [0; COMPRESSED_BYTES_MAX];
+        let done = compress(packet, LINK, &mut headers).expect("an IPv6 packet");
+        [&headers[..done.written], &packet[done.consumed..]].concat()
+    }
+
+    fn restore(compressed: &[u8], packet_bytes: Option<usize>) -> Result<Vec<u8>, Error> {
+        let expanded = expand(compressed, LINK, packet_bytes)?;
+        Ok([&expanded.header[..expanded.header_bytes], &compressed[expanded.consumed..]].concat())
+    }
+
+    #[test]
+    fn a_link_local_datagram_on_the_port_of_coap_takes_nine_bytes_of_headers() {
+        let drawn = [0x7e, 0x33, 0xf0, 0x16, 0x33, 0x16, 0x33, 0xbe, 0xef, 1, 2, 3];
+        assert_eq!(squeeze(&link_local().bytes()), drawn);
+        assert_eq!(restore(&drawn, None), Ok(link_local().bytes()));
+    }
+
+    #[test]
+    fn ports_shrink_as_far_as_they_go() {
+        for (source, destination, drawn) in [
+            (61_617, 61_631, &[0xf3u8, 0x1f][..]),
+            (5_683, 61_440, &[0xf1, 0x16, 0x33, 0x00]),
+            (61_695, 5_683, &[0xf2, 0xff, 0x16, 0x33]),
+            (61_616, 61_632, &[0xf1, 0xf0, 0xb0, 0xc0]),
+        ] {
+            let next = Next::Udp { source, destination, checksum: 0xbeef };
+            let packet = Plain { next, ..link_local() }.bytes();
+            let compressed = squeeze(&packet);
+            assert_eq!(&compressed[2..compressed.len() - 5], drawn);
+            assert_eq!(restore(&compressed, None), Ok(packet));
+        }
+    }
+
+    #[test]
+    fn addresses_take_as_many_bytes_as_they_need() {
+        let local = |interface: [u8; 8]| join(LINK_LOCAL_PREFIX, interface);
+        let multicast = |scope: u8, tail: &[u8]| {
+            let mut out = [0; 16];
+            (out[0], out[1]) = (0xff, scope);
+            out[16 - tail.len()..].copy_from_slice(tail);
+            out
+        };
+        #[rustfmt::skip]
+        let cases: &[([u8; 16], usize)] = &[
+            (crate::address::link_local(DESTINATION), 0),
+            (local([0, 0, 0, 0xff, 0xfe, 0, 0x12, 0x34]), 2),
+            (local([1, 2, 3, 4, 5, 6, 7, 8]), 8),
+            ([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], 16),
+            (multicast(0x02, &[1]), 1),
+            (multicast(0x05, &[1, 2, 3]), 4),
+            (multicast(0x05, &[1, 2, 3, 4, 5]), 6),
+            (multicast(0x05, &[1, 2, 3, 4, 5, 6]), 16),
+        ];
+        for (destination, inline_bytes) in cases {
+            let packet = Plain { destination: *destination, ..link_local() }.bytes();
+            let compressed = squeeze(&packet);
+            assert_eq!(compressed.len(), 9 + 3 + inline_bytes, "{destination:02x?}");
+            assert_eq!(restore(&compressed, None), Ok(packet));
+        }
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_its_reason() {
+        #[rustfmt::skip]
+        let cases: &[(&[u8], Error)] = &[
+            (&[], Error::Truncated),
+            (&[0x42, 0], Error::Dispatch),
+            (&[0x7e], Error::Truncated),
+            (&[0x7e, 0x53, 0xf0], Error::Context),
+            (&[0x7e, 0x37, 0xf0], Error::Context),
+            (&[0x7e, 0x34, 0xf0], Error::Reserved),
+            (&[0x7e, 0x3d, 0xf0], Error::Reserved),
+            (&[0x7e, 0x33, 0xe0, 0], Error::Extension),
+            (&[0x7e, 0x33, 0xf4, 0x16, 0x33, 0x16, 0x33], Error::ChecksumElided),
+            (&[0x7e, 0x33, 0xf0, 0x16, 0x33], Error::Truncated),
+        ];
+        for (bytes, error) in cases {
+            assert_eq!(expand(bytes, LINK, None), Err(*error), "{bytes:02x?}");
+        }
+        let nowhere = Link { source: Address::Absent, destination: Address::Absent };
+        assert_eq!(expand(&[0x7e, 0x33, 0xf0], nowhere, None), Err(Error::NoLinkAddress));
+    }
+
+    #[test]
+    fn a_datagram_size_smaller_than_its_own_headers_is_refused() {
+        let compressed = squeeze(&link_local().bytes());
+        for size in 0..IPV6_BYTES + UDP_BYTES {
+            assert_eq!(expand(&compressed, LINK, Some(size)), Err(Error::Truncated), "{size}");
+        }
+    }
+
+    fn address() -> impl Strategy<Value = [u8; 16]> {
+        let sparse = prop::collection::vec(prop_oneof![3 => Just(0u8), 1 => any::<u8>()], 14);
+        let head = prop_oneof![Just([0xfe, 0x80]), Just([0xff, 0x02]), Just([0, 0]), any::<[u8; 2]>()];
+        prop_oneof![
+            1 => Just(crate::address::link_local(SOURCE)),
+            1 => Just(crate::address::link_local(DESTINATION)),
+            4 => (head, sparse).prop_map(|(head, tail)| {
+                let mut out = [0; 16];
+                out[..2].copy_from_slice(&head);
+                out[2..].copy_from_slice(&tail);
+                out
+            }),
+        ]
+    }
+
+    fn next() -> impl Strategy<Value = Next> {
+        let port = || prop_oneof![Just(5683u16), 0xf0b0u16..=0xf0bf, 0xf000u16..=0xf0ff, any::<u16>()];
+        prop_oneof![
+            3 => (port(), port(), any::<u16>())
+                .prop_map(|(source, destination, checksum)| Next::Udp { source, destination, checksum }),
+            1 => any::<u8>().prop_map(Next::Other),
+        ]
+    }
+
+    prop_compose! {
+        fn plain()(
+            class in prop_oneof![Just(0u8), 0u8..4, any::<u8>()],
+            flow in prop_oneof![Just(0u32), 0u32..1 << 20],
+            hop_limit in prop_oneof![Just(64u8), Just(255), Just(1), any::<u8>()],
+            source in address(),
+            destination in address(),
+            next in next(),
+            payload in prop::collection::vec(any::<u8>(), 0..40),
+        ) -> Plain {
+            Plain { class, flow, hop_limit, source, destination, next, payload }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_packet_comes_back_byte_for_byte(plain in plain()) {
+            let packet = plain.bytes();
+            let compressed = squeeze(&packet);
+            prop_assert!(compressed.len() <= packet.len() + 2);
+            prop_assert_eq!(restore(&compressed, None), Ok(packet.clone()));
+            prop_assert_eq!(restore(&compressed, Some(packet.len())), Ok(packet));
+        }
+
+        #[test]
+        fn any_bytes_are_expanded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..100), size in prop::option::of(0usize..2048)) {
+            if let Ok(expanded) = expand(&bytes, LINK, size) {
+                prop_assert!(expanded.consumed <= bytes.len());
+                prop_assert!(expanded.header_bytes <= expanded.header.len());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_compressed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let mut headers = [0; COMPRESSED_BYTES_MAX];
+            if let Some(done) = compress(&bytes, LINK, &mut headers) {
+                prop_assert!(done.consumed <= bytes.len());
+            }
+        }
+    }
+}

@@ -211,3 +211,111 @@ pub(crate) fn ack(sequence: u8) -> [u8; ACK_BYTES] {
     let [c0, c1] = ACK_CONTROL;
     [c0, c1, sequence]
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    const TO: DeviceId = DeviceId([0x02, 0x12, 0x4b, 0, 0, 0, 0, 1]);
+    const FROM: DeviceId = DeviceId([0x02, 0x12, 0x4b, 0, 0, 0, 0, 2]);
+
+    #[test]
+    fn a_data_frame_is_laid_out_as_drawn_and_read_as_written() {
+        let bytes = data_header(7, 0x0023, TO, FROM);
+        let drawn = [0x61, 0xdc, 7, 0x23, 0, 1, 0, 0, 0, 0, 0x4b, 0x12, 2, 2, 0, 0, 0, 0, 0x4b, 0x12, 2];
+        assert_eq!(bytes, drawn);
+        let frame = Frame::parse(&bytes).unwrap();
+        let expected = Frame {
+            kind: Kind::Data,
+            secured: false,
+            ack_requested: true,
+            sequence: Some(7),
+            pan: Some(0x0023),
+            destination: Address::Extended(TO),
+            source: Address::Extended(FROM),
+            payload: &[],
+        };
+        assert_eq!(frame, expected);
+    }
+
+    #[test]
+    fn an_acknowledgement_is_a_number_and_nothing_else() {
+        let bytes = ack(9);
+        let frame = Frame::parse(&bytes).unwrap();
+        assert_eq!((frame.kind, frame.sequence), (Kind::Ack, Some(9)));
+        assert_eq!((frame.destination, frame.source), (Address::Absent, Address::Absent));
+    }
+
+    #[test]
+    fn frames_of_every_version_give_their_addresses() {
+        let short = |at| Address::Short(at);
+        #[rustfmt::skip]
+        let cases: &[(&[u8], Option<u8>, Option<u16>, Address, Address, usize)] = &[
+            // 2003, short addresses, one PAN field; then with both PAN fields.
+            (&[0x41, 0x88, 5, 0xcd, 0xab, 2, 0, 1, 0, 0xaa], Some(5), Some(0xabcd), short(2), short(1), 1),
+            (&[0x01, 0x88, 5, 0xcd, 0xab, 2, 0, 0x11, 0x22, 1, 0], Some(5), Some(0xabcd), short(2), short(1), 0),
+            // A beacon: only a source, whose PAN is the frame's.
+            (&[0x00, 0x80, 5, 0xcd, 0xab, 1, 0], Some(5), Some(0xabcd), Address::Absent, short(1), 0),
+            // 2015 without sequence number, both long: PAN given, then compressed away.
+            (&[0x01, 0xed, 0xcd, 0xab, 1, 0, 0, 0, 0, 0x4b, 0x12, 2, 2, 0, 0, 0, 0, 0x4b, 0x12, 2, 0xaa],
+             None, Some(0xabcd), Address::Extended(TO), Address::Extended(FROM), 1),
+            (&[0x41, 0xec, 5, 1, 0, 0, 0, 0, 0x4b, 0x12, 2, 2, 0, 0, 0, 0, 0x4b, 0x12, 2],
+             Some(5), None, Address::Extended(TO), Address::Extended(FROM), 0),
+            // 2015, short both ends, compressed: one PAN field. Only a destination, compressed: none.
+            (&[0x41, 0xa8, 5, 0xcd, 0xab, 2, 0, 1, 0], Some(5), Some(0xabcd), short(2), short(1), 0),
+            (&[0x41, 0x28, 5, 2, 0], Some(5), None, short(2), Address::Absent, 0),
+        ];
+        for (bytes, sequence, pan, destination, source, payload_bytes) in cases {
+            let frame = Frame::parse(bytes).unwrap();
+            let got = (frame.sequence, frame.pan, frame.destination, frame.source, frame.payload.len());
+            assert_eq!(got, (*sequence, *pan, *destination, *source, *payload_bytes), "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_by_its_reason() {
+        let long = [0u8; crate::FRAME_BYTES_MAX + 1];
+        #[rustfmt::skip]
+        let cases: &[(&[u8], Error)] = &[
+            (&[], Error::Truncated),
+            (&[0x61, 0xdc, 7, 0x23], Error::Truncated),
+            (&long, Error::TooLong),
+            (&[0x01, 0xb8, 5], Error::Reserved),
+            (&[0x01, 0x84, 5], Error::Reserved),
+            (&[0x41, 0x80, 5, 1, 0], Error::Reserved),
+            (&[0x01, 0x2a, 5, 0xcd, 0xab, 2, 0], Error::InformationElements),
+        ];
+        for (bytes, error) in cases {
+            assert_eq!(Frame::parse(bytes), Err(*error), "{bytes:02x?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_prefix_of_a_frame_is_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..130)) {
+            let whole = Frame::parse(&bytes).map(|frame| bytes.len() - frame.payload.len());
+            for end in 0..bytes.len() {
+                let read = Frame::parse(&bytes[..end]);
+                if let (Ok(header_bytes), Err(Error::Truncated)) = (whole, read) {
+                    prop_assert!(end < header_bytes);
+                }
+            }
+        }
+
+        #[test]
+        fn a_written_header_gives_back_what_it_was_made_of(
+            sequence: u8, pan in 0u16..0xffff, to: [u8; 8], from: [u8; 8], payload in prop::collection::vec(any::<u8>(), 0..104)
+        ) {
+            let bytes: Vec<u8> =
+                data_header(sequence, pan, DeviceId(to), DeviceId(from)).into_iter().chain(payload.clone()).collect();
+            let frame = Frame::parse(&bytes).unwrap();
+            prop_assert_eq!((frame.sequence, frame.pan), (Some(sequence), Some(pan)));
+            prop_assert_eq!(frame.destination, Address::Extended(DeviceId(to)));
+            prop_assert_eq!(frame.source, Address::Extended(DeviceId(from)));
+            prop_assert_eq!(frame.payload, &payload[..]);
+        }
+    }
+}

@@ -163,3 +163,76 @@ pub fn encode(header: &Header, frame: &[u8], out: &mut [u8]) -> Result<usize, Er
     }
     Ok(total)
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_check_sequence_is_crc_16_kermit() {
+        assert_eq!(fcs(b"123456789"), 0x2189);
+    }
+
+    #[test]
+    fn a_datagram_is_laid_out_as_drawn() {
+        let header =
+            Header { channel: 26, device: 0x0102, lqi: 255, ntp: 0x1122_3344_5566_7788, sequence: 9 };
+        let mut out = [0; PACKET_BYTES_MAX];
+        let length = encode(&header, &[0x02, 0x00, 7], &mut out).unwrap();
+        #[rustfmt::skip]
+        let drawn = [
+            b'E', b'X', 2, 1, 26, 1, 2, 1, 255, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0, 0, 0, 9,
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0x02, 0x00, 7,
+        ];
+        assert_eq!(out[..length - 2], drawn);
+        assert_eq!(out[length - 2..length], fcs(&[0x02, 0x00, 7]).to_le_bytes());
+        assert_eq!(decode(&out[..length]), Ok(Packet::Data(header, &[0x02, 0x00, 7])));
+    }
+
+    #[test]
+    fn what_is_no_zep_is_refused_by_its_reason() {
+        let mut good = [0; PACKET_BYTES_MAX];
+        let length = encode(&Header::default(), b"frame", &mut good).unwrap();
+        let changed = |at: usize, to: u8| {
+            let mut bytes = good;
+            bytes[at] = to;
+            decode(&bytes[..length]).unwrap_err()
+        };
+        assert_eq!(changed(0, b'e'), Error::NotZep);
+        assert_eq!(changed(2, 1), Error::NotZep);
+        assert_eq!(changed(3, 3), Error::Type(3));
+        assert_eq!(changed(7, 0), Error::NoFcs);
+        assert_eq!(changed(31, 8), Error::Truncated);
+        assert_eq!(changed(31, 6), Error::Fcs);
+        assert_eq!(changed(31, 1), Error::Truncated);
+        assert_eq!(changed(33, 0), Error::Fcs);
+        assert_eq!(decode(b"EX\x02\x02\0\0\0\x07"), Ok(Packet::Ack(7)));
+        assert_eq!(encode(&Header::default(), &[0; 126], &mut good), Err(Error::TooLong));
+        assert_eq!(encode(&Header::default(), b"frame", &mut [0; 38]), Err(Error::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn every_frame_comes_back(frame in prop::collection::vec(any::<u8>(), 0..=125), channel: u8, device: u16, lqi: u8, ntp: u64, sequence: u32) {
+            let header = Header { channel, device, lqi, ntp, sequence };
+            let mut out = [0; PACKET_BYTES_MAX];
+            let length = encode(&header, &frame, &mut out).unwrap();
+            prop_assert_eq!(decode(&out[..length]), Ok(Packet::Data(header, &frame[..])));
+            for end in 0..length {
+                prop_assert!(decode(&out[..end]).is_err());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(mut bytes in prop::collection::vec(any::<u8>(), 0..200), zep: bool) {
+            if zep {
+                bytes.splice(0..bytes.len().min(4), *b"EX\x02\x01");
+            }
+            if let Ok(Packet::Data(_, frame)) = decode(&bytes) {
+                prop_assert!(frame.len() <= crate::FRAME_BYTES_MAX);
+            }
+        }
+    }
+}

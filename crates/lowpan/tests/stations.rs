@@ -1,5 +1,8 @@
 //! Stations on one simulated air under one seeded clock: what is sent arrives whole, once, and unchanged, or not at all.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::cast_possible_truncation, reason = "patterns of bytes wrap on purpose")]
+
 use std::collections::{BTreeMap, BinaryHeap};
 
 use tidelog_lowpan::mac::{Address, Frame, Kind};

@@ -1,5 +1,8 @@
 //! Endpoints on real sockets through the air: what arrives is what was sent, whatever the air does to frames.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::cast_possible_truncation, reason = "patterns of bytes wrap on purpose")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
