@@ -9,6 +9,7 @@ mod identity;
 mod logging;
 mod metrics;
 pub mod mqtt;
+pub mod peering;
 mod node;
 pub mod settings;
 

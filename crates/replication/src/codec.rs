@@ -135,7 +135,9 @@ impl Decoder {
     /// [`FrameError`]: the stream cannot be followed any further.
     pub fn next_message(&mut self) -> Result<Option<Message>, FrameError> {
         let rest = self.buffer.get(self.taken..).unwrap_or_default();
-        let Some((header, rest)) = rest.split_first_chunk::<{ FrameHeader::BYTES }>() else { return Ok(None) };
+        let Some((header, rest)) = rest.split_first_chunk::<{ FrameHeader::BYTES }>() else {
+            return Ok(None);
+        };
         let header = FrameHeader::parse(*header)?;
         let Some(payload) = rest.get(..header.length) else { return Ok(None) };
         let message = header.message(payload)?;

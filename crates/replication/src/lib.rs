@@ -36,7 +36,7 @@ pub use limits::{
     RETRY_AFTER_DISK_FAILURE_MS, SEND_QUEUE_BYTES_MAX, SILENCE_TIMEOUT_MS, SIMULTANEOUS_DIAL_MS,
     STALL_TIMEOUT_MS, STREAMS_PER_PEER_MAX, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
 };
-pub use message::{BodyBytes, Bodies, Hello, Held, Message, Pull, Records, StopReason};
+pub use message::{Bodies, BodyBytes, Held, Hello, Message, Pull, Records, StopReason};
 pub use peer::{Peer, SessionId, Sites};
 pub use replica::{Options, Progress, Replica};
 pub use stream::Head;

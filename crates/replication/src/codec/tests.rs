@@ -5,7 +5,7 @@ use tidelog_record::{ChainHash, Lsn, NodeId, Run, StreamId};
 
 use super::*;
 use crate::limits::RECORDS_PER_MESSAGE_MAX;
-use crate::message::{Bodies, BodyBytes, Hello, Held, Pull, Records, StopReason};
+use crate::message::{Bodies, BodyBytes, Held, Hello, Pull, Records, StopReason};
 use crate::stream::Head;
 
 fn stream() -> impl Strategy<Value = StreamId> {

@@ -19,7 +19,7 @@ use crate::limits::{
     CLOSE_TEXT_BYTES_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, RECEIVE_BYTES_TOTAL_DEFAULT,
     SIMULTANEOUS_DIAL_MS, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
 };
-use crate::message::{Hello, Held, Message};
+use crate::message::{Held, Hello, Message};
 use crate::peer::{Peer, SessionId, Sites};
 use crate::session::Session;
 use crate::stream::{Head, Stream};
@@ -183,7 +183,12 @@ impl Replica {
     ///
     /// # Errors
     /// The rule that it breaks; the session is closed then, and an [`Event::Closed`] says so too.
-    pub fn handle_message(&mut self, now: Duration, id: SessionId, message: Message) -> Result<(), Violation> {
+    pub fn handle_message(
+        &mut self,
+        now: Duration,
+        id: SessionId,
+        message: Message,
+    ) -> Result<(), Violation> {
         self.tick(now);
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         session.heard_at = now;
@@ -297,10 +302,7 @@ impl Replica {
         }
         let version = PROTOCOL_VERSION.min(hello.version_max);
         if version < PROTOCOL_VERSION_MIN || version < hello.version_min {
-            return Err(Violation::Version {
-                theirs_min: hello.version_min,
-                theirs_max: hello.version_max,
-            });
+            return Err(Violation::Version { theirs_min: hello.version_min, theirs_max: hello.version_max });
         }
         session.version = Some(version);
         session.credit = i64::from(hello.credit_bytes);

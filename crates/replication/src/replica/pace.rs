@@ -81,7 +81,9 @@ impl Replica {
         let session = self.sessions.get_mut(&id)?;
         let mut streams = alloc::vec::Vec::new();
         while streams.len() < HOLD_STREAMS_MAX {
-            let Some(stream) = session.fresh.pop_first().or_else(|| session.acknowledge.pop_first()) else { break };
+            let Some(stream) = session.fresh.pop_first().or_else(|| session.acknowledge.pop_first()) else {
+                break;
+            };
             streams.push(stream);
         }
         session.announced_at = Some(self.now);

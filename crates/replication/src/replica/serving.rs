@@ -33,9 +33,7 @@ impl Replica {
             Some(_) => return Err(Violation::Pull),
             None if full => return Err(Violation::Pull),
             None => {
-                session
-                    .serves
-                    .insert(stream.clone(), Serving { after, check: chain, until, reading: None });
+                session.serves.insert(stream.clone(), Serving { after, check: chain, until, reading: None });
                 session.turns.push_back(stream);
             }
         }
@@ -58,7 +56,9 @@ impl Replica {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.serves.remove(&stream);
         session.turns.retain(|turn| *turn != stream);
-        session.data.retain(|message| !matches!(message, Message::Records(records) if records.stream == stream));
+        session
+            .data
+            .retain(|message| !matches!(message, Message::Records(records) if records.stream == stream));
         session.data_bytes = session.data.iter().map(cost_bytes).sum();
         session.data.push_back(Message::Stopped { stream, reason: StopReason::Cancelled });
         self.sendable.insert(id);
@@ -120,9 +120,7 @@ impl Replica {
             let lsn = serving.after;
             let node = session.peer.node;
             session.serves.remove(stream);
-            session
-                .data
-                .push_back(Message::Stopped { stream: stream.clone(), reason: StopReason::Forked });
+            session.data.push_back(Message::Stopped { stream: stream.clone(), reason: StopReason::Forked });
             let fork = Fork { stream: stream.clone(), node, lsn, ours: None, theirs: Some(claimed) };
             self.halt(id, fork);
             return;

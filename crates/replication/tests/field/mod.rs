@@ -203,7 +203,9 @@ impl Field {
         let now = self.now;
         match happening {
             Happening::Arrive { connection, to, bytes } => {
-                let Some(found) = self.connections.get(&connection).filter(|found| found.alive) else { return };
+                let Some(found) = self.connections.get(&connection).filter(|found| found.alive) else {
+                    return;
+                };
                 let end = found.ends[to];
                 if self.nodes[end.node].life != end.life {
                     return;
@@ -268,10 +270,7 @@ impl Field {
             self.next += 1;
             End { node, session: SessionId(self.next), life: self.nodes[node].life }
         });
-        self.connections.insert(
-            key,
-            Connection { link, ends, alive: true, last_arrival: [self.now; 2] },
-        );
+        self.connections.insert(key, Connection { link, ends, alive: true, last_arrival: [self.now; 2] });
         for (i, end) in ends.iter().enumerate() {
             let other = &self.nodes[ends[1 - i].node];
             let peer = Peer { node: other.id, sites: other.sites.clone(), dialled: i == 0 };
@@ -317,8 +316,7 @@ impl Field {
         node.disk.pending.clear();
         node.disk.sync_scheduled = false;
         node.tails = node.disk.vector().into_iter().filter(|(id, _)| id.node == node.id).collect();
-        node.replica =
-            Replica::new(Options::new(node.id, node.run, node.sites.clone()), node.disk.vector());
+        node.replica = Replica::new(Options::new(node.id, node.run, node.sites.clone()), node.disk.vector());
         for key in cut {
             self.cut(key, false);
         }
@@ -454,7 +452,9 @@ impl Field {
 
     /// A machine ended a session: what it said still arrives, then the other end sees the close.
     fn close(&mut self, key: u64, session: SessionId) {
-        let Some(connection) = self.connections.get(&key).filter(|connection| connection.alive) else { return };
+        let Some(connection) = self.connections.get(&key).filter(|connection| connection.alive) else {
+            return;
+        };
         let end = usize::from(connection.ends[0].session == session);
         let at = connection.last_arrival[end].max(self.now) + ms(1);
         let link = connection.link;

@@ -1,0 +1,77 @@
+//! The disk's side: reads on threads of their own, adoptions one after the other in the order in which they were asked for.
+//! Nothing here runs on the threads that serve connections.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tidelog_record::{Lsn, Record, StreamId};
+use tidelog_replication::{AdoptFailure, DiskReply, ReadFailure, Ticket};
+use tidelog_store::{AdoptError, AppendError, Store};
+use tokio::sync::mpsc;
+
+/// Pause before records are offered again to a store whose queue is full.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
+
+/// Records for the store.
+pub(super) struct Adoption {
+    pub ticket: Ticket,
+    pub records: Vec<Record>,
+}
+
+/// Adopts until the channel is closed. Both channels are bounded by the credit that peers were given.
+pub(super) fn adopt_all(
+    store: &Store,
+    mut adoptions: mpsc::UnboundedReceiver<Adoption>,
+    replies: &mpsc::UnboundedSender<DiskReply>,
+) {
+    while let Some(Adoption { ticket, records }) = adoptions.blocking_recv() {
+        loop {
+            let busy = Arc::new(AtomicBool::new(false));
+            let (was_busy, replies) = (Arc::clone(&busy), replies.clone());
+            store.adopt(records.clone(), move |outcome| {
+                let outcome = match outcome {
+                    Ok(_) => Ok(()),
+                    Err(AdoptError::Refused(AppendError::Busy)) => {
+                        was_busy.store(true, Ordering::Release);
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the store did not take a peer's records");
+                        match error {
+                            AdoptError::Fork { .. } | AdoptError::BrokenChain { .. } => {
+                                Err(AdoptFailure::Fork)
+                            }
+                            AdoptError::Refused(_) | AdoptError::Gap { .. } | AdoptError::Read(_) => {
+                                Err(AdoptFailure::Refused)
+                            }
+                        }
+                    }
+                };
+                // Nobody waits for it once the node is ending.
+                drop(replies.send(DiskReply::Adopted { ticket, outcome }));
+            });
+            // A busy store says so at once, before `adopt` returns. With the driver gone nobody waits for it.
+            if !busy.load(Ordering::Acquire) || adoptions.is_closed() {
+                break;
+            }
+            thread::sleep(BUSY_PAUSE);
+        }
+    }
+}
+
+/// Reads for one request.
+pub(super) fn read(
+    store: &Store,
+    ticket: Ticket,
+    stream: &StreamId,
+    after: Lsn,
+    bytes_max: usize,
+) -> DiskReply {
+    let outcome = store.read(stream, after, bytes_max).map_err(|error| {
+        tracing::warn!(%stream, %after, %error, "cannot read records for a peer");
+        ReadFailure::Unreadable
+    });
+    DiskReply::Read { ticket, outcome }
+}

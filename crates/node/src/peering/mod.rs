@@ -1,0 +1,78 @@
+//! Replication with other nodes: the sockets, certificates and threads around the machine of `tidelog_replication`, which
+//! decides everything that is said. One task owns the machine; connections, the disk and the clock talk to it
+//! through bounded channels, so a slow peer costs a bounded amount here and never blocks an append (invariant 9).
+//!
+//! Both ends of a connection prove themselves with a certificate of the cluster's authority ([`authority`]); node and sites
+//! are read from it and from nothing else (invariant 13). Without peers and an address to listen on there is no peering.
+
+pub mod authority;
+mod backoff;
+mod board;
+mod connection;
+mod dial;
+mod disk;
+mod driver;
+mod listen;
+mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tidelog_replication::{Head, Options, Replica};
+use tokio::sync::mpsc;
+
+use crate::context::{NodeContext, StartError};
+use crate::identity::Identity;
+use crate::node::write_address;
+use crate::settings::PeeringSettings;
+
+pub use board::{PeerState, PeerStatus};
+
+/// The bound address for peers stands in this file of the node's directory.
+pub const PEERING_ADDRESS_FILE: &str = "peering.addr";
+
+/// Inputs waiting for the task that owns the machine. Each may be a message, so this bounds memory too.
+const INPUTS_MAX: usize = 16;
+
+/// Starts replication, if the settings ask for it. The bound address, if it listens.
+///
+/// # Errors
+/// [`StartError`] names the setting, file or address that is at fault.
+pub async fn start(
+    context: &NodeContext,
+    settings: &PeeringSettings,
+    identity: &Identity,
+) -> Result<Option<SocketAddr>, StartError> {
+    let Some(files) = tls::Files::of(settings)? else { return Ok(None) };
+    let tls = Arc::new(tls::Tls::load(&files, identity)?);
+    let listening = match settings.listen {
+        None => None,
+        Some(address) => Some(listen::bind(address).await?),
+    };
+    let bound = listening.as_ref().map(|(_, bound)| *bound);
+    if let Some(bound) = bound {
+        write_address(&context.dir, PEERING_ADDRESS_FILE, bound)?;
+    }
+    let board = board::Board::default();
+    let (inputs, from_outside) = mpsc::channel(INPUTS_MAX);
+    let vector = context.store.vector().into_iter().map(|(id, lsn, chain)| (id, Head { lsn, chain }));
+    let options = Options::new(identity.node, context.store.run(), tls.own().sites.clone());
+    let driver = driver::Driver::new(
+        context,
+        Replica::new(options, vector),
+        board.clone(),
+        inputs.clone(),
+        from_outside,
+    );
+    context.tasks.spawn(driver.run());
+    for address in &settings.peers {
+        let dialler =
+            dial::Dialler::new(context, address.clone(), Arc::clone(&tls), board.clone(), inputs.clone());
+        context.tasks.spawn(dialler.run());
+    }
+    if let Some((listener, _)) = listening {
+        context.tasks.spawn(listen::accept(context.clone(), listener, tls, inputs));
+    }
+    context.status.section("peers", move || board.as_json());
+    Ok(bound)
+}

@@ -1,0 +1,333 @@
+//! Real stores, real TLS on loopback, the real driver. Between two nodes stands a proxy that can cut their connections.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tidelog_node::peering::authority::{Authority, LIFETIME_DEFAULT, SERVER_NAME};
+use tidelog_node::settings::PeeringSettings;
+use tidelog_node::{Identity, Metrics, NodeContext, StartError, StatusBoard, peering};
+use tidelog_record::{Batch, Series, SiteName, Value};
+use tidelog_replication::Sites;
+use tidelog_store::{Store, StoreOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const CONVERGENCE: Duration = Duration::from_secs(30);
+
+fn site(name: &str) -> SiteName {
+    name.parse().unwrap()
+}
+
+fn authority() -> Authority {
+    Authority::create("test", SystemTime::now() + LIFETIME_DEFAULT).unwrap()
+}
+
+/// A directory with a key, a certificate of `issuer` and the certificate of who is `believed`.
+fn prepare(dir: &Path, issuer: &Authority, believed: &Authority, sites: &Sites) {
+    prepare_until(dir, issuer, believed, sites, SystemTime::now() + LIFETIME_DEFAULT);
+}
+
+fn prepare_until(dir: &Path, issuer: &Authority, believed: &Authority, sites: &Sites, until: SystemTime) {
+    let identity = Identity::load(dir, None).unwrap();
+    std::fs::write(dir.join("node.crt"), issuer.issue("node", sites, &identity.key, until).unwrap()).unwrap();
+    std::fs::write(dir.join("ca.crt"), believed.certificate_pem()).unwrap();
+}
+
+struct Running {
+    context: NodeContext,
+    dir: PathBuf,
+    address: Option<std::net::SocketAddr>,
+}
+
+async fn start(dir: &Path, listen: bool, peers: &[std::net::SocketAddr]) -> Running {
+    let identity = Identity::load(dir, None).unwrap();
+    let (store, _) = Store::open(dir, StoreOptions::new(identity.node)).unwrap();
+    let context = NodeContext {
+        store,
+        metrics: Arc::new(Metrics::new().unwrap()),
+        site: site("default"),
+        dir: dir.to_owned(),
+        status: StatusBoard::default(),
+        shutdown: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+    };
+    let settings = PeeringSettings {
+        listen: listen.then(|| ([127, 0, 0, 1], 0).into()),
+        peers: peers.iter().map(|peer| peer.to_string().parse().unwrap()).collect(),
+        cert: Some(dir.join("node.crt")),
+        key: None,
+        ca: Some(dir.join("ca.crt")),
+    };
+    let address = peering::start(&context, &settings, &identity).await.unwrap();
+    Running { context, dir: dir.to_owned(), address }
+}
+
+impl Running {
+    async fn append(&self, site_name: &str, from: i64, count: i64) {
+        let (store, name) = (self.context.store.clone(), site(site_name));
+        let device = self.context.store.node().to_string();
+        let write = move || {
+            for i in from..from + count {
+                let series = Series::new("temp", [("device", device.as_str())]).unwrap();
+                let batch = Batch {
+                    authored_ms: i,
+                    origin: None,
+                    series: vec![(series, vec![(i * 1_000_000_000, Value::I64(i))])],
+                };
+                store.append_blocking(&name, batch.encode().unwrap()).unwrap();
+            }
+        };
+        tokio::task::spawn_blocking(write).await.unwrap();
+    }
+
+    fn counted(&self, needle: &str) -> u64 {
+        let text = String::from_utf8(self.context.metrics.text().unwrap()).unwrap();
+        let line = text.lines().find(|line| line.starts_with(needle));
+        line.and_then(|line| line.rsplit(' ').next()).map_or(0, |number| number.parse().unwrap())
+    }
+
+    fn peers(&self) -> serde_json::Value {
+        self.context.status.read().remove("peers").unwrap()
+    }
+
+    async fn stop(self) -> PathBuf {
+        let began = Instant::now();
+        self.context.shutdown.cancel();
+        self.context.tasks.close();
+        self.context.tasks.wait().await;
+        assert!(began.elapsed() < Duration::from_secs(4), "the end took {:?}", began.elapsed());
+        let store = self.context.store;
+        tokio::task::spawn_blocking(move || store.close()).await.unwrap().unwrap();
+        self.dir
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < CONVERGENCE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn records(node: &Running) -> u64 {
+    node.context.store.vector().iter().map(|(_, lsn, _)| lsn.0).sum()
+}
+
+async fn equal(nodes: &[&Running], expected: u64) {
+    until("equal vectors", || nodes.iter().all(|node| records(node) == expected)).await;
+    let first = nodes[0].context.store.vector();
+    assert!(nodes.iter().all(|node| node.context.store.vector() == first));
+}
+
+/// Passes connections on; each new value of the watch cuts those that stand.
+async fn proxy(to: std::net::SocketAddr) -> (std::net::SocketAddr, watch::Sender<u32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (cut, cuts) = watch::channel(0);
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut cuts = cuts.clone();
+            cuts.mark_unchanged();
+            tokio::spawn(async move {
+                let Ok(mut far) = TcpStream::connect(to).await else { return };
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    _ = cuts.changed() => {}
+                }
+            });
+        }
+    });
+    (address, cut)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_converge_through_cuts_and_a_restart() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let authority = authority();
+    for dir in &dirs {
+        prepare(dir.path(), &authority, &authority, &Sites::All);
+    }
+    let cloud = start(dirs[0].path(), true, &[]).await;
+    let (through, cut) = proxy(cloud.address.unwrap()).await;
+    let east = start(dirs[1].path(), false, &[through]).await;
+    let west = start(dirs[2].path(), false, &[through]).await;
+
+    tokio::join!(cloud.append("plant", 0, 50), east.append("plant", 0, 100), west.append("house", 0, 100));
+    equal(&[&cloud, &east, &west], 250).await;
+
+    // Cuts while records are on their way.
+    let cutting = async {
+        for i in 1..=10 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            cut.send_replace(i);
+        }
+    };
+    tokio::join!(east.append("plant", 100, 300), west.append("house", 100, 300), cutting);
+    equal(&[&cloud, &east, &west], 850).await;
+    assert!(cloud.counted("tidelog_peer_sessions_total{direction=\"accepted\"}") > 2);
+
+    // One is down while the others go on.
+    let dir = west.stop().await;
+    east.append("plant", 400, 100).await;
+    cloud.append("house", 50, 50).await;
+    let west = start(&dir, false, &[through]).await;
+    west.append("house", 400, 50).await;
+    equal(&[&cloud, &east, &west], 1_050).await;
+
+    let row = |peers: &serde_json::Value| peers.as_array().unwrap()[0].clone();
+    until("the status to say so", || {
+        let east = row(&east.peers());
+        east["state"] == "connected" && east["behind_records"] == 0 && east["ahead_records"] == 0
+    })
+    .await;
+    assert_eq!(row(&east.peers())["node"], cloud.context.store.node().to_string());
+    for node in [east, west, cloud] {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_gets_only_the_sites_of_its_certificate() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let authority = authority();
+    prepare(dirs[0].path(), &authority, &authority, &Sites::All);
+    prepare(dirs[1].path(), &authority, &authority, &Sites::Only([site("plant")].into()));
+    let cloud = start(dirs[0].path(), true, &[]).await;
+    cloud.append("plant", 0, 10).await;
+    cloud.append("house", 0, 10).await;
+    let leaf = start(dirs[1].path(), false, &[cloud.address.unwrap()]).await;
+    leaf.append("plant", 0, 10).await;
+    until("the leaf's records", || records(&cloud) == 30 && records(&leaf) == 20).await;
+    assert!(leaf.context.store.vector().iter().all(|(stream, ..)| stream.site == site("plant")));
+    leaf.stop().await;
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_that_are_not_believed_are_refused_and_counted() {
+    let dirs = [(); 4].map(|()| tempfile::tempdir().unwrap());
+    let (authority, stranger) = (authority(), authority());
+    prepare(dirs[0].path(), &authority, &authority, &Sites::All);
+    prepare(dirs[1].path(), &stranger, &authority, &Sites::All);
+    prepare(dirs[2].path(), &authority, &stranger, &Sites::All);
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_600_000_000);
+    prepare_until(dirs[3].path(), &authority, &authority, &Sites::All, long_ago);
+    let cloud = start(dirs[0].path(), true, &[]).await;
+    cloud.append("plant", 0, 10).await;
+    let peers = [cloud.address.unwrap()];
+    let (wrong, doubtful) =
+        (start(dirs[1].path(), false, &peers).await, start(dirs[2].path(), false, &peers).await);
+    let expired = start(dirs[3].path(), false, &peers).await;
+    until("the cloud to refuse", || {
+        cloud.counted("tidelog_peer_refused_total{reason=\"certificate_unknown_issuer\"}") > 0
+            && cloud.counted("tidelog_peer_refused_total{reason=\"certificate_expired\"}") > 0
+    })
+    .await;
+    until("the doubtful to refuse the cloud", || {
+        doubtful.counted("tidelog_peer_refused_total{reason=\"certificate_unknown_issuer\"}") > 0
+    })
+    .await;
+    until("the reason in the status", || {
+        let error = doubtful.peers()[0]["last_error"].as_str().unwrap_or_default().to_owned();
+        error.contains("certificate")
+    })
+    .await;
+    for node in [wrong, doubtful, expired] {
+        assert_eq!(records(&node), 0);
+        node.stop().await;
+    }
+    cloud.stop().await;
+}
+
+async fn garbage(dir: &Path, to: std::net::SocketAddr, bytes: &[u8]) {
+    let read = |name| std::fs::read(dir.join(name)).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&read("ca.crt")).unwrap()).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(&read("node.crt")).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(&read("node.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+    let tcp = TcpStream::connect(to).await.unwrap();
+    let name = ServerName::try_from(SERVER_NAME).unwrap();
+    let mut tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+    tls.write_all(bytes).await.unwrap();
+    tls.flush().await.unwrap();
+    let mut rest = Vec::new();
+    // The other side closes; how is its affair.
+    drop(tls.read_to_end(&mut rest).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_of_a_proven_peer_closes_its_session_and_nothing_else() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let authority = authority();
+    for dir in &dirs {
+        prepare(dir.path(), &authority, &authority, &Sites::All);
+    }
+    let cloud = start(dirs[0].path(), true, &[]).await;
+    let to = cloud.address.unwrap();
+    let mut keepalive = Vec::new();
+    tidelog_replication::encode(&tidelog_replication::Message::Keepalive, &mut keepalive).unwrap();
+    let cases: [(&[u8], &str); 4] = [
+        (&[0xff; 64], "frame_too_long"),
+        (&[4, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8], "frame_checksum"),
+        (&[0, 0, 0, 0, 0, 0, 0, 0], "frame_malformed"),
+        (&keepalive, "hello"),
+    ];
+    for (bytes, reason) in cases {
+        garbage(dirs[1].path(), to, bytes).await;
+        let needle = format!("tidelog_peer_refused_total{{reason=\"{reason}\"}}");
+        until(reason, || cloud.counted(&needle) == 1).await;
+    }
+    let mut raw = TcpStream::connect(to).await.unwrap();
+    raw.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    until("no TLS", || cloud.counted("tidelog_peer_refused_total{reason=\"tls\"}") == 1).await;
+
+    let honest = start(dirs[1].path(), false, &[to]).await;
+    honest.append("plant", 0, 5).await;
+    equal(&[&cloud, &honest], 5).await;
+    honest.stop().await;
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_key_is_refused_at_start() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let authority = authority();
+    for dir in &dirs {
+        prepare(dir.path(), &authority, &authority, &Sites::All);
+    }
+    std::fs::copy(dirs[1].path().join("node.crt"), dirs[0].path().join("node.crt")).unwrap();
+    let identity = Identity::load(dirs[0].path(), None).unwrap();
+    let (store, _) = Store::open(dirs[0].path(), StoreOptions::new(identity.node)).unwrap();
+    let context = NodeContext {
+        store,
+        metrics: Arc::new(Metrics::new().unwrap()),
+        site: site("default"),
+        dir: dirs[0].path().to_owned(),
+        status: StatusBoard::default(),
+        shutdown: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+    };
+    let settings = PeeringSettings {
+        listen: Some(([127, 0, 0, 1], 0).into()),
+        peers: vec![],
+        cert: Some(dirs[0].path().join("node.crt")),
+        key: None,
+        ca: Some(dirs[0].path().join("ca.crt")),
+    };
+    let refused = peering::start(&context, &settings, &identity).await;
+    assert!(matches!(refused, Err(StartError::Setting { key: "peering.cert", .. })), "{refused:?}");
+}
