@@ -115,7 +115,11 @@ impl<const WORD: usize, const BLOCK: usize> SimFlash<WORD, BLOCK> {
     fn range(&self, from: u32, length: usize, unit: usize) -> Result<std::ops::Range<usize>, FlashFault> {
         let from = usize::try_from(from).map_err(|_| FlashFault::Address)?;
         let to = from.checked_add(length).filter(|to| *to <= self.bytes.len()).ok_or(FlashFault::Address)?;
-        if from % unit == 0 && length % unit == 0 { Ok(from..to) } else { Err(FlashFault::Address) }
+        if from.is_multiple_of(unit) && length.is_multiple_of(unit) {
+            Ok(from..to)
+        } else {
+            Err(FlashFault::Address)
+        }
     }
 
     fn program(&mut self, at: usize, word: &[u8]) -> Result<(), FlashFault> {

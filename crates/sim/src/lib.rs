@@ -3,3 +3,4 @@
 
 pub mod air;
 pub mod flash;
+pub mod sensor;

@@ -1,0 +1,205 @@
+//! Virtual sensors over the simulated air against a gateway of a few lines that keeps what it acknowledges in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tidelog_firmware::Gateways;
+use tidelog_lowpan::coap::{Code, Kind, Message, Writer};
+use tidelog_lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, GatewayEndpoint, Peer, Quality, zep};
+use tidelog_record::uplink::{Answer, METRICS_MAX, OwnedSchema, Reading, Registration, Sample, Uplink};
+use tidelog_record::{DeviceId, Value};
+use tidelog_sim::air::{Air, AirOptions};
+use tidelog_sim::sensor::{Cut, SensorOptions, VirtualSensor};
+use tokio::net::UdpSocket;
+
+const GATEWAY: DeviceId = DeviceId([2, 0, 0, 0, 0, 0, 0, 0xaa]);
+const SCALE: u8 = 3;
+
+/// Points by device, epoch and sequence number, each as it came first; and how many came again after that.
+#[derive(Default)]
+struct Kept {
+    schemas: HashMap<DeviceId, OwnedSchema>,
+    points: BTreeMap<(DeviceId, u32, u64), Vec<(String, i64, Value)>>,
+    upto: HashMap<(DeviceId, u32), u64>,
+}
+
+impl Kept {
+    fn answer(&mut self, message: &Message<'_>, payload: &mut [u8]) -> (Code, usize) {
+        if message.path_is(&["s"]) {
+            let Ok(registration) = Registration::decode(message.payload()) else {
+                return (Code::BAD_REQUEST, 0);
+            };
+            self.schemas.insert(registration.device, registration.schema);
+            return (Code::CREATED, 0);
+        }
+        let Ok(uplink) = Uplink::parse(message.payload()) else { return (Code::BAD_REQUEST, 0) };
+        let head = *uplink.head();
+        let known = self.upto.entry((head.device, head.epoch)).or_default();
+        let Some(schema) = self.schemas.get(&head.device).filter(|schema| schema.id() == head.schema) else {
+            return (Code::PRECONDITION_FAILED, 0);
+        };
+        let Ok(batch) = uplink.batch(schema, *known, 0) else { return (Code::BAD_REQUEST, 0) };
+        let origin = batch.origin.unwrap();
+        if origin.count > 0 {
+            assert_eq!(origin.first_seq, *known + 1, "a sample was left out");
+            *known = origin.first_seq - 1 + u64::from(origin.count);
+        }
+        // Each metric has a point in each sample here.
+        for (series, points) in batch.series {
+            for (seq, (timestamp, value)) in (origin.first_seq..).zip(points) {
+                let point = (series.metric().to_owned(), timestamp, value);
+                self.points.entry((head.device, head.epoch, seq)).or_default().push(point);
+            }
+        }
+        let length = Answer { acked_seq: *known, time_ms: 1_700_000_000_000 }.encode(payload).unwrap();
+        (Code::CHANGED, length)
+    }
+}
+
+async fn gateway(air: SocketAddr, kept: Arc<Mutex<Kept>>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(air).await.unwrap();
+    let mut endpoint = Box::new(GatewayEndpoint::new(EndpointConfig::new(GATEWAY), 5).unwrap());
+    let start = Instant::now();
+    let now =
+        || tidelog_lowpan::time::Instant::from_micros(i64::try_from(start.elapsed().as_micros()).unwrap());
+    let (mut frame, mut datagram) = ([0; FRAME_BUFFER_BYTES], [0; zep::PACKET_BYTES_MAX]);
+    // Announce ourselves, so that the air knows where we are.
+    endpoint.send(now(), Peer { device: DeviceId([2; 8]), port: 9 }, b"here").unwrap();
+    loop {
+        endpoint.handle_timeout(now());
+        let mut payload = [0; 1232];
+        while let Some((peer, length)) = endpoint.receive(&mut payload) {
+            let Ok(request) = Message::parse(&payload[..length]) else { continue };
+            let mut body = [0; 64];
+            let (code, length) = kept.lock().unwrap().answer(&request, &mut body);
+            let mut out = [0; 128];
+            let writer =
+                Writer::new(&mut out, Kind::Acknowledgement, code, request.id(), request.token()).unwrap();
+            let length = writer.payload(&body[..length]).unwrap();
+            endpoint.send(now(), peer, &out[..length]).unwrap();
+        }
+        while let Some(length) = endpoint.poll_transmit(now(), &mut frame) {
+            let header = zep::Header { channel: 26, ..zep::Header::default() };
+            let length = zep::encode(&header, &frame[..length], &mut datagram).unwrap();
+            socket.send(&datagram[..length]).await.unwrap();
+        }
+        let due = endpoint.poll_timeout().map_or(Duration::from_millis(100), |due| {
+            Duration::from_micros(
+                due.total_micros().saturating_sub(now().total_micros()).try_into().unwrap_or(0),
+            )
+        });
+        let mut heard = [0; 256];
+        if let Ok(Ok(length)) = tokio::time::timeout(due, socket.recv(&mut heard)).await
+            && let Ok(zep::Packet::Data(_, frame)) = zep::decode(&heard[..length])
+        {
+            endpoint.handle_frame(now(), frame, Quality { rssi_dbm: -50, lqi: 255 });
+        }
+    }
+}
+
+fn feed(device: u8, samples: u32) -> Vec<Sample> {
+    (0..samples)
+        .map(|i| {
+            let mut values = [None; METRICS_MAX];
+            values[0] = Some(Reading::F64(f64::from(i * 7 + u32::from(device)) / 1000.0));
+            values[1] = Some(Reading::I64(i64::from(i)));
+            Sample { ticks: 1_600_000_000_000 + i64::from(i) * 1000, values }
+        })
+        .collect()
+}
+
+fn options(device: u8, air: SocketAddr) -> SensorOptions {
+    let gateways = Gateways { primary: GATEWAY, backup: None };
+    SensorOptions {
+        metrics: vec![("value".into(), Some(SCALE)), ("count".into(), None)],
+        flash_blocks: 4,
+        ..SensorOptions::fast(DeviceId([2, 0, 0, 0, 0, 0, 1, device]), air, gateways, u64::from(device))
+    }
+}
+
+async fn until_acknowledged(sensor: &VirtualSensor, samples: u64) {
+    let mut progress = sensor.follow();
+    let done = progress.wait_for(|progress| progress.acknowledged >= samples);
+    tokio::time::timeout(Duration::from_secs(60), done).await.expect("in a minute").unwrap();
+}
+
+fn check(kept: &Kept, sensor: &VirtualSensor, feed: &[Sample]) {
+    let progress = sensor.progress();
+    assert_eq!((progress.sensed, progress.lost), (feed.len() as u64, 0));
+    for (seq, sample) in (1..).zip(feed) {
+        let timestamp = sample.ticks * 1_000_000;
+        let wanted: Vec<_> = ["value", "count"]
+            .into_iter()
+            .zip(sample.values)
+            .map(|(metric, value)| (metric.to_owned(), timestamp, Value::from(value.unwrap())))
+            .collect();
+        assert_eq!(kept.points.get(&(sensor.device(), progress.epoch, seq)), Some(&wanted), "sample {seq}");
+    }
+    let own = kept.points.keys().filter(|(device, ..)| *device == sensor.device()).count();
+    assert_eq!(own, feed.len(), "no sample in another epoch");
+}
+
+async fn field(
+    sensors: u8,
+    samples: u32,
+    air: AirOptions,
+) -> (Air, Arc<Mutex<Kept>>, Vec<(VirtualSensor, Vec<Sample>)>) {
+    let air = Air::start(air).await.unwrap();
+    let kept = Arc::new(Mutex::new(Kept::default()));
+    tokio::spawn(gateway(air.address(), Arc::clone(&kept)));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut field = Vec::new();
+    for device in 0..sensors {
+        let feed = feed(device, samples);
+        field.push((VirtualSensor::start(options(device, air.address()), feed.clone()).await.unwrap(), feed));
+    }
+    (air, kept, field)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forty_sensors_deliver_every_sample_once() {
+    let started = Instant::now();
+    let (air, kept, field) = field(40, 250, AirOptions::default()).await;
+    for (sensor, feed) in &field {
+        until_acknowledged(sensor, feed.len() as u64).await;
+        check(&kept.lock().unwrap(), sensor, feed);
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let counters = air.stop().await;
+    println!("10000 samples in {seconds:.1} s, {:?}", counters);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_and_doubled_frames_cost_time_and_no_sample() {
+    let air = AirOptions { loss: 0.2, duplicate: 0.1, seed: 3, ..AirOptions::default() };
+    let (_air, kept, field) = field(8, 60, air).await;
+    for (sensor, feed) in &field {
+        until_acknowledged(sensor, feed.len() as u64).await;
+        check(&kept.lock().unwrap(), sensor, feed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sensor_whose_power_goes_at_random_senses_and_delivers_each_sample_once() {
+    let (_air, kept, mut field) =
+        field(4, 400, AirOptions { loss: 0.05, seed: 9, ..AirOptions::default() }).await;
+    for round in 0..12u64 {
+        for (index, (sensor, _)) in (0u64..).zip(&mut field) {
+            let cut = if round % 3 == 2 {
+                Cut::Now
+            } else {
+                Cut::MidWrite { steps: (round * 13 + index * 7) % 40, seed: round }
+            };
+            sensor.power_cut(cut).await.unwrap();
+            sensor.restart().await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    for (sensor, feed) in &field {
+        until_acknowledged(sensor, feed.len() as u64).await;
+        check(&kept.lock().unwrap(), sensor, feed);
+    }
+}

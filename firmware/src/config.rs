@@ -1,0 +1,84 @@
+//! What a sensor is told once. Each default stands here and nowhere else.
+
+use tidelog_lowpan::SINGLE_FRAME_PAYLOAD_BYTES_MAX;
+use tidelog_lowpan::coap::{TOKEN_BYTES, Transmission};
+use tidelog_lowpan::time::Duration;
+use tidelog_record::DeviceId;
+use tidelog_record::uplink::{BATCH_HEAD_BYTES_MAX, SAMPLE_BYTES_MAX, Schema, encode_registration};
+
+/// Room for any post's payload, in bytes: a batch or a registration.
+pub const POST_BYTES_MAX: usize = 480;
+
+/// What CoAP puts around a payload: header, token, one option of one letter, the payload marker.
+pub(crate) const COAP_BYTES: usize = 4 + TOKEN_BYTES + 2 + 1;
+
+/// The batch that, with CoAP around it, leaves in one frame.
+pub const BATCH_BYTES_DEFAULT: usize = SINGLE_FRAME_PAYLOAD_BYTES_MAX - COAP_BYTES;
+
+const _: () =
+    assert!(BATCH_HEAD_BYTES_MAX + SAMPLE_BYTES_MAX <= POST_BYTES_MAX, "any one sample can be posted");
+
+/// The gateways a sensor knows. It stays with one until that falls silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gateways {
+    /// The one it starts with.
+    pub primary: DeviceId,
+    /// The one it moves to.
+    pub backup: Option<DeviceId>,
+}
+
+/// What happens to a sample when the flash is full of unacknowledged ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The oldest go and are counted: a sensor prefers to know the present.
+    LoseOldest,
+    /// The sampler waits: a replay can.
+    Wait,
+}
+
+/// What a sensor is told once.
+#[derive(Clone, Copy, Debug)]
+pub struct AppConfig<'a> {
+    /// Where it sends to.
+    pub gateways: Gateways,
+    /// What its values mean.
+    pub schema: Schema<'a>,
+    /// How requests are repeated.
+    pub transmission: Transmission,
+    /// Most bytes of a batch, if it holds more than one sample; at most [`POST_BYTES_MAX`].
+    pub batch_bytes: usize,
+    /// How long a sample may wait for others to fill the batch.
+    pub linger: Duration,
+    /// How long to leave a gateway alone that refuses, unless it says itself.
+    pub backoff: Duration,
+    /// Requests without a word in answer before it moves to the other gateway.
+    pub silences_max: u8,
+    /// What to do when the flash is full.
+    pub when_full: WhenFull,
+}
+
+/// The schema can't be registered in one post.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the schema takes more than {POST_BYTES_MAX} bytes: shorten the metrics' names")]
+pub struct SchemaTooLong;
+
+impl<'a> AppConfig<'a> {
+    /// The defaults: one frame per batch, CoAP's own timing.
+    ///
+    /// # Errors
+    /// [`SchemaTooLong`].
+    pub fn new(gateways: Gateways, schema: Schema<'a>) -> Result<Self, SchemaTooLong> {
+        let mut bytes = [0u8; POST_BYTES_MAX];
+        encode_registration(&mut bytes, gateways.primary, &schema).map_err(|_| SchemaTooLong)?;
+        Ok(Self {
+            gateways,
+            schema,
+            transmission: Transmission::RFC7252,
+            batch_bytes: BATCH_BYTES_DEFAULT,
+            linger: Duration::from_secs(10),
+            backoff: Duration::from_secs(10),
+            silences_max: 1,
+            when_full: WhenFull::LoseOldest,
+        })
+    }
+}
