@@ -9,8 +9,8 @@ mod identity;
 mod logging;
 mod metrics;
 pub mod mqtt;
-pub mod peering;
 mod node;
+pub mod peering;
 pub mod settings;
 
 pub use context::{NodeContext, StartError, StatusBoard};

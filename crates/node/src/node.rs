@@ -19,6 +19,7 @@ use crate::http::{self, Api, Limits};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::settings::Common;
+use crate::{mqtt, peering};
 
 /// The bound HTTP address stands in this file of the node's directory while the node runs.
 pub const HTTP_ADDRESS_FILE: &str = "http.addr";
@@ -110,7 +111,7 @@ async fn start(
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
     };
-    start_parts(&context, common).await?;
+    start_parts(&context, common, &identity).await?;
     api.recovered(context.clone());
     write_address(&common.data, HTTP_ADDRESS_FILE, http)?;
     tracing::info!(node = %identity.node, run = %context.store.run(), %http, version, "ready");
@@ -141,8 +142,9 @@ async fn open_store(common: &Common, identity: &Identity) -> Result<Store, Start
 }
 
 /// Starts the edges: peers, the bridge, ingest.
-async fn start_parts(_context: &NodeContext, _common: &Common) -> Result<(), StartError> {
-    Ok(())
+async fn start_parts(context: &NodeContext, common: &Common, identity: &Identity) -> Result<(), StartError> {
+    peering::start(context, &common.peering, identity).await?;
+    mqtt::start(context, &common.mqtt, &common.ingest)
 }
 
 /// Writes a bound address where scripts and tests find it.

@@ -146,6 +146,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_the_store_refuses_has_its_own_status_and_says_when_to_come_back() {
+        let malformed = tidelog_record::BatchError::Malformed;
+        let cases = [
+            (AppendError::Full, 507, true),
+            (AppendError::Busy, 429, true),
+            (AppendError::Closed, 503, true),
+            (AppendError::Failed("fsync".into()), 503, true),
+            (AppendError::TooLong { bytes: 2, most: 1 }, 413, false),
+            (AppendError::Malformed(malformed), 400, false),
+        ];
+        for (error, status, again) in cases {
+            let response = ApiError::from(error.clone()).into_response();
+            let retry_after = response.headers().contains_key(header::RETRY_AFTER);
+            assert_eq!((response.status().as_u16(), retry_after), (status, again), "{error}");
+        }
+    }
+
+    #[test]
     fn a_code_has_one_name_in_json_and_in_counters() {
         use ErrorCode::*;
         for code in [
