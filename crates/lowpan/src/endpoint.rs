@@ -16,9 +16,8 @@ use crate::peers::Peers;
 use crate::random::Spread;
 use crate::{ConfigError, Counters, EndpointConfig, FRAME_BUFFER_BYTES};
 
-/// Acknowledgements waiting to be handed out. One per frame handed in, so more than a few wait only when the caller
-/// does not poll.
-const ACKS_WAITING_MAX: usize = 8;
+/// Acknowledgements waiting to be handed out: as many frames may be handed in before the caller polls.
+const ACKS_WAITING_MAX: usize = 64;
 
 /// A sensor's endpoint: datagrams of up to 640 bytes, two in each direction.
 pub type SensorEndpoint = Endpoint<640, 2, 2, 4>;
@@ -61,8 +60,8 @@ pub struct Neighbor {
 /// Why a datagram was not taken for sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// All slots for outgoing datagrams are in use; try again when frames have left.
-    #[error("all slots for outgoing datagrams are in use")]
+    /// All slots for outgoing datagrams are in use, or this peer's share of them; try again when frames have left.
+    #[error("all slots for outgoing datagrams, or this peer's share of them, are in use")]
     Busy,
     /// The payload exceeds what a datagram holds.
     #[error("the payload exceeds {payload_bytes_max} bytes")]
@@ -206,7 +205,7 @@ impl<const DATAGRAM_BYTES: usize, const OUT: usize, const IN: usize, const PEERS
 
     fn acknowledge(&mut self, sequence: u8, wanted: bool) {
         if wanted && self.acks.push_back(sequence).is_err() {
-            // The caller did not poll for eight frames: the oldest of them is not waited for any more.
+            // The caller did not poll for so many frames that the oldest is not waited for any more.
             self.acks.pop_front();
             self.acks.push_back(sequence).unwrap_or_default();
         }

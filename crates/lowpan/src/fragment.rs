@@ -71,3 +71,36 @@ pub(crate) fn write_next(datagram: Datagram, offset: usize, writer: &mut Writer<
     write(NEXT, datagram, writer)?;
     writer.put(&[u8::try_from(offset / UNIT_BYTES).ok()?]).map(|_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn headers_are_laid_out_as_drawn() {
+        let datagram = Datagram { size: 0x0423, tag: 0xabcd };
+        let mut out = [0; 9];
+        let mut writer = Writer::new(&mut out);
+        write_first(datagram, &mut writer).unwrap();
+        write_next(datagram, 64, &mut writer).unwrap();
+        assert_eq!(out, [0xc4, 0x23, 0xab, 0xcd, 0xe4, 0x23, 0xab, 0xcd, 8]);
+        assert_eq!(Piece::parse(&out[..4]), Some(Piece::First(datagram, &[])));
+        assert_eq!(Piece::parse(&out[4..]), Some(Piece::Next(datagram, 64, &[])));
+    }
+
+    #[test]
+    fn payloads_that_end_within_a_fragment_header_are_no_pieces() {
+        for short in [&[][..], &[0xc0], &[0xc0, 0x50, 0], &[0xe0, 0x50, 0, 1]] {
+            assert_eq!(Piece::parse(short), None, "{short:02x?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_payload_is_a_piece_or_none(payload in prop::collection::vec(any::<u8>(), 0..20)) {
+            let whole = payload.first().is_some_and(|first| !matches!(first >> 3, 0b11000 | 0b11100));
+            prop_assert_eq!(matches!(Piece::parse(&payload), Some(Piece::Whole(_))), whole);
+        }
+    }
+}

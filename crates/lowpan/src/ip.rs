@@ -158,7 +158,7 @@ impl Ip {
         let sending = PacketBuffer::new(&mut meta[..], bytes);
         let mut socket = Socket::new(receiving, sending);
         let remote = UdpMetadata::from(IpEndpoint::new(IpAddress::Ipv6(ipv6(to)), port));
-        if !outgoing.has_room()
+        if !outgoing.has_room(to)
             || socket.bind(self.port).is_err()
             || socket.send_slice(payload, remote).is_err()
         {

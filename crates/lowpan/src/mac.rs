@@ -249,29 +249,32 @@ mod tests {
         assert_eq!((frame.destination, frame.source), (Address::Absent, Address::Absent));
     }
 
+    /// Sequence number, PAN, destination, source, bytes of payload.
+    type Fields = (Option<u8>, Option<u16>, Address, Address, usize);
+
     #[test]
     fn frames_of_every_version_give_their_addresses() {
         let short = |at| Address::Short(at);
         #[rustfmt::skip]
-        let cases: &[(&[u8], Option<u8>, Option<u16>, Address, Address, usize)] = &[
+        let cases: &[(&[u8], Fields)] = &[
             // 2003, short addresses, one PAN field; then with both PAN fields.
-            (&[0x41, 0x88, 5, 0xcd, 0xab, 2, 0, 1, 0, 0xaa], Some(5), Some(0xabcd), short(2), short(1), 1),
-            (&[0x01, 0x88, 5, 0xcd, 0xab, 2, 0, 0x11, 0x22, 1, 0], Some(5), Some(0xabcd), short(2), short(1), 0),
+            (&[0x41, 0x88, 5, 0xcd, 0xab, 2, 0, 1, 0, 0xaa], (Some(5), Some(0xabcd), short(2), short(1), 1)),
+            (&[0x01, 0x88, 5, 0xcd, 0xab, 2, 0, 0x11, 0x22, 1, 0], (Some(5), Some(0xabcd), short(2), short(1), 0)),
             // A beacon: only a source, whose PAN is the frame's.
-            (&[0x00, 0x80, 5, 0xcd, 0xab, 1, 0], Some(5), Some(0xabcd), Address::Absent, short(1), 0),
+            (&[0x00, 0x80, 5, 0xcd, 0xab, 1, 0], (Some(5), Some(0xabcd), Address::Absent, short(1), 0)),
             // 2015 without sequence number, both long: PAN given, then compressed away.
             (&[0x01, 0xed, 0xcd, 0xab, 1, 0, 0, 0, 0, 0x4b, 0x12, 2, 2, 0, 0, 0, 0, 0x4b, 0x12, 2, 0xaa],
-             None, Some(0xabcd), Address::Extended(TO), Address::Extended(FROM), 1),
+             (None, Some(0xabcd), Address::Extended(TO), Address::Extended(FROM), 1)),
             (&[0x41, 0xec, 5, 1, 0, 0, 0, 0, 0x4b, 0x12, 2, 2, 0, 0, 0, 0, 0x4b, 0x12, 2],
-             Some(5), None, Address::Extended(TO), Address::Extended(FROM), 0),
+             (Some(5), None, Address::Extended(TO), Address::Extended(FROM), 0)),
             // 2015, short both ends, compressed: one PAN field. Only a destination, compressed: none.
-            (&[0x41, 0xa8, 5, 0xcd, 0xab, 2, 0, 1, 0], Some(5), Some(0xabcd), short(2), short(1), 0),
-            (&[0x41, 0x28, 5, 2, 0], Some(5), None, short(2), Address::Absent, 0),
+            (&[0x41, 0xa8, 5, 0xcd, 0xab, 2, 0, 1, 0], (Some(5), Some(0xabcd), short(2), short(1), 0)),
+            (&[0x41, 0x28, 5, 2, 0], (Some(5), None, short(2), Address::Absent, 0)),
         ];
-        for (bytes, sequence, pan, destination, source, payload_bytes) in cases {
+        for (bytes, fields) in cases {
             let frame = Frame::parse(bytes).unwrap();
             let got = (frame.sequence, frame.pan, frame.destination, frame.source, frame.payload.len());
-            assert_eq!(got, (*sequence, *pan, *destination, *source, *payload_bytes), "{bytes:02x?}");
+            assert_eq!(got, *fields, "{bytes:02x?}");
         }
     }
 

@@ -18,10 +18,9 @@ pub(crate) const RETRIES_MAX: u8 = 3;
 /// Frames in a row without acknowledgement that end a datagram. One alone does not: often only its acknowledgement was
 /// lost, and the receiver has the piece.
 const UNACKNOWLEDGED_IN_ROW_MAX: u8 = 2;
-/// Back-off before a repetition: 1 to this many units.
-const BACKOFF_UNITS_MAX: u64 = 8;
-/// One unit of back-off.
-const BACKOFF_UNIT: Duration = Duration::from_millis(1);
+/// Back-off before the first repetition: up to this; before each further one, up to twice the one before. So stations
+/// that lost their frames to each other drift apart.
+const BACKOFF_US_MAX: u64 = 8_000;
 /// What a frame holds behind its MAC header and before the room for link security.
 const ROOM_BYTES: usize = FRAME_BYTES_MAX - mac::DATA_HEADER_BYTES - LINK_SECURITY_BYTES;
 
@@ -107,17 +106,21 @@ impl<const BYTES: usize, const SLOTS: usize> Outgoing<BYTES, SLOTS> {
         Self { slots: [const { Self::FREE }; SLOTS], order: 0, tag: spread.next_u16(), spread }
     }
 
-    pub(crate) fn has_room(&self) -> bool {
-        self.slots.iter().any(|slot| slot.phase == Phase::Free)
+    /// Slots that the datagrams to one station may fill: a station that does not answer leaves room for others.
+    const SHARE: usize = if SLOTS.div_ceil(4) > 2 { SLOTS.div_ceil(4) } else { 2 };
+
+    /// Whether a datagram to this station would be taken.
+    pub(crate) fn has_room(&self, to: DeviceId) -> bool {
+        let held = self.slots.iter().filter(|slot| slot.phase != Phase::Free && slot.to == to).count();
+        held < Self::SHARE && self.slots.iter().any(|slot| slot.phase == Phase::Free)
     }
 
-    /// Room for a packet of just `length` bytes, which the caller fills at once. `None` when no slot is free, or none
-    /// so long.
+    /// Room for a packet of just `length` bytes, which the caller fills at once. `None` when there is no room for it.
     pub(crate) fn claim(&mut self, now: Instant, to: DeviceId, length: usize) -> Option<&mut [u8]> {
-        let slot = self.slots.iter_mut().find(|slot| slot.phase == Phase::Free)?;
-        if length > BYTES {
+        if length > BYTES || !self.has_room(to) {
             return None;
         }
+        let slot = self.slots.iter_mut().find(|slot| slot.phase == Phase::Free)?;
         self.order += 1;
         self.tag = self.tag.wrapping_add(1);
         (slot.to, slot.order, slot.phase, slot.length, slot.tag) =
@@ -197,8 +200,8 @@ impl<const BYTES: usize, const SLOTS: usize> Outgoing<BYTES, SLOTS> {
         let overdue = |slot: &&mut Slot<BYTES>| matches!(slot.phase, Phase::Waiting(until) if until <= now);
         let slot = self.slots.iter_mut().find(overdue)?;
         if slot.attempts <= RETRIES_MAX {
-            let units = self.spread.up_to(BACKOFF_UNITS_MAX - 1) + 1;
-            slot.phase = Phase::Ready(now + Duration::from_micros(BACKOFF_UNIT.total_micros() * units));
+            let backoff_us_max = BACKOFF_US_MAX << slot.attempts.saturating_sub(1);
+            slot.phase = Phase::Ready(now + Duration::from_micros(self.spread.up_to(backoff_us_max)));
             return Some(Outcome::Retry);
         }
         let to = slot.to;
@@ -267,5 +270,157 @@ impl<const BYTES: usize> Slot<BYTES> {
             writer.put(packet.get(self.offset..self.end)?)?;
         }
         Some(writer.written())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    const OWN: DeviceId = DeviceId([1; 8]);
+    const MANNER: Manner = Manner {
+        eui: OWN,
+        pan: 0x0023,
+        soft_mac: true,
+        ack_wait: Duration::from_millis(10),
+        pace: Duration::from_millis(2),
+    };
+
+    fn at(ms: i64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    fn peer(n: u8) -> DeviceId {
+        DeviceId([n; 8])
+    }
+
+    fn outgoing() -> Outgoing<640, 8> {
+        Outgoing::new(Spread::new(1))
+    }
+
+    /// Puts in an IPv6 packet with no next header and so much payload.
+    fn put(outgoing: &mut Outgoing<640, 8>, to: u8, payload_bytes: u16) -> bool {
+        let length = 40 + usize::from(payload_bytes);
+        let Some(packet) = outgoing.claim(at(0), peer(to), length) else { return false };
+        packet.fill(0);
+        packet[0] = 0x60;
+        packet[4..6].copy_from_slice(&payload_bytes.to_be_bytes());
+        packet[6] = 59;
+        true
+    }
+
+    /// What leaves at a moment: (to, sequence number) of each frame, numbered from the last byte of its address.
+    fn leave(outgoing: &mut Outgoing<640, 8>, now: Instant) -> Vec<(u8, u8)> {
+        let mut buffer = [0; FRAME_BUFFER_BYTES];
+        let mut left = vec![];
+        let number =
+            |to: DeviceId, in_use: &dyn Fn(u8) -> bool| (to.0[0] * 10..=255).find(|n| !in_use(*n)).unwrap();
+        while outgoing.poll(now, MANNER, number, &mut buffer).is_some() {
+            left.push((buffer[5], buffer[2]));
+        }
+        left
+    }
+
+    #[test]
+    fn a_frame_without_acknowledgement_is_repeated_three_times_and_then_given_up() {
+        let mut outgoing = outgoing();
+        put(&mut outgoing, 2, 10);
+        let (mut sent, mut outcomes, mut now) = (0, vec![], at(0));
+        while let Some(due) = outgoing.deadline() {
+            now = now.max(due);
+            outcomes.extend(core::iter::from_fn(|| outgoing.expire(now)));
+            sent += leave(&mut outgoing, now).len();
+        }
+        assert_eq!(sent, 1 + usize::from(RETRIES_MAX));
+        assert_eq!(outcomes, [Outcome::Retry, Outcome::Retry, Outcome::Retry, Outcome::Failed(peer(2))]);
+        assert!(now <= at(4 * 10 + 8 + 16 + 32), "{now}");
+    }
+
+    #[test]
+    fn one_fragment_without_acknowledgement_does_not_end_a_datagram_but_two_in_a_row_do() {
+        let mut outgoing = outgoing();
+        put(&mut outgoing, 2, 300);
+        let (mut outcomes, mut now, mut frames) = (vec![], at(0), 0);
+        while let Some(due) = outgoing.deadline() {
+            now = now.max(due);
+            outcomes.extend(
+                core::iter::from_fn(|| outgoing.expire(now)).filter(|outcome| *outcome != Outcome::Retry),
+            );
+            for (_, sequence) in leave(&mut outgoing, now) {
+                frames += 1;
+                // The first fragment stays without acknowledgement, the second has one, all others have none.
+                if frames == 5 {
+                    assert_eq!(outgoing.acknowledged(now, sequence, MANNER.pace), Some(Outcome::Progress));
+                }
+            }
+        }
+        assert_eq!(
+            outcomes,
+            [Outcome::Unacknowledged(peer(2)), Outcome::Unacknowledged(peer(2)), Outcome::Failed(peer(2))]
+        );
+    }
+
+    #[test]
+    fn datagrams_to_one_station_leave_in_order_and_to_others_at_once() {
+        let mut outgoing = outgoing();
+        assert!(put(&mut outgoing, 2, 10) && put(&mut outgoing, 2, 10) && put(&mut outgoing, 3, 10));
+        assert_eq!(leave(&mut outgoing, at(0)), [(2, 20), (3, 30)]);
+        assert_eq!(outgoing.acknowledged(at(1), 20, MANNER.pace), Some(Outcome::Sent));
+        assert_eq!(leave(&mut outgoing, at(2)), [], "within the pace");
+        assert_eq!(leave(&mut outgoing, at(3)), [(2, 20)]);
+    }
+
+    #[test]
+    fn a_late_acknowledgement_still_ends_the_wait_and_a_second_one_ends_nothing() {
+        let mut outgoing = outgoing();
+        put(&mut outgoing, 2, 10);
+        leave(&mut outgoing, at(0));
+        assert_eq!(outgoing.expire(at(10)), Some(Outcome::Retry));
+        assert_eq!(outgoing.acknowledged(at(10), 20, MANNER.pace), Some(Outcome::Sent));
+        assert_eq!(outgoing.acknowledged(at(10), 20, MANNER.pace), None);
+        assert_eq!(outgoing.deadline(), None);
+    }
+
+    #[test]
+    fn numbers_that_wait_for_an_acknowledgement_are_not_given_twice() {
+        let mut outgoing = outgoing();
+        for n in 2..8 {
+            assert!(put(&mut outgoing, n, 10));
+        }
+        let mut buffer = [0; FRAME_BUFFER_BYTES];
+        let mut numbers = vec![];
+        let number = |_: DeviceId, in_use: &dyn Fn(u8) -> bool| (0..=255).find(|n| !in_use(*n)).unwrap();
+        while outgoing.poll(at(0), MANNER, number, &mut buffer).is_some() {
+            numbers.push(buffer[2]);
+        }
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn one_station_can_not_take_all_slots() {
+        let mut outgoing = outgoing();
+        assert!(put(&mut outgoing, 2, 10) && put(&mut outgoing, 2, 10) && !put(&mut outgoing, 2, 10));
+        assert!((3..6).all(|n| put(&mut outgoing, n, 10) && put(&mut outgoing, n, 10)));
+        assert!(!put(&mut outgoing, 7, 10), "no slot is free");
+    }
+
+    #[test]
+    fn a_radio_that_acknowledges_by_itself_is_waited_for_no_more_than_the_pace() {
+        let mut outgoing = outgoing();
+        put(&mut outgoing, 2, 300);
+        let manner = Manner { soft_mac: false, ..MANNER };
+        let mut buffer = [0; FRAME_BUFFER_BYTES];
+        let mut outcomes = vec![];
+        for ms in 0..20 {
+            if let Some((_, outcome)) = outgoing.poll(at(ms), manner, |_, _| 0, &mut buffer) {
+                outcomes.push((ms, outcome.unwrap()));
+            }
+        }
+        let (last, before) = outcomes.split_last().unwrap();
+        assert!(before.iter().all(|(_, outcome)| *outcome == Outcome::Progress));
+        assert_eq!(*last, (2 * i64::try_from(before.len()).unwrap(), Outcome::Sent));
     }
 }

@@ -17,7 +17,7 @@ struct Entry {
     device: DeviceId,
     touched: Instant,
     heard: Option<(Instant, Quality)>,
-    recent: heapless::Deque<u8, RECENT_FRAMES>,
+    recent: [Option<u8>; RECENT_FRAMES],
     sequence_out: u8,
     frames_in: u32,
     unacknowledged: u32,
@@ -47,7 +47,7 @@ impl<const PEERS: usize> Peers<PEERS> {
                     device,
                     touched: now,
                     heard: None,
-                    recent: heapless::Deque::new(),
+                    recent: [None; RECENT_FRAMES],
                     sequence_out: first_sequence,
                     frames_in: 0,
                     unacknowledged: 0,
@@ -76,7 +76,7 @@ impl<const PEERS: usize> Peers<PEERS> {
     pub(crate) fn is_duplicate(&self, now: Instant, device: DeviceId, sequence: u8) -> bool {
         self.find(device).is_some_and(|entry| {
             entry.heard.is_some_and(|(at, _)| now < at + DUPLICATE_WINDOW)
-                && entry.recent.iter().any(|recent| *recent == sequence)
+                && entry.recent.contains(&Some(sequence))
         })
     }
 
@@ -91,17 +91,14 @@ impl<const PEERS: usize> Peers<PEERS> {
     ) {
         let Some(entry) = self.entry(now, device, first_sequence) else { return };
         if entry.heard.is_none_or(|(at, _)| now >= at + DUPLICATE_WINDOW) {
-            entry.recent.clear();
+            entry.recent = [None; RECENT_FRAMES];
         }
         entry.heard = Some((now, quality));
         entry.frames_in = entry.frames_in.saturating_add(1);
-        if let Some(sequence) = sequence {
-            if entry.recent.is_full() {
-                entry.recent.pop_front();
-            }
-            if entry.recent.push_back(sequence).is_err() {
-                entry.recent.clear();
-            }
+        if sequence.is_some() {
+            entry.recent.rotate_right(1);
+            let [newest, ..] = &mut entry.recent;
+            *newest = sequence;
         }
     }
 
@@ -143,5 +140,64 @@ impl<const PEERS: usize> Peers<PEERS> {
                 unacknowledged: entry.unacknowledged,
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::vec::Vec;
+
+    const QUALITY: Quality = Quality { rssi_dbm: -50, lqi: 255 };
+
+    fn at(ms: i64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    fn device(n: u8) -> DeviceId {
+        DeviceId([n; 8])
+    }
+
+    #[test]
+    fn a_frame_is_a_duplicate_until_its_window_or_four_newer_frames_have_passed() {
+        let mut peers = Peers::<4>::new();
+        for sequence in 10..14 {
+            peers.taken(at(0), device(1), Some(sequence), QUALITY, 0);
+        }
+        assert!((10..14).all(|sequence| peers.is_duplicate(at(999), device(1), sequence)));
+        assert!(!peers.is_duplicate(at(999), device(1), 14));
+        assert!(!peers.is_duplicate(at(999), device(2), 10));
+        assert!(!peers.is_duplicate(at(1_000), device(1), 13));
+        peers.taken(at(999), device(1), Some(14), QUALITY, 0);
+        assert!(!peers.is_duplicate(at(999), device(1), 10));
+        assert!(peers.is_duplicate(at(1_998), device(1), 11));
+    }
+
+    #[test]
+    fn each_station_has_a_counter_of_its_own_that_skips_what_is_in_use() {
+        let mut peers = Peers::<4>::new();
+        let mut next = |n, in_use: u8| peers.next_sequence(at(0), device(n), 254, |number| number == in_use);
+        assert_eq!([next(1, 9), next(2, 9), next(1, 255), next(1, 9), next(2, 9)], [254, 254, 0, 1, 255]);
+    }
+
+    #[test]
+    fn a_number_comes_again_only_after_all_others() {
+        let mut peers = Peers::<4>::new();
+        let numbers: Vec<u8> =
+            (0..256).map(|_| peers.next_sequence(at(0), device(1), 77, |_| false)).collect();
+        assert_eq!(numbers.iter().collect::<BTreeSet<_>>().len(), 256);
+    }
+
+    #[test]
+    fn a_full_table_forgets_the_station_longest_untouched() {
+        let mut peers = Peers::<2>::new();
+        peers.taken(at(0), device(1), Some(1), QUALITY, 0);
+        peers.taken(at(1), device(2), Some(1), QUALITY, 0);
+        peers.taken(at(2), device(1), Some(2), QUALITY, 0);
+        peers.taken(at(3), device(3), Some(1), QUALITY, 0);
+        let known: Vec<DeviceId> = peers.neighbors().map(|neighbor| neighbor.device).collect();
+        assert_eq!(known, [device(1), device(3)]);
     }
 }
