@@ -242,3 +242,167 @@ impl Medium {
         self.flights.peek().map(|Reverse(flight)| flight.due)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GATEWAY: u8 = 1;
+    const NOBODY: [u8; 0] = [];
+
+    fn socket(n: u8) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 1_000 + u16::from(n)))
+    }
+
+    fn in_zep(frame: &[u8]) -> Vec<u8> {
+        let mut out = [0; zep::PACKET_BYTES_MAX];
+        let length = zep::encode(&zep::Header::default(), frame, &mut out).unwrap();
+        out[..length].to_vec()
+    }
+
+    /// A data frame between stations whose EUI-64 ends in these bytes.
+    fn data(from: u8, to: u8, sequence: u8) -> Vec<u8> {
+        in_zep(&[0x61, 0xdc, sequence, 0x23, 0, to, 0, 0, 0, 0, 0, 0, 2, from, 0, 0, 0, 0, 0, 0, 2, 0x7e])
+    }
+
+    fn ack(sequence: u8) -> Vec<u8> {
+        in_zep(&[2, 0, sequence])
+    }
+
+    fn beacon(from: u8) -> Vec<u8> {
+        in_zep(&[0x00, 0xc0, 1, 0x23, 0, from, 0, 0, 0, 0, 0, 0, 2, 0xff, 0xcf, 0, 0])
+    }
+
+    struct Trial {
+        medium: Medium,
+        now: Instant,
+    }
+
+    impl Trial {
+        fn new(options: AirOptions) -> Self {
+            Self { medium: Medium::new(&options), now: Instant::now() }
+        }
+
+        /// Puts a datagram on the air and says which stations it reaches by then.
+        fn put(&mut self, from: u8, datagram: &[u8]) -> Vec<u8> {
+            self.medium.handle_datagram(self.now, socket(from), datagram);
+            self.deliver()
+        }
+
+        fn deliver(&mut self) -> Vec<u8> {
+            std::iter::from_fn(|| self.medium.poll_delivery(self.now))
+                .map(|(to, _)| u8::try_from(to.port() - 1_000).unwrap())
+                .collect()
+        }
+    }
+
+    #[test]
+    fn a_frame_for_one_station_reaches_that_station_alone() {
+        let mut trial = Trial::new(AirOptions::default());
+        for n in [1, 2, 3] {
+            trial.put(n, &beacon(n));
+        }
+        assert_eq!(trial.put(2, &data(2, 1, 7)), [1]);
+        assert_eq!(trial.put(3, &beacon(3)), [1, 2], "a beacon is for everyone else");
+        assert_eq!(trial.put(2, &data(2, 9, 8)), NOBODY, "nobody owns that address");
+        assert_eq!(trial.medium.counters().unowned, 2, "and the first beacon was alone");
+    }
+
+    #[test]
+    fn acknowledgements_of_equal_numbers_go_to_the_senders_in_the_order_heard() {
+        let mut trial = Trial::new(AirOptions::default());
+        for n in [1, 2, 3, 4] {
+            trial.put(n, &beacon(n));
+        }
+        for n in [3, 2, 4] {
+            assert_eq!(trial.put(n, &data(n, GATEWAY, 7)), [1]);
+        }
+        assert_eq!(trial.put(GATEWAY, &ack(7)), [3]);
+        assert_eq!(trial.put(GATEWAY, &ack(7)), [2]);
+        assert_eq!(trial.put(GATEWAY, &ack(8)), NOBODY);
+        assert_eq!(trial.put(GATEWAY, &ack(7)), [4]);
+        assert_eq!(trial.put(GATEWAY, &ack(7)), NOBODY);
+    }
+
+    #[test]
+    fn a_sender_that_went_on_waits_no_more_for_its_older_frame() {
+        let mut trial = Trial::new(AirOptions::default());
+        for n in [1, 2, 3] {
+            trial.put(n, &beacon(n));
+        }
+        trial.put(2, &data(2, GATEWAY, 7));
+        trial.put(2, &data(2, GATEWAY, 8));
+        trial.put(3, &data(3, GATEWAY, 7));
+        assert_eq!(trial.put(GATEWAY, &ack(7)), [3]);
+        assert_eq!(trial.put(GATEWAY, &ack(8)), [2]);
+    }
+
+    #[test]
+    fn an_acknowledgement_long_after_its_frame_is_for_nobody() {
+        let mut trial = Trial::new(AirOptions::default());
+        trial.put(1, &beacon(1));
+        trial.put(2, &data(2, GATEWAY, 7));
+        trial.now += ACK_WINDOW;
+        assert_eq!(trial.put(GATEWAY, &ack(7)), NOBODY);
+    }
+
+    #[test]
+    fn a_device_on_a_new_socket_replaces_its_old_self() {
+        let mut trial = Trial::new(AirOptions::default());
+        trial.put(1, &beacon(1));
+        trial.put(2, &beacon(2));
+        trial.put(5, &beacon(1));
+        assert_eq!(trial.put(2, &data(2, 1, 7)), [5]);
+        assert_eq!(trial.put(2, &beacon(2)), [5]);
+        assert_eq!(trial.medium.counters().stations, 2);
+    }
+
+    #[test]
+    fn a_frame_arrives_after_the_delay_and_not_before() {
+        let delay = Duration::from_millis(20);
+        let mut trial = Trial::new(AirOptions { delay, ..AirOptions::default() });
+        trial.put(1, &beacon(1));
+        assert_eq!(trial.put(2, &data(2, 1, 7)), NOBODY);
+        assert_eq!(trial.medium.poll_timeout(), Some(trial.now + delay));
+        trial.now += delay;
+        assert_eq!(trial.deliver(), [1]);
+        assert_eq!(trial.put(1, &ack(7)), NOBODY);
+        trial.now += delay;
+        assert_eq!(trial.deliver(), [2]);
+    }
+
+    #[test]
+    fn the_odds_are_kept_and_every_frame_is_accounted_for() {
+        let options = AirOptions { loss: 0.3, duplicate: 0.1, seed: 11, ..AirOptions::default() };
+        let mut trial = Trial::new(options);
+        trial.put(1, &beacon(1));
+        for n in 0..10_000u32 {
+            let [.., sequence] = n.to_be_bytes();
+            trial.put(2, &data(2, 1, sequence));
+        }
+        let counters = trial.medium.counters();
+        assert_eq!(counters.delivered + counters.lost, 10_000 + counters.duplicated);
+        assert!((3_100..3_500).contains(&counters.lost), "{counters:?}");
+        assert!((900..1_100).contains(&counters.duplicated), "{counters:?}");
+    }
+
+    #[test]
+    fn equal_seeds_lose_the_same_frames() {
+        let run = || {
+            let mut trial = Trial::new(AirOptions { loss: 0.5, seed: 12, ..AirOptions::default() });
+            trial.put(1, &beacon(1));
+            (0..100u8).map(|n| trial.put(2, &data(2, 1, n)).len()).collect::<Vec<_>>()
+        };
+        assert_eq!(run(), run());
+    }
+
+    #[test]
+    fn what_is_no_frame_is_counted_and_reaches_nobody() {
+        let mut trial = Trial::new(AirOptions::default());
+        trial.put(1, &beacon(1));
+        for junk in [&b""[..], b"EX", b"hello", &in_zep(&[1]), &in_zep(&[0xff; 30])] {
+            assert_eq!(trial.put(2, junk), NOBODY);
+        }
+        assert_eq!(trial.medium.counters().malformed, 5);
+    }
+}
