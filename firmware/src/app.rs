@@ -190,7 +190,7 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
     }
 
     fn take_response(&mut self, now: Instant, message: &Message<'_>) -> Result<(), Error<F::Error>> {
-        self.silences = 0;
+        let silences = core::mem::take(&mut self.silences);
         match (core::mem::replace(&mut self.asked, Asked::Nothing), message.code()) {
             (Asked::Batch, code) if code.is_success() => {
                 let before = self.log.acknowledged();
@@ -212,10 +212,12 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
             (Asked::Batch | Asked::Time, Code::PRECONDITION_FAILED) => self.schema_due = true,
             (Asked::Schema, code) if code.is_success() => self.schema_due = false,
             _ => {
-                let rest = message
-                    .uint(option::MAX_AGE)
-                    .map(|s| Duration::from_secs(u64::from(s.min(MAX_AGE_S_MAX))));
-                self.refused(now, rest.unwrap_or(self.config.backoff));
+                let asked_for = message.uint(option::MAX_AGE).map(|seconds| seconds.min(MAX_AGE_S_MAX));
+                let rest = asked_for.map_or(self.config.backoff, |s| Duration::from_secs(u64::from(s)));
+                self.silences = silences;
+                // One that wants to be left alone for long is as good as silent.
+                let moved = rest > self.config.backoff && self.disappointed();
+                self.refused(now, if moved { Duration::ZERO } else { rest });
             }
         }
         Ok(())
@@ -234,16 +236,22 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
     fn heard_nothing(&mut self, now: Instant) {
         self.counters.silences += 1;
         self.asked = Asked::Nothing;
-        self.silences = self.silences.saturating_add(1);
         self.rest_until = now;
+        self.disappointed();
+    }
+
+    /// One more reason to go elsewhere; whether it did.
+    fn disappointed(&mut self) -> bool {
+        self.silences = self.silences.saturating_add(1);
         let Some(backup) = self.config.gateways.backup.filter(|_| self.silences >= self.config.silences_max)
         else {
-            return;
+            return false;
         };
         self.silences = 0;
         self.counters.moves += 1;
         let primary = self.config.gateways.primary;
         self.gateway = if self.gateway == primary { backup } else { primary };
+        true
     }
 
     /// Takes the samples that are due; when the next one is.
