@@ -1,5 +1,7 @@
 //! The application against gateways of a few lines, under a clock of its own: no sockets, no threads, nothing waits.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

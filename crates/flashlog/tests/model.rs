@@ -1,5 +1,7 @@
 //! The log against a naive model, with the power lost at every single word and erase, and at random.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
@@ -50,7 +52,7 @@ impl Model {
         match under_way {
             Step::Append(length) if log.head() > self.head() => self.appended(*length),
             Step::GiveUp(upto) if log.acknowledged() >= *upto && *upto <= self.head() => {
-                self.lost += self.forget(*upto)
+                self.lost += self.forget(*upto);
             }
             Step::Acknowledge(upto) if log.acknowledged() >= *upto && *upto <= self.head() => {
                 self.forget(*upto);
@@ -103,7 +105,7 @@ fn run(log: &mut FlashLog<Chip>, model: &mut Model, steps: &[Step]) -> Option<(u
             (Ok(()), Step::Acknowledge(upto)) => drop(model.forget(*upto)),
             (Ok(()), Step::GiveUp(upto)) => model.lost += model.forget(*upto),
             (Err(Error::Unwritten { head }), Step::Acknowledge(upto) | Step::GiveUp(upto)) => {
-                assert!(*upto > head)
+                assert!(*upto > head);
             }
             (Err(_), _) => return Some((index, step.clone())),
         }
@@ -260,6 +262,36 @@ proptest! {
         let mut log = FlashLog::open(chip, 9).unwrap();
         prop_assert_eq!((log.epoch(), log.append(b"x").unwrap()), (9, 1));
     }
+}
+
+#[test]
+fn the_cost_of_a_step_does_not_grow_with_the_log() {
+    let mut log = FlashLog::open(SimFlash::<4, 4096>::new(256), 1).unwrap();
+    let started = std::time::Instant::now();
+    let mut buffer = [0; PAYLOAD_BYTES_MAX];
+    let mut after = 0;
+    for seq in 1..=100_000u64 {
+        log.append(&payload(seq, 40)).unwrap();
+        if seq % 10 == 0 {
+            while let Some((seq, _)) = log.read_after(after, &mut buffer).unwrap() {
+                after = seq;
+            }
+            log.acknowledge(after).unwrap();
+        }
+    }
+    println!("100,000 payloads appended, read and acknowledged in {:.2} s", started.elapsed().as_secs_f64());
+    let reads = log.flash_mut().reads();
+    assert!(reads < 300_000, "two reads a record and a few a block, not {reads}");
+    let mut chip = log.into_flash();
+    let mounted = FlashLog::open(&mut chip, 1).unwrap().head();
+    let mount = chip.reads() - reads;
+    assert!(mounted == 100_000 && mount < 2 * 256 + 2 * 64 + 2 * 100, "a mount took {mount} reads");
+    let mut log = FlashLog::open(chip, 1).unwrap();
+    let before = log.flash_mut().reads();
+    log.acknowledge(90_000).unwrap();
+    assert!(log.read_after(95_000, &mut buffer).unwrap().is_some());
+    let seek = log.flash_mut().reads() - before;
+    assert!(seek < 3 * 100, "a seek took {seek} reads");
 }
 
 #[test]

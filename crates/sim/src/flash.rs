@@ -38,6 +38,7 @@ pub struct SimFlash<const WORD: usize = 4, const BLOCK: usize = 4096> {
     programmed: Vec<bool>,
     wear: Vec<u32>,
     steps: u64,
+    reads: u64,
     cut_at: Option<u64>,
     tear: u64,
     powered: bool,
@@ -52,6 +53,7 @@ impl<const WORD: usize, const BLOCK: usize> SimFlash<WORD, BLOCK> {
             programmed: vec![false; blocks * BLOCK / WORD],
             wear: vec![0; blocks],
             steps: 0,
+            reads: 0,
             cut_at: None,
             tear: 0,
             powered: true,
@@ -80,6 +82,12 @@ impl<const WORD: usize, const BLOCK: usize> SimFlash<WORD, BLOCK> {
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// Calls of `read` so far.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.reads
     }
 
     /// How often each block was erased.
@@ -192,6 +200,7 @@ impl<const WORD: usize, const BLOCK: usize> ReadNorFlash for SimFlash<WORD, BLOC
         if !self.powered {
             return Err(FlashFault::PowerOff);
         }
+        self.reads += 1;
         let range = self.range(offset, bytes.len(), Self::READ_SIZE)?;
         bytes.copy_from_slice(self.bytes.get(range).ok_or(FlashFault::Address)?);
         Ok(())

@@ -1,5 +1,7 @@
 //! Virtual sensors over the simulated air against a gateway of a few lines that keeps what it acknowledges in memory.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -17,11 +19,14 @@ use tokio::net::UdpSocket;
 const GATEWAY: DeviceId = DeviceId([2, 0, 0, 0, 0, 0, 0, 0xaa]);
 const SCALE: u8 = 3;
 
+/// Metric, timestamp, value.
+type Point = (String, i64, Value);
+
 /// Points by device, epoch and sequence number, each as it came first; and how many came again after that.
 #[derive(Default)]
 struct Kept {
     schemas: HashMap<DeviceId, OwnedSchema>,
-    points: BTreeMap<(DeviceId, u32, u64), Vec<(String, i64, Value)>>,
+    points: BTreeMap<(DeviceId, u32, u64), Vec<Point>>,
     upto: HashMap<(DeviceId, u32), u64>,
 }
 
