@@ -1,5 +1,7 @@
 //! Real stores, real TLS on loopback, the real driver. Between two nodes stands a proxy that can cut their connections.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

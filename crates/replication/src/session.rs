@@ -42,8 +42,10 @@ pub(crate) struct Session {
 
     /// Streams pulled from it.
     pub pulls: BTreeSet<StreamId>,
-    /// Streams that wait for a turn, each once.
+    /// Streams that wait for a turn, first come first served.
     pub waiting: VecDeque<StreamId>,
+    /// The same streams, so that each waits once.
+    pub is_waiting: BTreeSet<StreamId>,
     /// Pulls that were taken back and not yet confirmed: their records are dropped.
     pub abandoned: BTreeSet<StreamId>,
     /// Credit that the peer has of us, in bytes; one message may overdraw it.
@@ -94,6 +96,7 @@ impl Session {
             halted: BTreeSet::new(),
             pulls: BTreeSet::new(),
             waiting: VecDeque::new(),
+            is_waiting: BTreeSet::new(),
             abandoned: BTreeSet::new(),
             granted: i64::try_from(window).unwrap_or(i64::MAX),
             owed: 0,
@@ -117,6 +120,20 @@ impl Session {
 
     pub fn is_ready(&self) -> bool {
         self.version.is_some()
+    }
+
+    /// Puts a stream at the end of those that wait.
+    pub fn wait(&mut self, stream: &StreamId) {
+        if self.is_waiting.insert(stream.clone()) {
+            self.waiting.push_back(stream.clone());
+        }
+    }
+
+    /// Takes the stream that has waited longest.
+    pub fn next_waiting(&mut self) -> Option<StreamId> {
+        let next = self.waiting.pop_front()?;
+        self.is_waiting.remove(&next);
+        Some(next)
     }
 
     /// Gives credit back once it is worth a message. Less than a quarter of the window stays owed, so the peer never

@@ -287,10 +287,8 @@ impl Driver {
         } else {
             tracing::warn!(node = %link.node, address = %link.address, reason, "peer did not come to a session");
         }
-        if let Some(ended) = link.ended {
-            if ended.send(link.ready).is_err() {
-                tracing::trace!("nobody waited for the end of a session");
-            }
+        if link.ended.is_some_and(|ended| ended.send(link.ready).is_err()) {
+            tracing::trace!("nobody waited for the end of a session");
         }
     }
 

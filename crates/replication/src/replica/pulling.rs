@@ -145,9 +145,7 @@ impl Replica {
         let Some(id) = best else { return };
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.pulls.len() >= PULL_STREAMS_PER_SESSION_MAX {
-            if !session.waiting.contains(stream) {
-                session.waiting.push_back(stream.clone());
-            }
+            session.wait(stream);
             return;
         }
         let Some(until) = session.remote.get(stream).map(|head| head.lsn) else { return };
@@ -177,7 +175,7 @@ impl Replica {
         }
         while let Some(next) = self.sessions.get_mut(&id).and_then(|session| {
             let room = session.pulls.len() < PULL_STREAMS_PER_SESSION_MAX;
-            room.then(|| session.waiting.pop_front()).flatten()
+            room.then(|| session.next_waiting()).flatten()
         }) {
             self.try_pull(&next);
         }
