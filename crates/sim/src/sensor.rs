@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use tidelog_firmware::lowpan::time::{Duration as BoardDuration, Instant as BoardInstant};
 use tidelog_firmware::uplink::{Metric, Sample, Schema, SchemaError};
-use tidelog_firmware::{
-    App, AppConfig, AppCounters, BATCH_BYTES_DEFAULT, Gateways, Moment, Sampler, SchemaTooLong, WhenFull,
-};
+use tidelog_firmware::{App, AppConfig, AppCounters, Moment, Sampler, SchemaTooLong, WhenFull};
 use tidelog_flashlog::FlashLog;
 use tidelog_lowpan::coap::Transmission;
 use tidelog_lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, Quality, SensorEndpoint, zep};
@@ -24,11 +22,15 @@ use tokio::task::JoinHandle;
 
 use crate::flash::SimFlash;
 
+pub use tidelog_firmware::Gateways;
+
 /// The flash of a virtual sensor: words of 4 bytes, erase blocks of 4 KiB.
 pub type SensorFlash = SimFlash<4, 4096>;
 
 /// How long a power cut in mid-write waits for the sensor to write something before the power goes anyway.
 const MID_WRITE_WAIT: Duration = Duration::from_millis(500);
+/// A replay has its samples at once, so a batch of a few frames shares its head among many of them.
+const BATCH_BYTES: usize = 400;
 /// How well a frame from the simulated air is heard.
 const RSSI_DBM: i8 = -60;
 
@@ -99,7 +101,7 @@ impl SensorOptions {
                 max_retransmit: 3,
                 response_timeout: BoardDuration::from_millis(3000),
             },
-            batch_bytes: BATCH_BYTES_DEFAULT,
+            batch_bytes: BATCH_BYTES,
             linger: Duration::from_millis(50),
             backoff: Duration::from_millis(500),
             silences_max: 1,

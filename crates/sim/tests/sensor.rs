@@ -150,6 +150,7 @@ fn check(kept: &Kept, sensor: &VirtualSensor, feed: &[Sample]) {
 async fn field(
     sensors: u8,
     samples: u32,
+    pace_hz: Option<f64>,
     air: AirOptions,
 ) -> (Air, Arc<Mutex<Kept>>, Vec<(VirtualSensor, Vec<Sample>)>) {
     let air = Air::start(air).await.unwrap();
@@ -159,7 +160,12 @@ async fn field(
     let mut field = Vec::new();
     for device in 0..sensors {
         let feed = feed(device, samples);
-        field.push((VirtualSensor::start(options(device, air.address()), feed.clone()).await.unwrap(), feed));
+        field.push((
+            VirtualSensor::start(SensorOptions { pace_hz, ..options(device, air.address()) }, feed.clone())
+                .await
+                .unwrap(),
+            feed,
+        ));
     }
     (air, kept, field)
 }
@@ -167,7 +173,7 @@ async fn field(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forty_sensors_deliver_every_sample_once() {
     let started = Instant::now();
-    let (air, kept, field) = field(40, 250, AirOptions::default()).await;
+    let (air, kept, field) = field(40, 250, None, AirOptions::default()).await;
     for (sensor, feed) in &field {
         until_acknowledged(sensor, feed.len() as u64).await;
         check(&kept.lock().unwrap(), sensor, feed);
@@ -180,7 +186,7 @@ async fn forty_sensors_deliver_every_sample_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_and_doubled_frames_cost_time_and_no_sample() {
     let air = AirOptions { loss: 0.2, duplicate: 0.1, seed: 3, ..AirOptions::default() };
-    let (_air, kept, field) = field(8, 60, air).await;
+    let (_air, kept, field) = field(8, 60, None, air).await;
     for (sensor, feed) in &field {
         until_acknowledged(sensor, feed.len() as u64).await;
         check(&kept.lock().unwrap(), sensor, feed);
@@ -190,7 +196,7 @@ async fn lost_and_doubled_frames_cost_time_and_no_sample() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sensor_whose_power_goes_at_random_senses_and_delivers_each_sample_once() {
     let (_air, kept, mut field) =
-        field(4, 400, AirOptions { loss: 0.05, seed: 9, ..AirOptions::default() }).await;
+        field(4, 600, Some(300.0), AirOptions { loss: 0.05, seed: 9, ..AirOptions::default() }).await;
     for round in 0..12u64 {
         for (index, (sensor, _)) in (0u64..).zip(&mut field) {
             let cut = if round % 3 == 2 {
