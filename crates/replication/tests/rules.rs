@@ -447,7 +447,7 @@ fn a_fork_told_by_the_one_that_serves_halts_the_stream_and_another_peer_is_asked
     stand.hear(ONE, hold(&s, Head { lsn: Lsn(9), chain: ChainHash([7; 16]) })).unwrap();
     stand.hear(TWO, hold(&s, head(&longer))).unwrap();
     assert_eq!(stand.pulls(), [(ONE, Lsn(3), Lsn(9))]);
-    stand.hear(ONE, Message::Stopped { stream: s.clone(), reason: StopReason::Forked }).unwrap();
+    stand.hear(ONE, Message::Stopped { stream: s, reason: StopReason::Forked }).unwrap();
     assert!(fork_of(&stand.events()).is_some());
     assert_eq!(stand.pulls(), [(TWO, Lsn(3), Lsn(6))]);
     stand.hear(TWO, records(&longer[3..])).unwrap();
