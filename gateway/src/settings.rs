@@ -28,12 +28,19 @@ pub struct GatewaySettings {
     pub pan: Pan,
 
     /// Channel in the 2.4 GHz band, 11 to 26.
-    #[arg(long, value_name = "NUMBER", default_value_t = STATION.channel)]
+    #[arg(long, value_name = "NUMBER", default_value_t = STATION.channel, value_parser = channel)]
     pub channel: u8,
 
     /// What every node has.
     #[command(flatten)]
     pub common: Common,
+}
+
+/// A channel that a station can be on; the endpoint knows which those are.
+fn channel(text: &str) -> Result<u8, String> {
+    let channel = text.parse().map_err(|_| "expected a channel number".to_owned())?;
+    let station = EndpointConfig { channel, ..STATION };
+    station.check().map(|()| channel).map_err(|error| error.to_string())
 }
 
 /// Where the radio is.
@@ -119,6 +126,14 @@ mod tests {
             assert!(error.contains("zep://HOST:PORT"), "{error}");
         }
         assert!(matches!("zep://nowhere".parse::<RadioUrl>(), Err(RadioUrlError::Address(_))));
+    }
+
+    #[test]
+    fn only_a_channel_of_the_band_is_one() {
+        assert_eq!((channel("11"), channel("26")), (Ok(11), Ok(26)));
+        for text in ["10", "27", "256", "-1", ""] {
+            assert!(channel(text).is_err(), "{text}");
+        }
     }
 
     #[test]
