@@ -58,31 +58,26 @@ fn ask(server: &Server, method: Code, path: &[&str], payload: &[u8]) -> (Kind, C
     socket.connect(server.1).unwrap();
     let mut exchange = Exchange::<256>::new(Transmission::RFC7252, 0xabcd_1234);
     exchange.start(elapsed(started), 0x7777_0000, method, path, payload).unwrap();
-    let mut answer = None;
-    for datagrams in 0.. {
+    let (mut answer, mut datagrams) = (None, 0);
+    loop {
+        assert_eq!(exchange.handle_timeout(elapsed(started)), None);
+        while let Some(bytes) = exchange.poll_transmit() {
+            // Nobody may be there yet; the request is repeated.
+            drop(socket.send(bytes));
+        }
+        if let Some((kind, code, payload)) = answer {
+            return (kind, code, payload, datagrams);
+        }
         assert!(started.elapsed() < PATIENCE, "no answer to {method} {path:?}");
         let mut datagram = [0; 1500];
-        let length = loop {
-            assert_eq!(exchange.handle_timeout(elapsed(started)), None);
-            while let Some(bytes) = exchange.poll_transmit() {
-                // Nobody may be there yet; the request is repeated.
-                drop(socket.send(bytes));
-            }
-            if answer.is_some() {
-                return answer.unwrap();
-            }
-            match socket.recv(&mut datagram) {
-                Ok(length) => break length,
-                Err(_) => assert!(started.elapsed() < PATIENCE, "no answer to {method} {path:?}"),
-            }
-        };
+        let Ok(length) = socket.recv(&mut datagram) else { continue };
+        datagrams += 1;
         match exchange.handle_datagram(elapsed(started), &datagram[..length]) {
-            Event::Response(m) => answer = Some((m.kind(), m.code(), m.payload().to_vec(), datagrams + 1)),
+            Event::Response(m) => answer = Some((m.kind(), m.code(), m.payload().to_vec())),
             Event::Nothing => {}
             event => panic!("{event:?}"),
         }
     }
-    unreachable!()
 }
 
 #[test]
