@@ -8,17 +8,37 @@ use tracing_subscriber::EnvFilter;
 use crate::context::StartError;
 use crate::settings::{Common, LogFormat};
 
+/// Checks the text of a filter, so that a bad one is told with the other settings.
+pub(crate) fn filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+    EnvFilter::builder().parse(text).map(|_| text.to_owned())
+}
+
 /// Starts writing log lines as the settings say.
 ///
 /// # Errors
-/// [`StartError::Setting`] if the filter is none, or a log is being written already.
+/// [`StartError::Setting`] if a log is being written already.
 pub fn start(common: &Common) -> Result<(), StartError> {
     let wrong = |reason: String| StartError::Setting { key: "log_level", reason };
-    let filter = EnvFilter::try_new(&common.log_level).map_err(|error| wrong(error.to_string()))?;
+    let filter = EnvFilter::builder().parse(&common.log_level).map_err(|error| wrong(error.to_string()))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let outcome = match common.log_format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
     outcome.map_err(|error| wrong(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_a_level_or_levels_by_module() {
+        for text in ["info", "OFF", "warn,tidelog_node::http=debug"] {
+            assert_eq!(filter(text).unwrap(), text);
+        }
+        for text in ["loud=loud", "a=b=c", "info,tidelog_node=verbose"] {
+            assert!(filter(text).is_err(), "{text}");
+        }
+    }
 }

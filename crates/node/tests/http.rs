@@ -243,6 +243,22 @@ fn the_status_tells_who_it_is_and_what_it_holds() {
 }
 
 #[test]
+fn sites_and_devices_are_those_that_sent_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(dir.path(), &[]);
+    assert_eq!(running.get("/api/v1/sites").json(), json!({"sites": []}));
+    assert_eq!(running.post_json("plant", &points(0..3)).status, 200);
+    let no_device = json!({"points": [{"metric": "load", "timestamp_ns": 1, "value": 1}]});
+    assert_eq!(running.post_json("house", &no_device).status, 200);
+    assert_eq!(running.get("/api/v1/sites").json(), json!({"sites": ["house", "plant"]}));
+    let device = |name: &str| json!({"device": name, "metrics": ["temp"]});
+    let expected = json!({"devices": [device("0"), device("1"), device("2")]});
+    assert_eq!(running.get("/api/v1/sites/plant/devices").json(), expected);
+    assert_eq!(running.get("/api/v1/sites/house/devices").json(), json!({"devices": []}));
+    running.stop();
+}
+
+#[test]
 fn every_metric_that_is_written_out_is_in_the_list_of_names() {
     let dir = tempfile::tempdir().unwrap();
     let running = Running::start(dir.path(), &[]);

@@ -1,13 +1,16 @@
 //! What the node says of itself: whether it lives, whether it is ready, its counters and its status.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::Api;
 use super::error::{ApiError, ErrorCode};
+use super::write::parse_site;
 use crate::context::NodeContext;
 use crate::metrics::METRICS_CONTENT_TYPE;
 
@@ -100,4 +103,32 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiErr
         }),
     );
     Ok(Json(Value::Object(status)))
+}
+
+/// The sites of which anything is held.
+pub(super) async fn sites(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+    let sites = api.running()?.store.sites();
+    Ok(Json(json!({"sites": sites.iter().map(tidelog_record::SiteName::as_str).collect::<Vec<_>>()})))
+}
+
+/// The devices of a site. Thin: they are read off the label `device` of its series; there is no registry yet, so nothing
+/// is known of a device that never sent.
+pub(super) async fn devices(
+    State(api): State<Api>,
+    Path(site): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let (site, store) = (parse_site(&site)?, api.running()?.store.clone());
+    let found = tokio::task::spawn_blocking(move || {
+        let mut devices: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for series in store.series(&site, &|series| series.label("device").is_some()) {
+            if let Some(device) = series.label("device") {
+                devices.entry(device.to_owned()).or_default().insert(series.metric().to_owned());
+            }
+        }
+        devices
+    });
+    let found = found.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))?;
+    let devices: Vec<Value> =
+        found.into_iter().map(|(device, metrics)| json!({"device": device, "metrics": metrics})).collect();
+    Ok(Json(json!({"devices": devices})))
 }

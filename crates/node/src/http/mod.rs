@@ -95,6 +95,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/readyz", get(about::readyz))
         .route("/metrics", get(about::metrics))
         .route("/api/v1/status", get(about::status))
+        .route("/api/v1/sites", get(about::sites))
+        .route("/api/v1/sites/{site}/devices", get(about::devices))
         .route("/api/v1/sites/{site}/points", get(read::get_points).post(write::post_points))
         .fallback(async || ApiError::new(ErrorCode::NotFound, "no such path: see docs/HTTP.md"))
         .method_not_allowed_fallback(async || {

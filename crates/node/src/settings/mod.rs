@@ -54,7 +54,7 @@ pub struct Common {
     pub http_stall_s_max: u32,
 
     /// Least severe log line to write: error, warn, info, debug, trace, or `module=level,…` as in RUST_LOG.
-    #[arg(long, value_name = "FILTER", default_value = "info")]
+    #[arg(long, value_name = "FILTER", default_value = "info", value_parser = crate::logging::filter)]
     pub log_level: String,
 
     /// Form of the log on standard error.

@@ -1,0 +1,195 @@
+//! The daemon as a real process: what it takes from its command line, what it survives, how it ends.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest wait for a process to be ready or to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn daemon() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidelog-cloud"));
+    command.env_clear();
+    command
+}
+
+fn output(command: &mut Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+struct Running {
+    child: Child,
+    url: String,
+}
+
+impl Running {
+    fn start(dir: &Path) -> Self {
+        // A process that was killed leaves its address behind.
+        if dir.join("http.addr").exists() {
+            std::fs::remove_file(dir.join("http.addr")).unwrap();
+        }
+        let mut command = daemon();
+        let mut child = command
+            .args(["--http", "127.0.0.1:0", "--log-format", "json", "--data"])
+            .arg(dir)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let address = wait_for(|| {
+            assert!(child.try_wait().unwrap().is_none(), "ended instead of starting");
+            std::fs::read_to_string(dir.join("http.addr")).ok()
+        });
+        Self { child, url: format!("http://{}", address.trim()) }
+    }
+
+    fn signal(&self, name: &str) {
+        let killed = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+    }
+
+    /// Exit code and log; no code when a signal ended it.
+    fn ended(mut self) -> (Option<i32>, String) {
+        let status = wait_for(|| self.child.try_wait().unwrap());
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        (status.code(), log)
+    }
+
+    fn post(&self, from: i64, to: i64) {
+        let point = |i| serde_json::json!({"metric": "m", "timestamp_ns": i, "value": i});
+        let body = serde_json::json!({"points": (from..to).map(point).collect::<Vec<_>>()}).to_string();
+        let url = format!("{}/api/v1/sites/s/points", self.url);
+        ureq::post(url).header("content-type", "application/json").send(body).unwrap();
+    }
+
+    fn points(&self) -> String {
+        let url = format!("{}/api/v1/sites/s/points?format=csv", self.url);
+        ureq::get(url).call().unwrap().body_mut().read_to_string().unwrap()
+    }
+}
+
+fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited in vain");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn either_signal_ends_it_with_success_and_takes_its_address_away() {
+    for name in ["-TERM", "-INT"] {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::start(dir.path());
+        running.post(0, 10);
+        let start = Instant::now();
+        running.signal(name);
+        let (code, log) = running.ended();
+        assert_eq!(code, Some(0), "{name}: {log}");
+        assert!(start.elapsed() < Duration::from_secs(5), "{name}");
+        assert!(!dir.path().join("http.addr").exists(), "{name}");
+        for line in log.lines() {
+            serde_json::from_str::<serde_json::Value>(line).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_was_acknowledged_before_a_kill_is_there_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut before = String::new();
+    for round in 0..3 {
+        let running = Running::start(dir.path());
+        if round > 0 {
+            assert_eq!(running.points(), before, "round {round}");
+        }
+        running.post(round * 100, round * 100 + 100);
+        before = running.points();
+        assert_eq!(before.lines().count(), usize::try_from(round).unwrap() * 100 + 101);
+        running.signal("-KILL");
+        assert_eq!(running.ended().0, None);
+    }
+}
+
+#[test]
+fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    std::fs::write(&file, "site = \"file\"\n[mqtt]\nurl = \"mqtt://file\"\n").unwrap();
+    let site = |text: &str| {
+        text.lines().find(|line| line.trim_start_matches('#').starts_with("site")).unwrap().to_owned()
+    };
+    let print = |command: &mut Command| output(command.arg("--print-config")).1;
+    assert_eq!(site(&print(&mut daemon())), "#site = \"default\"");
+    let text = print(daemon().arg("--config").arg(&file));
+    assert_eq!(site(&text), "site = \"file\"");
+    assert!(text.contains("\nurl = \"mqtt://file\"\n"), "{text}");
+    let text = print(daemon().env("TIDELOG_CONFIG", &file).env("TIDELOG_SITE", "variable"));
+    assert_eq!(site(&text), "site = \"variable\"");
+    let text = print(daemon().env("TIDELOG_SITE", "variable").args(["--site", "flag"]));
+    assert_eq!(site(&text), "site = \"flag\"");
+    // What it prints is a file that means the same.
+    std::fs::write(&file, print(daemon().args(["--site", "flag", "--peering-peers", "a:1,b:2"]))).unwrap();
+    let again = print(daemon().arg("--config").arg(&file));
+    assert_eq!(again, std::fs::read_to_string(&file).unwrap());
+}
+
+#[test]
+fn a_configuration_can_be_checked_without_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    let check = || output(daemon().args(["--check-config", "--config"]).arg(&file));
+    std::fs::write(&file, "site = \"plant\"\n").unwrap();
+    assert_eq!(check(), (0, "the configuration is valid\n".to_owned(), String::new()));
+    for (text, expected) in [
+        ("sitte = \"plant\"\n", "unknown key sitte, did you mean site?"),
+        ("[mqtt]\npaylod = \"json\"\n", "unknown key mqtt.paylod, did you mean mqtt.payload?"),
+        ("http = 8433\n", "http takes a string, not an integer"),
+        ("log_level = \"info\n", "TOML parse error"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let (code, _, log) = check();
+        assert_eq!(code, 2, "{text}: {log}");
+        assert!(log.contains(expected) && log.contains("c.toml"), "{text}: {log}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    let (code, _, log) = check();
+    assert!(code == 2 && log.contains("c.toml") && log.contains("No such file"), "{log}");
+    let (code, _, log) = output(daemon().args(["--check-config"]).env("TIDELOG_HTTP", "nowhere"));
+    assert!(code == 2 && log.contains("nowhere") && log.contains("--http"), "{log}");
+}
+
+#[test]
+fn help_and_version_are_answers_and_a_secret_is_in_neither() {
+    let (code, text, _) = output(daemon().arg("--version"));
+    assert_eq!((code, text), (0, format!("tidelog-cloud {}\n", env!("CARGO_PKG_VERSION"))));
+    for flag in ["--help", "--print-config"] {
+        let (code, text, _) = output(daemon().arg(flag).env("TIDELOG_MQTT_PASSWORD", "hunter2"));
+        assert_eq!(code, 0);
+        assert!(text.contains("TIDELOG_MQTT_PASSWORD") && !text.contains("hunter2"), "{text}");
+    }
+}
+
+#[test]
+fn what_keeps_it_from_starting_is_said_and_is_not_success() {
+    let (taken, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let running = Running::start(taken.path());
+    let (code, _, log) = output(daemon().args(["--http", "127.0.0.1:0", "--data"]).arg(taken.path()));
+    assert!(code == 1 && log.contains("in use by another process"), "{log}");
+    let address = running.url.strip_prefix("http://").unwrap();
+    let (code, _, log) = output(daemon().args(["--http", address, "--data"]).arg(other.path()));
+    assert!(code == 1 && log.contains("cannot listen on") && log.contains(address), "{log}");
+    std::fs::write(other.path().join("node.key"), "no key").unwrap();
+    let (code, _, log) = output(daemon().args(["--http", "127.0.0.1:0", "--data"]).arg(other.path()));
+    assert!(code == 1 && log.contains("node.key"), "{log}");
+    let (code, _, log) = output(daemon().args(["--http", "127.0.0.1:0", "--data", "/proc/nowhere"]));
+    assert!(code == 1 && log.contains("/proc/nowhere"), "{log}");
+    running.signal("-TERM");
+    assert_eq!(running.ended().0, Some(0));
+}
