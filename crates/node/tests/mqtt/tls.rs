@@ -1,0 +1,58 @@
+use std::path::Path;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+use super::broker::Mosquitto;
+use super::node::{TestNode, eventually};
+
+/// An authority and a certificate for 127.0.0.1 by it, as files.
+fn make_certificates(dir: &Path) {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    std::fs::write(dir.join("ca.pem"), authority.self_signed(&key).unwrap().pem()).unwrap();
+    let issuer = Issuer::new(authority, key);
+    let own = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&own, &issuer).unwrap();
+    std::fs::write(dir.join("broker.pem"), certificate.pem()).unwrap();
+    std::fs::write(dir.join("broker.key"), own.serialize_pem()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_behind_tls_is_believed_by_the_given_authority_only() {
+    let authorities = tempfile::tempdir().unwrap();
+    make_certificates(authorities.path());
+    let other = tempfile::tempdir().unwrap();
+    make_certificates(other.path());
+    let lines = "allow_anonymous true\ncertfile broker.pem\nkeyfile broker.key\n";
+    let Some(broker) = Mosquitto::start_with(lines, |dir| {
+        for file in ["broker.pem", "broker.key"] {
+            std::fs::copy(authorities.path().join(file), dir.join(file)).unwrap();
+        }
+    }) else {
+        return;
+    };
+    let url = format!("mqtts://127.0.0.1:{}", broker.port);
+    let wrong = other.path().join("ca.pem").display().to_string();
+    let node = TestNode::start(1, &["--mqtt-url", &url, "--mqtt-ca", &wrong]);
+    node.append(0..10).await;
+    eventually("the certificate is refused", || {
+        let status = node.status("mqtt");
+        status["last_error"].as_str().is_some_and(|error| error.contains("certificate"))
+    })
+    .await;
+    let dir = node.stop().await;
+    let right = authorities.path().join("ca.pem").display().to_string();
+    let node = TestNode::start_in(dir, 1, &["--mqtt-url", &url, "--mqtt-ca", &right]);
+    node.wait_until_published().await;
+    drop(node.stop().await);
+}
+
+#[tokio::test]
+async fn an_authority_file_that_cannot_be_used_stops_the_start_and_names_the_key() {
+    let dir = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let flags = ["--mqtt-url", "mqtts://broker", "--mqtt-ca", "/nonexistent/ca.pem"];
+    let error = TestNode::try_start_in(dir, 1, &flags).err().unwrap().to_string();
+    assert!(error.starts_with("mqtt.ca: /nonexistent/ca.pem"), "{error}");
+}
