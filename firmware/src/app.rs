@@ -65,6 +65,8 @@ pub struct App<'a, F, S> {
     silences: u8,
     asked: Asked,
     schema_due: bool,
+    /// The gateway took the schema, and has acknowledged nothing since.
+    schema_taken: bool,
     /// No request before this moment.
     rest_until: Instant,
     /// Since when a sample waits to be sent that nobody was sent yet.
@@ -98,6 +100,7 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
             silences: 0,
             asked: Asked::Nothing,
             schema_due: false,
+            schema_taken: false,
             rest_until: Instant::ZERO,
             waiting_since: None,
             considered: 0,
@@ -209,8 +212,16 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
                 Ok(answer) => self.learn_time(now, &answer),
                 Err(_) => self.refused(now, self.config.backoff),
             },
-            (Asked::Batch | Asked::Time, Code::PRECONDITION_FAILED) => self.schema_due = true,
-            (Asked::Schema, code) if code.is_success() => self.schema_due = false,
+            (Asked::Batch | Asked::Time, Code::PRECONDITION_FAILED) => {
+                self.schema_due = true;
+                if core::mem::take(&mut self.schema_taken) {
+                    // It took the schema and does not know it: not again at once.
+                    self.refused(now, self.config.backoff);
+                }
+            }
+            (Asked::Schema, code) if code.is_success() => {
+                (self.schema_due, self.schema_taken) = (false, true);
+            }
             _ => {
                 let asked_for = message.uint(option::MAX_AGE).map(|seconds| seconds.min(MAX_AGE_S_MAX));
                 let rest = asked_for.map_or(self.config.backoff, |s| Duration::from_secs(u64::from(s)));
@@ -225,6 +236,7 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
 
     fn learn_time(&mut self, now: Instant, answer: &Answer) {
         self.clock_ms = Some(answer.time_ms.saturating_sub(now.total_millis()));
+        self.schema_taken = false;
     }
 
     fn refused(&mut self, now: Instant, rest: Duration) {

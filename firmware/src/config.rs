@@ -17,6 +17,8 @@ pub const BATCH_BYTES_DEFAULT: usize = SINGLE_FRAME_PAYLOAD_BYTES_MAX - COAP_BYT
 
 const _: () =
     assert!(BATCH_HEAD_BYTES_MAX + SAMPLE_BYTES_MAX <= POST_BYTES_MAX, "any one sample can be posted");
+const _: () =
+    assert!(SAMPLE_BYTES_MAX <= tidelog_flashlog::PAYLOAD_BYTES_MAX, "any one sample can be stored");
 
 /// The gateways a sensor knows. It stays with one until that falls silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

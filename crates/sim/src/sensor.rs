@@ -401,7 +401,15 @@ impl Life {
         let mut heard = [0u8; zep::PACKET_BYTES_MAX + 1];
         loop {
             let now = elapsed(start);
-            let Ok(due) = app.poll(now) else { return };
+            let due = match app.poll(now) {
+                Ok(due) => due,
+                Err(error) => {
+                    if off_at.is_none() {
+                        tracing::error!(device = %self.options.device, %error, "the sensor stopped by itself");
+                    }
+                    return;
+                }
+            };
             self.transmit(app, now, &mut sequence).await;
             self.tell(app);
             let due =
