@@ -115,16 +115,24 @@ pub enum AdoptError {
     Read(#[from] ReadError),
 }
 
-/// Why something in the log could not be read.
+/// Why something in the log could not be read. Reopening the store sets rot apart and serves the rest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// Bytes that were good when the store opened no longer are. Reopening quarantines them and serves the rest.
+    /// Bytes that were good when the store opened no longer are.
     #[error("rotten record at {file} offset {offset}")]
     Rotten {
         /// Log file.
         file: String,
         /// Offset of the frame in it, in bytes.
         offset: u64,
+    },
+    /// Records that were there are not met any more: the way to them rotted.
+    #[error("{records} records are no longer readable at or behind position {first}")]
+    Missing {
+        /// Where the read began.
+        first: Position,
+        /// How many.
+        records: usize,
     },
     /// The disk refused.
     #[error("cannot read {file}: {reason}")]
@@ -188,8 +196,19 @@ pub enum Finding {
         /// How many.
         bytes: u64,
     },
-    /// The last commit was damaged with good records behind the damage. Those of this node were written again under a
-    /// new run.
+    /// A whole record that does not follow the one before it: files of two lives were mixed. It is not served.
+    BrokenChain {
+        /// Log file.
+        file: String,
+        /// Where its frame begins.
+        offset: u64,
+        /// Its stream.
+        stream: StreamId,
+        /// Its place there.
+        lsn: Lsn,
+    },
+    /// The last commit was damaged with good records behind the damage. They are served, and those of this node were
+    /// written again under a new run, so that peers get them too.
     Salvaged {
         /// How many records.
         records: u64,
@@ -219,6 +238,11 @@ pub enum Finding {
         before: Run,
         /// Now.
         now: Run,
+    },
+    /// The state folder cannot be used now, the disk is full perhaps. Cursors start at zero and last as long as the process.
+    StateUnavailable {
+        /// What the disk said.
+        reason: String,
     },
     /// The state folder was gone or damaged; a damaged one was moved aside. Cursors start at zero.
     StateRebuilt {

@@ -90,6 +90,15 @@ impl StreamIndex {
         self.extents.last().map_or((Lsn::ZERO, ChainHash::GENESIS), |e| (Lsn(e.last), e.chain))
     }
 
+    /// The chain hash that a record at `lsn` must follow, if the record before it is the last of its extent.
+    pub fn chain_before(&self, lsn: Lsn) -> Option<ChainHash> {
+        let before = lsn.0.checked_sub(1)?;
+        if before == 0 {
+            return Some(ChainHash::GENESIS);
+        }
+        self.extent_of(Lsn(before)).filter(|extent| extent.last == before).map(|extent| extent.chain)
+    }
+
     pub fn extent_of(&self, lsn: Lsn) -> Option<&Extent> {
         let after = self.extents.partition_point(|e| e.first <= lsn.0);
         let extent = self.extents.get(after.checked_sub(1)?)?;
@@ -162,6 +171,11 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
+    /// Of bytes that may be no body: what this version cannot decode is kept and passed on all the same (invariant 15).
+    pub fn of_bytes(body: &[u8]) -> Self {
+        Body::decode(body).map_or_else(|_| Self { opaque: true, ..Self::default() }, |body| Self::of(&body))
+    }
+
     pub fn of(body: &Body) -> Self {
         match body {
             Body::Points(batch) => Self::of_batch(batch),
@@ -220,6 +234,27 @@ impl Index {
     pub fn push_file(&mut self, file: LogFile) {
         self.closed_bytes = self.log_bytes();
         self.files.push(file);
+    }
+
+    /// Notes a stretch of the last file that holds no frames.
+    pub fn rot(&mut self, from: u64, to: u64) {
+        if let Some(file) = self.files.last_mut() {
+            file.rot.push((from, to));
+        }
+    }
+
+    /// Ends the last file at `end`.
+    pub fn cut_last(&mut self, end: u64) {
+        if let Some(file) = self.files.last_mut() {
+            file.end = end;
+        }
+    }
+
+    /// Forgets the last file if it holds no record; its name.
+    pub fn pop_empty_last(&mut self) -> Option<Arc<str>> {
+        let empty = self.files.pop_if(|file| file.last < file.first)?;
+        self.closed_bytes -= self.files.last().map_or(0, |file| file.end);
+        Some(empty.name)
     }
 
     pub fn declare(&mut self, key: StreamKey, stream: &StreamId) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use tidelog_record::{Body, NodeId, Run};
+use tidelog_record::{NodeId, Run, StreamId};
 
 use crate::disk::{Disk, OpenMode, read_full, write_atomically};
 use crate::errors::{Finding, OpenError};
@@ -38,15 +38,21 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         must_be(dir, options.node, header.node)?;
     }
     let run = settle_run(disk.as_ref(), dir, options, &found, &mut recovered)?;
+    // A file holds records of one run of its author, so that damage in it casts doubt on that run alone.
+    recovered.last_is_closed |= recovered.header.is_some_and(|header| header.run != run);
+    if recovered.last_is_closed {
+        recovered.leave_empty_last(disk.as_ref(), dir)?;
+    }
     let Recovered { index, mut report, salvage, header, last_is_closed, .. } = recovered;
 
-    let (state, rebuilt) = match options.state {
-        StateIn::Memory => (State::in_memory(), None),
-        StateIn::Folder => State::in_folder(dir).map_err(at("open the state in", dir))?,
+    let state = match options.state {
+        StateIn::Memory => State::in_memory(),
+        StateIn::Folder => {
+            let (state, finding) = State::in_folder(dir);
+            report.findings.extend(finding.filter(|_| !report.created));
+            state
+        }
     };
-    if let Some(reason) = rebuilt.filter(|_| !report.created) {
-        report.findings.push(Finding::StateRebuilt { reason });
-    }
 
     let tip = index
         .files
@@ -66,7 +72,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         tip,
         buffer: Vec::new(),
     };
-    write_again(&mut writer, salvage);
+    write_again(&mut writer, salvage, &mut report.findings);
     set_cursors_back(&state, &shared, &mut report.findings);
     for finding in &report.findings {
         tracing::warn!(dir = %dir.display(), ?finding, "found when opening the store");
@@ -147,7 +153,7 @@ fn settle_run(
     };
     recovered.report.created = matches!(found, Found::Nothing) && empty;
     let run = match kept {
-        Some(before) if recovered.own_history_lost => {
+        Some(before) if recovered.file_lost || recovered.suspects.contains(&before) => {
             // Drawn bits that equal the run before would name the same streams.
             let now = if drawn == before { Run(!drawn.0) } else { drawn };
             findings.push(Finding::RunRenewed { before, now });
@@ -168,29 +174,26 @@ fn settle_run(
     Ok(run)
 }
 
-/// Appends again what stood whole in a damaged last commit: this node's own under its new run. Other nodes' records come
-/// again from where they came from.
-fn write_again(writer: &mut Writer, salvage: Vec<tidelog_record::Record>) {
+/// Appends again this node's own records of a damaged last commit, under its new run. Other nodes' records come again from
+/// where they came from.
+fn write_again(writer: &mut Writer, salvage: Vec<(StreamId, Vec<u8>)>, findings: &mut Vec<Finding>) {
     let node = writer.node;
     let (answer, answered) = mpsc::channel();
-    let jobs: Vec<Job> = salvage
-        .into_iter()
-        .filter(|record| record.stream.node == node)
-        .map(|record| {
-            let summary = Body::decode(&record.body)
-                .map_or_else(|_| Summary { opaque: true, ..Summary::default() }, |body| Summary::of(&body));
-            let answer = answer.clone();
-            let done = Box::new(move |result| drop(answer.send(result)));
-            Job::Append { site: record.stream.site, body: record.body, summary, done }
-        })
-        .collect();
+    let mut jobs = Vec::new();
+    for (stream, body) in salvage.into_iter().filter(|(stream, _)| stream.node == node) {
+        let summary = Summary::of_bytes(&body);
+        let answer = answer.clone();
+        let done = Box::new(move |result| drop(answer.send(result)));
+        jobs.push(Job::Append { site: stream.site, body, summary, done });
+    }
     if jobs.is_empty() {
         return;
     }
+    findings.push(Finding::Salvaged { records: jobs.len() as u64 });
     writer.commit(jobs);
     drop(answer);
     for error in answered.into_iter().filter_map(Result::err) {
-        tracing::error!(%error, "a record of a damaged commit was not written again; it is in the quarantine folder");
+        tracing::error!(%error, "a record of a damaged commit is served but was not written again");
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::disk::{DiskFile, read_full};
 use crate::errors::ReadError;
-use crate::frame::{self, Content, FRAME_HEAD_BYTES, FrameError, RecordFrame};
+use crate::frame::{self, Content, FRAME_HEAD_BYTES, RecordFrame};
 
 /// Bytes that one read asks the disk for.
 const WINDOW_BYTES: usize = 64 * 1024;
@@ -52,6 +52,7 @@ pub(crate) struct Span {
     pub file: Arc<dyn DiskFile>,
     pub salt: u64,
     pub first: u64,
+    pub last: u64,
     pub from: u64,
     pub end: u64,
     pub rot: Vec<(u64, u64)>,
@@ -91,20 +92,18 @@ impl Span {
             }
             let peeked = window.at(offset, FRAME_HEAD_BYTES + 5).map_err(|e| self.io(&e))?;
             let whole = frame::frame_bytes(peeked).map_err(|_| self.rotten(offset))?;
-            match frame::peek_ordinal(peeked).map(|ordinal| wish(self.first + u64::from(ordinal))) {
-                None | Some(Wish::Skip) => {}
-                Some(Wish::Stop) => return Ok(ControlFlow::Break(())),
-                Some(Wish::Take) => {
+            // What does not look like a record is checked, for it may be one whose kind rotted.
+            let wish = frame::peek_ordinal(peeked).map_or(Wish::Take, |o| wish(self.first + u64::from(o)));
+            match wish {
+                Wish::Skip => {}
+                Wish::Stop => return Ok(ControlFlow::Break(())),
+                Wish::Take => {
                     let bytes = window.at(offset, whole).map_err(|e| self.io(&e))?;
-                    match frame::parse(self.salt, offset, bytes) {
-                        Ok(frame) => {
-                            if let Content::Record(record) = frame.content
-                                && visit(self.first + u64::from(record.ordinal), record).is_break()
-                            {
-                                return Ok(ControlFlow::Break(()));
-                            }
-                        }
-                        Err(FrameError::Bad | FrameError::Short { .. }) => return Err(self.rotten(offset)),
+                    let frame = frame::parse(self.salt, offset, bytes).map_err(|_| self.rotten(offset))?;
+                    if let Content::Record(record) = frame.content
+                        && visit(self.first + u64::from(record.ordinal), record).is_break()
+                    {
+                        return Ok(ControlFlow::Break(()));
                     }
                 }
             }

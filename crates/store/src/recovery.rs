@@ -1,14 +1,13 @@
 //! What a store does when it opens: reads every log file, checks every frame, rebuilds the index, cuts a torn tail and
 //! sets rot apart (design section 4). It deletes nothing that is not copied to the quarantine folder first.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidelog_record::{Body, Record, StreamKey};
+use tidelog_record::{Run, StreamId};
 
-use crate::disk::{Disk, DiskFile, OpenMode, read_full, write_atomically};
+use crate::disk::{Disk, DiskFile, OpenMode, read_full};
 use crate::errors::{Finding, OpenError, Recovery};
 use crate::frame::{
     self, Content, FRAME_BYTES_MAX, FRAME_HEAD_BYTES, FRAMES_AT, Frame, FrameError, HEADER_BYTES, Header,
@@ -42,13 +41,15 @@ pub(crate) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> O
 pub(crate) struct Recovered {
     pub index: Index,
     pub report: Recovery,
-    /// Good records of a damaged last commit, in order.
-    pub salvage: Vec<Record>,
+    /// Good records behind damage in the last commit, in order.
+    pub salvage: Vec<(StreamId, Vec<u8>)>,
     /// The last readable header, newest file last.
     pub header: Option<Header>,
-    /// Records that this node had written may be gone.
-    pub own_history_lost: bool,
-    /// The last file cannot be written on: it has a tail that could not be copied away.
+    /// A file is lost of which nobody can say what stood in it.
+    pub file_lost: bool,
+    /// Runs in whose files something was lost: the runs' last records may be among it.
+    pub suspects: Vec<Run>,
+    /// The last file must not be appended to.
     pub last_is_closed: bool,
     pending: Vec<(u64, u64, Indexed)>,
 }
@@ -56,13 +57,13 @@ pub(crate) struct Recovered {
 /// Reads the whole log under `dir`.
 pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, OpenError> {
     let log = dir.join(LOG_DIR);
-    let mut firsts: Vec<u64> =
-        disk.list(&log).map_err(at("list", &log))?.iter().filter_map(|name| first_of_name(name)).collect();
+    let names = disk.list(&log).map_err(at("list", &log))?;
+    let mut firsts: Vec<u64> = names.iter().filter_map(|name| first_of_name(name)).collect();
     firsts.sort_unstable();
     let mut out = Recovered::default();
     let last = firsts.last().copied();
     for first in firsts {
-        Scan { disk, dir, log: &log, out: &mut out, is_last: Some(first) == last }.file(first)?;
+        file(disk, dir, &mut out, first, Some(first) == last)?;
     }
     out.resolve_pending();
     out.report.records = out.index.records;
@@ -82,14 +83,31 @@ impl Recovered {
             self.report.findings.push(Finding::UndeclaredStream { records: lost });
         }
     }
+
+    /// Gives up a last file in which there is no record, so that the next may have its name. What it does hold is kept in the
+    /// quarantine folder.
+    pub fn leave_empty_last(&mut self, disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
+        let Some(name) = self.index.pop_empty_last() else { return Ok(()) };
+        let log = dir.join(LOG_DIR);
+        let path = log.join(name.as_ref());
+        let file = disk.open(&path, OpenMode::Read).map_err(at("open", &path))?;
+        let holds_something = file.len().map_err(at("read", &path))? > FRAMES_AT;
+        if holds_something { move_to_quarantine(disk, dir, &log, &name) } else { Ok(()) }
+    }
 }
 
+/// One log file while it is read.
 struct Scan<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
-    log: &'a Path,
     out: &'a mut Recovered,
+    name: String,
+    window: Window,
+    header: Header,
+    length: u64,
     is_last: bool,
+    /// Damage lies before in the last commit: what comes is written again.
+    salvaging: bool,
 }
 
 /// A stretch of a file that holds no frame.
@@ -98,219 +116,185 @@ struct Bad {
     to: u64,
 }
 
-/// A good frame of the last commit that stands behind a bad stretch.
-struct Behind {
-    key: StreamKey,
-    record: Option<(tidelog_record::Lsn, tidelog_record::ChainHash, Vec<u8>)>,
-    stream: Option<tidelog_record::StreamId>,
+fn file(
+    disk: &dyn Disk,
+    dir: &Path,
+    out: &mut Recovered,
+    first: u64,
+    is_last: bool,
+) -> Result<(), OpenError> {
+    let log = dir.join(LOG_DIR);
+    let name = file_name(first);
+    let path = log.join(&name);
+    let file = disk.open(&path, OpenMode::Write).map_err(at("open", &path))?;
+    let length = file.len().map_err(at("read", &path))?;
+    let Some(header) = read_header(file.as_ref(), &path)?.filter(|header| header.first == first) else {
+        out.file_lost = true;
+        out.report.findings.push(Finding::FileQuarantined { file: name.clone() });
+        return move_to_quarantine(disk, dir, &log, &name);
+    };
+    let next = out.index.head() + 1;
+    if first > next {
+        let (first, last) = (Position(next), Position(first - 1));
+        out.report.findings.push(Finding::MissingPositions { first, last });
+        out.suspects.push(header.run);
+    }
+    out.header = Some(header);
+    out.report.files += 1;
+    out.index.push_file(LogFile::new(
+        Arc::from(name.as_str()),
+        Arc::clone(&file),
+        header.salt,
+        first,
+        length,
+    ));
+    let window = Window::new(Arc::clone(&file), length);
+    Scan { disk, dir, out, name, window, header, length, is_last, salvaging: false }
+        .read(file.as_ref(), &path)
 }
 
 impl Scan<'_> {
-    fn file(&mut self, first: u64) -> Result<(), OpenError> {
-        let name = file_name(first);
-        let path = self.log.join(&name);
-        let file = self.disk.open(&path, OpenMode::Write).map_err(at("open", &path))?;
-        let length = file.len().map_err(at("read", &path))?;
-        let Some(header) = read_header(file.as_ref(), &path)?.filter(|header| header.first == first) else {
-            self.out.own_history_lost |= self.is_last;
-            self.out.report.findings.push(Finding::FileQuarantined { file: name.clone() });
-            return move_to_quarantine(self.disk, self.dir, self.log, &name);
-        };
-        let next = self.out.index.head() + 1;
-        if first > next {
-            let (first, last) = (Position(next), Position(first - 1));
-            self.out.report.findings.push(Finding::MissingPositions { first, last });
-        }
-        self.out.header = Some(header);
-        self.out.report.files += 1;
-        let log_file =
-            LogFile::new(Arc::from(name.as_str()), Arc::clone(&file), header.salt, first, FRAMES_AT);
-        self.out.index.push_file(log_file);
-        let mut window = Window::new(Arc::clone(&file), length);
-        let mut good_end = FRAMES_AT;
+    fn read(mut self, file: &dyn DiskFile, path: &Path) -> Result<(), OpenError> {
         let mut offset = FRAMES_AT;
-        while offset < length {
-            if let Some(bytes) = self.take(&mut window, &header, offset).map_err(at("read", &path))? {
+        while offset < self.length {
+            if let Some(bytes) = self.take(offset).map_err(at("read", path))? {
                 offset += bytes;
-                good_end = offset;
                 continue;
             }
-            let resumed = resync(&mut window, &header, offset + 1, length).map_err(at("read", &path))?;
-            let bad = Bad { from: offset, to: resumed.unwrap_or(length) };
-            if resumed.is_some()
-                && self.was_durable(&mut window, &header, &bad, length).map_err(at("read", &path))?
+            let Some(next) = self.resync(offset + 1).map_err(at("read", path))? else {
+                let rest = Bad { from: offset, to: self.length };
+                return if self.is_last && !self.salvaging {
+                    self.tail(file, path, &rest)
+                } else {
+                    self.rot(&rest)
+                };
+            };
+            if self.is_last
+                && !self.salvaging
+                && !self.commit_begins_behind(next).map_err(at("read", path))?
             {
-                self.rot(&name, &bad);
-                offset = bad.to;
-                continue;
+                // A crash that let later blocks through, or rot: nobody can tell. Both are served by keeping all that is
+                // good, and writing this node's part of it again where it has a whole stream before it.
+                self.salvaging = true;
+                self.out.last_is_closed = true;
             }
-            if self.is_last {
-                self.tail(&mut window, &header, file.as_ref(), &path, &bad, length)?;
-            } else {
-                self.rot(&name, &Bad { from: bad.from, to: length });
-                good_end = length;
-            }
-            break;
-        }
-        if let Some(file) = self.out.index.files.last_mut() {
-            file.end = file.end.max(good_end);
+            self.rot(&Bad { from: offset, to: next })?;
+            offset = next;
         }
         Ok(())
     }
 
     /// Indexes the frame at `offset`; its length, or `None` when there is none.
-    fn take(&mut self, window: &mut Window, header: &Header, offset: u64) -> io::Result<Option<u64>> {
-        let Some(frame) = frame_at(window, header.salt, offset)? else { return Ok(None) };
+    fn take(&mut self, offset: u64) -> io::Result<Option<u64>> {
+        let Some(frame) = frame_at(&mut self.window, self.header.salt, offset)? else { return Ok(None) };
         let bytes = frame.bytes as u64;
-        match frame.content {
-            Content::Stream { key, stream } => self.out.index.declare(key, &stream),
-            Content::Unknown => {}
-            Content::Record(record) => {
-                let summary = match Body::decode(record.body) {
-                    Ok(body) => Summary::of(&body),
-                    Err(_) => Summary { opaque: true, ..Summary::default() },
-                };
-                let (key, lsn, chain, ordinal) = (record.key, record.lsn, record.chain, record.ordinal);
-                let indexed = Indexed { key, lsn, chain, ordinal, offset, bytes, summary };
-                let index = &mut self.out.index;
-                if index.streams.contains_key(&key) {
-                    index.add(indexed);
-                } else {
-                    let position = index.pass(ordinal, offset, bytes);
-                    self.out.pending.push((position, index.log_byte(offset), indexed));
-                }
+        let record = match frame.content {
+            Content::Record(record) => record,
+            Content::Stream { key, stream } => {
+                self.out.index.declare(key, &stream);
+                return Ok(Some(bytes));
             }
+            Content::Unknown => return Ok(Some(bytes)),
+        };
+        let (key, lsn, chain, ordinal) = (record.key, record.lsn, record.chain, record.ordinal);
+        let summary = Summary::of_bytes(record.body);
+        let indexed = Indexed { key, lsn, chain, ordinal, offset, bytes, summary };
+        let index = &mut self.out.index;
+        let Some(stream) = index.streams.get(&key) else {
+            let position = index.pass(ordinal, offset, bytes);
+            self.out.pending.push((position, index.log_byte(offset), indexed));
+            return Ok(Some(bytes));
+        };
+        let follows =
+            stream.chain_before(lsn).is_none_or(|before| before.after(&key, lsn, record.body) == chain);
+        if !follows {
+            // Every byte is as written and yet it does not belong here: files of two lives were mixed.
+            let file = self.name.clone();
+            self.out.report.findings.push(Finding::BrokenChain {
+                file,
+                offset,
+                stream: stream.stream.clone(),
+                lsn,
+            });
+            self.out.suspects.push(self.header.run);
+            index.pass(ordinal, offset, bytes);
+            return Ok(Some(bytes));
         }
+        if self.salvaging {
+            self.out.salvage.push((stream.stream.clone(), record.body.to_vec()));
+        }
+        index.add(indexed);
         Ok(Some(bytes))
     }
 
-    /// Whether what stood in a bad stretch had been synced: in a file before the last it had; in the last, if a later
-    /// commit begins behind it.
-    fn was_durable(&self, window: &mut Window, header: &Header, bad: &Bad, length: u64) -> io::Result<bool> {
-        if !self.is_last {
-            return Ok(true);
-        }
-        let mut offset = bad.to;
-        while offset < length {
-            match frame_at(window, header.salt, offset)? {
+    fn resync(&mut self, from: u64) -> io::Result<Option<u64>> {
+        resync(&mut self.window, &self.header, from, self.length)
+    }
+
+    /// Whether a commit begins at or behind `offset`: then all before it had been synced.
+    fn commit_begins_behind(&mut self, offset: u64) -> io::Result<bool> {
+        let mut next = Some(offset);
+        while let Some(offset) = next.filter(|offset| *offset < self.length) {
+            next = match frame_at(&mut self.window, self.header.salt, offset)? {
                 Some(frame) if frame.first_of_commit => return Ok(true),
-                Some(frame) => offset += frame.bytes as u64,
-                None => match resync(window, header, offset + 1, length)? {
-                    Some(next) => offset = next,
-                    None => break,
-                },
-            }
+                Some(frame) => Some(offset + frame.bytes as u64),
+                None => self.resync(offset + 1)?,
+            };
         }
         Ok(false)
     }
 
-    fn rot(&mut self, name: &str, bad: &Bad) {
-        let (offset, bytes) = (bad.from, bad.to - bad.from);
-        self.out.report.findings.push(Finding::Rot { file: name.to_owned(), offset, bytes });
-        if let Some(file) = self.out.index.files.last_mut() {
-            file.rot.push((bad.from, bad.to));
-        }
-    }
-
-    /// Cuts what a crash left of the last commit, after copying it away. Whole records in it may have been acknowledged
-    /// if it was rot and not a crash, so they are handed on to be written again.
-    fn tail(
-        &mut self,
-        window: &mut Window,
-        header: &Header,
-        file: &dyn DiskFile,
-        path: &Path,
-        bad: &Bad,
-        length: u64,
-    ) -> Result<(), OpenError> {
-        let name = file_name(header.first);
-        let salvage = self.behind(window, header, bad, length).map_err(at("read", path))?;
-        if !salvage.is_empty() {
-            self.out.own_history_lost = true;
-            self.out.report.findings.push(Finding::Salvaged { records: salvage.len() as u64 });
-            self.out.salvage = salvage;
-        }
-        let copied = self.copy_tail(window, &name, bad.from, length);
-        match copied {
-            Ok(()) => {
-                file.set_len(bad.from).map_err(at("cut", path))?;
-                file.sync_data().map_err(at("sync", path))?;
-                let (offset, bytes) = (bad.from, length - bad.from);
-                self.out.report.findings.push(Finding::TornTail { file: name, offset, bytes });
-            }
-            Err(error) => {
-                // No room for the copy: leave the tail where it is and write on in another file.
-                tracing::warn!(file = name, %error, "cannot copy the torn tail away; it stays in its file");
-                self.rot(&name, &Bad { from: bad.from, to: length });
-                self.out.last_is_closed = true;
-            }
-        }
+    fn rot(&mut self, bad: &Bad) -> Result<(), OpenError> {
+        let (file, offset, bytes) = (self.name.clone(), bad.from, bad.to - bad.from);
+        self.out.report.findings.push(Finding::Rot { file, offset, bytes });
+        self.out.suspects.push(self.header.run);
+        self.out.index.rot(bad.from, bad.to);
         Ok(())
     }
 
-    fn copy_tail(&self, window: &mut Window, name: &str, from: u64, to: u64) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        let mut offset = from;
-        while offset < to {
-            let piece = window.at(offset, 1)?;
+    /// Cuts what a crash left of the last commit, after copying it away.
+    fn tail(mut self, file: &dyn DiskFile, path: &Path, rest: &Bad) -> Result<(), OpenError> {
+        if let Err(error) = self.copy_to_quarantine(rest) {
+            // No room for the copy: leave the tail where it is and write on in another file.
+            tracing::warn!(file = self.name, %error, "cannot copy the torn tail away; it stays in its file");
+            self.out.last_is_closed = true;
+            return self.rot(rest);
+        }
+        file.set_len(rest.from).map_err(at("cut", path))?;
+        file.sync_data().map_err(at("sync", path))?;
+        self.out.index.cut_last(rest.from);
+        let (file, offset, bytes) = (self.name, rest.from, rest.to - rest.from);
+        self.out.report.findings.push(Finding::TornTail { file, offset, bytes });
+        Ok(())
+    }
+
+    fn copy_to_quarantine(&mut self, stretch: &Bad) -> io::Result<()> {
+        let quarantine = self.dir.join(QUARANTINE_DIR);
+        let name = format!("{}.{}.tail", self.name, stretch.from);
+        let beside = quarantine.join(format!("{name}.new"));
+        let mut copy: Option<Arc<dyn DiskFile>> = None;
+        let mut offset = stretch.from;
+        while offset < stretch.to {
+            let piece = self.window.at(offset, 1)?;
             if piece.is_empty() {
                 break;
             }
-            bytes.extend_from_slice(piece);
-            offset = from + bytes.len() as u64;
-        }
-        if bytes.iter().all(|byte| *byte == 0) {
-            return Ok(());
-        }
-        let quarantine = self.dir.join(QUARANTINE_DIR);
-        self.disk.make_dir(&quarantine)?;
-        write_atomically(self.disk, &quarantine, &format!("{name}.{from}.tail"), &bytes)
-    }
-
-    fn behind(
-        &self,
-        window: &mut Window,
-        header: &Header,
-        bad: &Bad,
-        length: u64,
-    ) -> io::Result<Vec<Record>> {
-        let mut found = Vec::new();
-        let mut offset = bad.to;
-        while offset < length {
-            match frame_at(window, header.salt, offset)? {
-                Some(frame) => {
-                    offset += frame.bytes as u64;
-                    match frame.content {
-                        Content::Stream { key, stream } => {
-                            found.push(Behind { key, record: None, stream: Some(stream) });
-                        }
-                        Content::Record(r) => {
-                            let record = Some((r.lsn, r.chain, r.body.to_vec()));
-                            found.push(Behind { key: r.key, record, stream: None });
-                        }
-                        Content::Unknown => {}
+            if piece.iter().any(|byte| *byte != 0) {
+                let copy = match &copy {
+                    Some(copy) => copy,
+                    None => {
+                        self.disk.make_dir(&quarantine)?;
+                        copy.insert(self.disk.open(&beside, OpenMode::Create)?)
                     }
-                }
-                None => match resync(window, header, offset + 1, length)? {
-                    Some(next) => offset = next,
-                    None => break,
-                },
+                };
+                copy.write_all_at(piece, offset - stretch.from)?;
             }
+            offset += piece.len() as u64;
         }
-        let mut streams = HashMap::new();
-        for (key, index) in &self.out.index.streams {
-            streams.insert(*key, index.stream.clone());
-        }
-        for behind in &mut found {
-            if let Some(stream) = behind.stream.take() {
-                streams.insert(behind.key, stream);
-            }
-        }
-        let record = |behind: Behind| {
-            let (lsn, chain, body) = behind.record?;
-            Some(Record { stream: streams.get(&behind.key)?.clone(), lsn, chain, body })
-        };
-        Ok(found.into_iter().filter_map(record).collect())
+        let Some(copy) = copy else { return Ok(()) };
+        copy.sync_data()?;
+        self.disk.rename(&beside, &quarantine.join(name))?;
+        self.disk.sync_dir(&quarantine)
     }
 }
 

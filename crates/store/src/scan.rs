@@ -8,7 +8,6 @@ use std::sync::Arc;
 use tidelog_record::{Body, Series, SiteName, Value};
 
 use crate::errors::ScanError;
-use crate::reader::Wish;
 use crate::shared::{Shared, read_locked};
 
 /// A series with its points, in ascending order of time (ns), each time once.
@@ -69,7 +68,7 @@ impl Shared {
         let mut points = 0;
         if let Some(found) = index.sites.get(site).and_then(|by_series| by_series.get(&series)) {
             found.within(*range.start(), *range.end(), &mut records);
-            points = found.points;
+            points = found.points_in(records.len());
         }
         Wanted { series, records, points }
     }
@@ -85,17 +84,8 @@ impl Shared {
         }
         let mut found: Vec<Vec<(i64, Value)>> = Vec::new();
         found.resize_with(group.len(), Vec::new);
-        let mut next = positions.iter().copied().peekable();
-        let Some(first) = next.peek().copied() else { return Ok(Vec::new()) };
-        let mut wish = |position: u64| {
-            while next.next_if(|p| *p < position).is_some() {}
-            match next.peek() {
-                None => Wish::Stop,
-                Some(p) if *p == position => Wish::Take,
-                Some(_) => Wish::Skip,
-            }
-        };
-        self.walk(first, &mut wish, |_, record| {
+        self.walk_positions(&positions, |record| {
+            // A body that this version cannot decode holds no points that it knows of.
             if let Ok(Body::Points(batch)) = Body::decode(record.body) {
                 for (series, points) in batch.series {
                     if let Some(out) = places.get(&series).and_then(|at| found.get_mut(*at)) {
@@ -103,7 +93,6 @@ impl Shared {
                     }
                 }
             }
-            ControlFlow::Continue(())
         })?;
         let series = group.iter().map(|wanted| Arc::clone(&wanted.series));
         Ok(series.zip(found.into_iter().map(settled)).collect())

@@ -18,7 +18,7 @@ struct Block {
 #[derive(Debug, Default)]
 pub(crate) struct SeriesRecords {
     blocks: Vec<Block>,
-    pub points: u64,
+    points: u64,
 }
 
 impl SeriesRecords {
@@ -53,6 +53,12 @@ impl SeriesRecords {
                 });
             }
         }
+    }
+
+    /// About how many points stand in `records` of its records.
+    pub fn points_in(&self, records: usize) -> u64 {
+        let all = self.blocks.iter().map(|block| u64::from(block.records)).sum::<u64>().max(1);
+        self.points.div_ceil(all).saturating_mul(records as u64)
     }
 
     /// Appends the positions of records that may have points within `[start_ns, end_ns]`.

@@ -15,6 +15,9 @@ use crate::position::Position;
 use crate::reader::{Span, Wish};
 use crate::writer::Job;
 
+/// Distance between two wanted records, in records, up to which a reader walks from one to the other.
+const WALK_RECORDS_MAX: u64 = 256;
+
 pub(crate) type Listener = Box<dyn Fn(Position) + Send + Sync>;
 
 /// Whether the store takes writes.
@@ -42,7 +45,7 @@ pub(crate) struct Queue {
 pub(crate) struct Counters {
     pub commits: AtomicU64,
     pub bytes_written: AtomicU64,
-    pub rotten_reads: AtomicU64,
+    pub failed_reads: AtomicU64,
 }
 
 impl Counters {
@@ -115,39 +118,78 @@ impl Shared {
         *locked(&self.write_state) = state;
     }
 
-    /// The files from the one that holds `position` on, to be walked from near it.
-    pub fn spans_from(&self, position: u64) -> Vec<Span> {
+    /// The file that holds `position` or the next one behind it, to be walked from near it.
+    fn span_at(&self, position: u64) -> Option<Span> {
         let index = read_locked(&self.index);
-        let Some(first) = index.file_at(position) else { return Vec::new() };
-        let files = index.files.get(first..).unwrap_or_default().iter();
-        files
-            .map(|file| Span {
-                name: Arc::clone(&file.name),
-                file: Arc::clone(&file.file),
-                salt: file.salt,
-                first: file.first,
-                from: file.walk_from(position),
-                end: file.end,
-                rot: file.rot.clone(),
-            })
-            .collect()
+        index.file_at(position).and_then(|at| index.files.get(at)).map(|file| Span {
+            name: Arc::clone(&file.name),
+            file: Arc::clone(&file.file),
+            salt: file.salt,
+            first: file.first,
+            last: file.last,
+            from: file.walk_from(position),
+            end: file.end,
+            rot: file.rot.clone(),
+        })
     }
 
-    /// Walks checked records from `position` on, in order of position.
+    /// Walks checked records from `position` on, in order of position. What lies between the mark and `position` is checked too
+    /// if `wish` takes it, but not visited.
     pub fn walk(
         &self,
         position: u64,
         mut wish: impl FnMut(u64) -> Wish,
         mut visit: impl FnMut(u64, RecordFrame<'_>) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        for span in self.spans_from(position) {
-            let wish = |at: u64| if at < position { Wish::Skip } else { wish(at) };
-            let walked = span.walk(wish, &mut visit).inspect_err(|error| {
-                self.counters.rotten_reads.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(%error, "a record that was good is no longer readable");
-            })?;
+        let mut next = position;
+        while let Some(span) = self.span_at(next) {
+            let visit = |at: u64, record: RecordFrame<'_>| {
+                if at < position { ControlFlow::Continue(()) } else { visit(at, record) }
+            };
+            let walked = span.walk(&mut wish, visit).inspect_err(|error| self.unreadable(error))?;
             if walked.is_break() {
                 break;
+            }
+            next = span.last + 1;
+        }
+        Ok(())
+    }
+
+    /// Notes a read that failed.
+    fn unreadable(&self, error: &ReadError) {
+        self.counters.failed_reads.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(%error, "a record that was good is no longer readable");
+    }
+
+    /// Walks the records at `positions` (ascending), each of which was readable when it was indexed.
+    pub fn walk_positions(
+        &self,
+        positions: &[u64],
+        mut visit: impl FnMut(RecordFrame<'_>),
+    ) -> Result<(), ReadError> {
+        // Records far apart are met by seeking, near ones by walking on.
+        for near in positions.chunk_by(|a, b| b - a <= WALK_RECORDS_MAX) {
+            let Some(first) = near.first() else { continue };
+            let mut wanted = near.iter().copied().peekable();
+            let mut visited = 0usize;
+            let wish = |position: u64| {
+                while wanted.next_if(|p| *p < position).is_some() {}
+                match wanted.peek() {
+                    None => Wish::Stop,
+                    Some(p) if *p == position => Wish::Take,
+                    Some(_) => Wish::Skip,
+                }
+            };
+            self.walk(*first, wish, |_, record| {
+                visited += 1;
+                visit(record);
+                if visited == near.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if visited < near.len() {
+                // What is skipped is not checked, so rot there may hide a record from the walk. It is missed here.
+                let error = ReadError::Missing { first: Position(*first), records: near.len() - visited };
+                self.unreadable(&error);
+                return Err(error);
             }
         }
         Ok(())

@@ -6,14 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use tidelog_record::DeviceId;
 
-use crate::errors::StateError;
+use crate::errors::{Finding, StateError};
 use crate::position::Position;
 use crate::shared::locked;
 
@@ -22,6 +22,8 @@ pub(crate) const STATE_DIR: &str = "state";
 const FLUSH_EVERY_MS: u64 = 500;
 /// Memory that sled's page cache may take, in bytes.
 const CACHE_BYTES: u64 = 512 * 1024;
+/// The key that says that the folder was begun.
+const BEGUN_KEY: &[u8] = b"begun";
 /// Longest entry of the device registry, in bytes.
 pub const DEVICE_ENTRY_BYTES_MAX: usize = 4096;
 /// Longest name of a cursor, in bytes.
@@ -48,16 +50,23 @@ pub(crate) struct State {
     trees: Mutex<Option<Trees>>,
 }
 
-/// A value with its checksum before it.
-fn sealed(value: &[u8]) -> Vec<u8> {
-    let mut out = crc32fast::hash(value).to_le_bytes().to_vec();
+fn checksum(key: &[u8], value: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(value);
+    hasher.finalize()
+}
+
+/// A value with a checksum over its key and itself before it, little-endian.
+fn sealed(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut out = checksum(key, value).to_le_bytes().to_vec();
     out.extend_from_slice(value);
     out
 }
 
-fn unsealed(bytes: &[u8]) -> Option<&[u8]> {
+fn unsealed<'v>(key: &[u8], bytes: &'v [u8]) -> Option<&'v [u8]> {
     let (crc, value) = bytes.split_first_chunk::<4>()?;
-    (crc32fast::hash(value) == u32::from_le_bytes(*crc)).then_some(value)
+    (checksum(key, value) == u32::from_le_bytes(*crc)).then_some(value)
 }
 
 fn database(error: &sled::Error) -> StateError {
@@ -69,20 +78,32 @@ impl State {
         Self { entries: Mutex::default(), trees: Mutex::new(None) }
     }
 
-    /// Opens the folder; when that cannot be done, moves it aside and begins a new one. The second value says why.
-    pub fn in_folder(dir: &Path) -> io::Result<(Self, Option<String>)> {
+    /// Opens the folder; when it is damaged, moves it aside and begins a new one; when the disk refuses even that, goes on in
+    /// memory. The second value says so.
+    pub fn in_folder(dir: &Path) -> (Self, Option<Finding>) {
         let folder = dir.join(STATE_DIR);
         let existed = folder.exists();
         let reason = match open_checked(&folder) {
-            Ok(state) if existed => return Ok((state, None)),
-            Ok(state) => return Ok((state, Some(String::from("the folder was not there")))),
-            Err(reason) => reason,
+            Ok((state, true)) => return (state, None),
+            Ok((state, false)) => {
+                let reason =
+                    if existed { "the folder's contents were gone" } else { "the folder was not there" };
+                return (state, Some(Finding::StateRebuilt { reason: reason.to_owned() }));
+            }
+            Err(Trouble::Disk(reason)) => {
+                return (Self::in_memory(), Some(Finding::StateUnavailable { reason }));
+            }
+            Err(Trouble::Damaged(reason)) => reason,
         };
-        tracing::warn!(folder = %folder.display(), reason, "the state folder is damaged, beginning a new one");
         let aside = free_name(&folder);
-        fs::rename(&folder, &aside)?;
-        let state = open_checked(&folder).map_err(io::Error::other)?;
-        Ok((state, Some(format!("{reason}; moved to {}", aside.display()))))
+        let begun = fs::rename(&folder, &aside).map_err(|e| e.to_string());
+        match begun.and_then(|()| open_checked(&folder).map_err(|trouble| trouble.to_string())) {
+            Ok((state, _)) => {
+                let reason = format!("{reason}; moved to {}", aside.display());
+                (state, Some(Finding::StateRebuilt { reason }))
+            }
+            Err(reason) => (Self::in_memory(), Some(Finding::StateUnavailable { reason })),
+        }
     }
 
     pub fn cursor(&self, name: &str) -> Position {
@@ -99,7 +120,7 @@ impl State {
         }
         locked(&self.entries).cursors.insert(name.to_owned(), position);
         if let Some(trees) = locked(&self.trees).as_ref() {
-            let value = sealed(&position.0.to_le_bytes());
+            let value = sealed(name.as_bytes(), &position.0.to_le_bytes());
             trees.cursors.insert(name.as_bytes(), value).map_err(|e| database(&e))?;
         }
         Ok(())
@@ -127,7 +148,7 @@ impl State {
         }
         locked(&self.entries).devices.insert(device, entry.to_vec());
         if let Some(trees) = locked(&self.trees).as_ref() {
-            trees.devices.insert(device.0, sealed(entry)).map_err(|e| database(&e))?;
+            trees.devices.insert(device.0, sealed(&device.0, entry)).map_err(|e| database(&e))?;
         }
         Ok(())
     }
@@ -148,42 +169,68 @@ impl State {
     }
 }
 
-/// sled may panic on damaged files; that too only means that the folder is damaged.
-fn open_checked(folder: &Path) -> Result<State, String> {
-    match catch_unwind(AssertUnwindSafe(|| open(folder))) {
-        Ok(opened) => opened,
-        Err(_) => Err(String::from("sled panicked on it")),
+/// Why the folder did not open.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("{0}")]
+    Damaged(String),
+    #[error("{0}")]
+    Disk(String),
+}
+
+impl From<sled::Error> for Trouble {
+    fn from(error: sled::Error) -> Self {
+        match &error {
+            sled::Error::Io(io)
+                if matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::PermissionDenied) =>
+            {
+                Self::Disk(error.to_string())
+            }
+            _ => Self::Damaged(error.to_string()),
+        }
     }
 }
 
-fn open(folder: &Path) -> Result<State, String> {
+/// sled may panic on damaged files; that too only means that the folder is damaged.
+fn open_checked(folder: &Path) -> Result<(State, bool), Trouble> {
+    catch_unwind(AssertUnwindSafe(|| open(folder)))
+        .unwrap_or_else(|_| Err(Trouble::Damaged(String::from("sled panicked on it"))))
+}
+
+/// The state, and whether it was begun before: sled takes some damage for an empty folder.
+fn open(folder: &Path) -> Result<(State, bool), Trouble> {
     let config = sled::Config::new()
         .path(folder)
         .mode(sled::Mode::LowSpace)
         .cache_capacity(CACHE_BYTES)
         .flush_every_ms(Some(FLUSH_EVERY_MS));
-    let text = |error: sled::Error| error.to_string();
-    let db = config.open().map_err(text)?;
-    let cursors = db.open_tree("cursors").map_err(text)?;
-    let devices = db.open_tree("devices").map_err(text)?;
+    let db = config.open()?;
+    let cursors = db.open_tree("cursors")?;
+    let devices = db.open_tree("devices")?;
     let mut entries = Entries::default();
+    let damaged = |what: &str| Trouble::Damaged(format!("{what} in it is damaged"));
     for entry in &cursors {
-        let (key, value) = entry.map_err(text)?;
+        let (key, value) = entry?;
         let read = || {
             let name = std::str::from_utf8(&key).ok()?;
-            let position = unsealed(&value)?.try_into().ok().map(u64::from_le_bytes)?;
+            let position = unsealed(&key, &value)?.try_into().ok().map(u64::from_le_bytes)?;
             Some((name.to_owned(), Position(position)))
         };
-        let (name, position) = read().ok_or("a cursor in it is damaged")?;
+        let (name, position) = read().ok_or_else(|| damaged("a cursor"))?;
         entries.cursors.insert(name, position);
     }
     for entry in &devices {
-        let (key, value) = entry.map_err(text)?;
-        let read = || Some((DeviceId(key.as_ref().try_into().ok()?), unsealed(&value)?.to_vec()));
-        let (device, value) = read().ok_or("a device's entry in it is damaged")?;
+        let (key, value) = entry?;
+        let read = || Some((DeviceId(key.as_ref().try_into().ok()?), unsealed(&key, &value)?.to_vec()));
+        let (device, value) = read().ok_or_else(|| damaged("a device's entry"))?;
         entries.devices.insert(device, value);
     }
-    Ok(State { entries: Mutex::new(entries), trees: Mutex::new(Some(Trees { db, cursors, devices })) })
+    let begun_before = db.insert(BEGUN_KEY, &[1])?.is_some();
+    if !begun_before {
+        db.flush()?;
+    }
+    let trees = Mutex::new(Some(Trees { db, cursors, devices }));
+    Ok((State { entries: Mutex::new(entries), trees }, begun_before))
 }
 
 fn free_name(folder: &Path) -> PathBuf {

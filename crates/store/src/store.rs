@@ -22,7 +22,7 @@ use crate::reader::Wish;
 use crate::scan::{GROUP_POINTS_MAX, SeriesPoints};
 use crate::shared::{Shared, WriteState, locked, read_locked};
 use crate::state::State;
-use crate::writer::{Adopted, Appended, Job};
+use crate::writer::{Adopted, Appended, COMMIT_BYTES_MAX, Job};
 
 /// Counts of what a store holds and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,8 +43,8 @@ pub struct Stats {
     pub log_bytes: u64,
     /// Stretches of rot in it.
     pub rot: u64,
-    /// Reads that met rot that was not there when the store opened.
-    pub rotten_reads: u64,
+    /// Reads that failed: the disk refused, or met rot that was not there when the store opened.
+    pub failed_reads: u64,
     /// Commits since the store opened, each one sync.
     pub commits: u64,
     /// Bytes written to the log since the store opened.
@@ -163,9 +163,7 @@ impl Store {
                 let error = AppendError::TooLong { bytes, most: BATCH_BYTES_MAX };
                 return done(Err(error.into()));
             }
-            // What this version cannot decode is kept and passed on all the same (invariant 15).
-            let summary = Body::decode(&record.body)
-                .map_or_else(|_| Summary { opaque: true, ..Summary::default() }, |body| Summary::of(&body));
+            let summary = Summary::of_bytes(&record.body);
             summed.push((record, summary));
         }
         self.enqueue(Job::Adopt { records: summed, done: Box::new(done) }, false);
@@ -206,7 +204,8 @@ impl Store {
         queue.bytes += bytes;
         queue.records += records;
         queue.jobs.push_back(job);
-        let wake = queue.writer_waits;
+        // A writer that waits out its commit interval is woken early only by a full commit.
+        let wake = queue.writer_waits || queue.bytes >= COMMIT_BYTES_MAX;
         drop(queue);
         if wake {
             shared.wake_writer();
@@ -435,7 +434,7 @@ impl Store {
             files: index.files.len() as u64,
             log_bytes: index.log_bytes(),
             rot: index.files.iter().map(|file| file.rot.len() as u64).sum(),
-            rotten_reads: counters.rotten_reads.load(Ordering::Relaxed),
+            failed_reads: counters.failed_reads.load(Ordering::Relaxed),
             commits: counters.commits.load(Ordering::Relaxed),
             bytes_written: counters.bytes_written.load(Ordering::Relaxed),
             queue_bytes,

@@ -21,7 +21,7 @@ use crate::recovery::{LOG_DIR, file_name};
 use crate::shared::{Shared, WriteState, locked, read_locked, write_locked};
 
 /// A commit takes no further append once it has this many bytes.
-const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(crate) const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A stream is declared again when its last declaration lies this far back, so that rot in one costs little.
 const DECLARE_EVERY_BYTES: u64 = 1024 * 1024;
 
@@ -312,6 +312,7 @@ impl Writer {
     }
 
     fn durable(&self, commit: Commit) {
+        let wrote = !commit.indexed.is_empty();
         let head = {
             let mut index = write_locked(&self.shared.index);
             for (key, stream, _) in &commit.declared {
@@ -322,14 +323,16 @@ impl Writer {
             }
             index.head()
         };
-        self.shared.set_write_state(WriteState::Ready);
+        if wrote {
+            self.shared.set_write_state(WriteState::Ready);
+        }
         for answer in commit.answers {
             match answer {
                 Answer::Append(done, appended) => calm(|| done(Ok(appended))),
                 Answer::Adopt(done, result) => calm(|| done(result)),
             }
         }
-        for listener in locked(&self.shared.listeners).iter() {
+        for listener in locked(&self.shared.listeners).iter().filter(|_| wrote) {
             calm(|| listener(Position(head)));
         }
     }

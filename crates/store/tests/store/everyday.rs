@@ -1,26 +1,12 @@
 //! The store as its users see it, on a real disk.
 
-#![allow(clippy::unwrap_used, reason = "a test's helper fails its test")]
-
 use std::sync::mpsc;
 
 use tempfile::tempdir;
-use tidelog_record::{Batch, ChainHash, Lsn, NodeId, Series, SiteName, Value};
+use tidelog_record::{ChainHash, Lsn, NodeId};
 use tidelog_store::{Position, Store, StoreOptions};
 
-fn site() -> SiteName {
-    "plant".parse().unwrap()
-}
-
-fn options() -> StoreOptions {
-    StoreOptions::new(NodeId([7; 16]))
-}
-
-fn body(device: u32, time: i64, value: f64) -> Vec<u8> {
-    let series = Series::new("temperature", [("device", format!("{device}"))]).unwrap();
-    let batch = Batch { series: vec![(series, vec![(time, Value::F64(value))])], ..Batch::default() };
-    batch.encode().unwrap()
-}
+use crate::model::{body, options, site};
 
 #[test]
 fn what_was_appended_is_there_after_reopening() {

@@ -1,0 +1,10 @@
+//! The store from outside: everyday use, crashes, faults and damage, judged by a naive model.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helper fails its test")]
+
+mod crash;
+mod damage;
+mod everyday;
+mod faults;
+mod model;
+mod sim_disk;

@@ -1,0 +1,191 @@
+//! The naive model that judges the store: what was acknowledged, and every answer computed from whole records again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tidelog_record::{
+    Batch, Body, ChainHash, DeviceId, Lsn, NodeId, Origin, Record, Run, Series, SiteName, StreamId, Value,
+};
+use tidelog_store::{Appended, Position, Recovery, StateIn, Store, StoreOptions};
+
+use crate::sim_disk::SimDisk;
+
+pub const NODE: NodeId = NodeId([7; 16]);
+
+pub fn site() -> SiteName {
+    "plant".parse().unwrap()
+}
+
+pub fn options() -> StoreOptions {
+    StoreOptions::new(NODE)
+}
+
+/// Small files, so that a few records fill several.
+pub fn small(seed: u64) -> StoreOptions {
+    StoreOptions { log_file_bytes_max: 4096, state: StateIn::Memory, entropy: seed, ..options() }
+}
+
+pub fn open(disk: &SimDisk, options: StoreOptions) -> (Store, Recovery) {
+    Store::open_on(Arc::new(disk.clone()), Path::new("/store"), options).unwrap()
+}
+
+pub fn body(device: u32, time: i64, value: f64) -> Vec<u8> {
+    let series = Series::new("temperature", [("device", format!("{device}"))]).unwrap();
+    let batch = Batch { series: vec![(series, vec![(time, Value::F64(value))])], ..Batch::default() };
+    batch.encode().unwrap()
+}
+
+/// A body that no other call makes: `number` stands in it.
+pub fn random_body(rng: &mut StdRng, number: i64) -> Vec<u8> {
+    let mut series =
+        vec![(Series::new("number", [("of", "test")]).unwrap(), vec![(number, Value::I64(number))])];
+    for _ in 0..rng.random_range(0..3) {
+        let labels = [("device", format!("{}", rng.random_range(0..4u8)))];
+        let name = Series::new(["temperature", "light"][rng.random_range(0..2)], labels).unwrap();
+        let points = (0..rng.random_range(0..8)).map(|_| {
+            let value = match rng.random_range(0..4u8) {
+                0 => Value::F64(f64::from(rng.random_range(-3..3i8)) / 2.0),
+                1 => Value::I64(rng.random_range(-3..3)),
+                2 => Value::Bool(rng.random()),
+                _ => Value::Text("x".repeat(rng.random_range(0..200))),
+            };
+            (rng.random_range(-20..20), value)
+        });
+        series.push((name, points.collect()));
+    }
+    let origin = rng.random_bool(0.3).then(|| Origin {
+        device: DeviceId([rng.random_range(0..3); 8]),
+        epoch: 1,
+        first_seq: rng.random_range(1..50),
+        count: rng.random_range(1..4),
+    });
+    let mut batch = Batch { authored_ms: number, series, ..Batch::default() };
+    batch.origin = origin;
+    batch.encode().unwrap()
+}
+
+/// Another node that writes one stream.
+pub struct Author {
+    pub stream: StreamId,
+    pub records: Vec<Record>,
+}
+
+impl Author {
+    pub fn new(number: u8) -> Self {
+        let stream = StreamId { site: site(), node: NodeId([number; 16]), run: Run(u64::from(number)) };
+        Self { stream, records: Vec::new() }
+    }
+
+    pub fn write(&mut self, body: Vec<u8>) {
+        let before = self.records.last().map_or(ChainHash::GENESIS, |record| record.chain);
+        let lsn = Lsn(self.records.len() as u64 + 1);
+        let chain = before.after(&self.stream.key(), lsn, &body);
+        self.records.push(Record { stream: self.stream.clone(), lsn, chain, body });
+    }
+}
+
+/// Everything that the store acknowledged, and everything that it was ever given.
+#[derive(Default)]
+pub struct Model {
+    pub acknowledged: BTreeMap<(StreamId, Lsn), (ChainHash, Vec<u8>)>,
+    pub given: BTreeSet<Vec<u8>>,
+}
+
+impl Model {
+    pub fn append(&mut self, store: &Store, site: &SiteName, body: Vec<u8>) -> Option<Appended> {
+        self.given.insert(body.clone());
+        let appended = store.append_blocking(site, body.clone()).ok()?;
+        self.acknowledged.insert((appended.stream.clone(), appended.lsn), (appended.chain, body));
+        Some(appended)
+    }
+
+    pub fn adopt(&mut self, store: &Store, records: &[Record]) -> bool {
+        self.given.extend(records.iter().map(|record| record.body.clone()));
+        let taken = store.adopt_blocking(records.to_vec()).is_ok();
+        if taken {
+            for r in records {
+                self.acknowledged.insert((r.stream.clone(), r.lsn), (r.chain, r.body.clone()));
+            }
+        }
+        taken
+    }
+
+    /// Everything acknowledged is held, nothing is held that was never given, and all answers agree with each other.
+    pub fn judge(&self, store: &Store) {
+        let held = judge_answers(store);
+        for record in &held {
+            assert!(self.given.contains(&record.body), "{} {} was never given", record.stream, record.lsn);
+        }
+        let by_place: BTreeMap<_, _> = held.iter().map(|r| ((r.stream.clone(), r.lsn), r)).collect();
+        for (place, (chain, body)) in &self.acknowledged {
+            let found = by_place.get(place).unwrap_or_else(|| panic!("{} {} is lost", place.0, place.1));
+            assert_eq!((found.chain, &found.body), (*chain, body), "{} {} changed", place.0, place.1);
+        }
+    }
+}
+
+/// All answers of the store agree with its records read whole; the records.
+pub fn judge_answers(store: &Store) -> Vec<Record> {
+    let mut held = Vec::new();
+    let mut at = Position::ZERO;
+    for bytes_max in [1usize, 2000, 100_000].into_iter().cycle() {
+        let next = store.follow(at, bytes_max).unwrap();
+        let Some((last, _)) = next.last() else { break };
+        assert!(next.is_sorted_by(|a, b| a.0 < b.0) && next[0].0 > at);
+        at = *last;
+        held.extend(next.into_iter().map(|(_, record)| record));
+    }
+    assert!(at <= store.head());
+    assert_eq!(store.stats().records, held.len() as u64);
+    for (stream, upto, chain) in store.vector() {
+        let mut read = Vec::new();
+        while let Some(more) =
+            Some(store.read(&stream, Lsn(read.len() as u64), 200).unwrap()).filter(|m| !m.is_empty())
+        {
+            read.extend(more);
+        }
+        assert_eq!(read.len() as u64, upto.0, "a vector claims what can be read, no more and no less");
+        let mut before = ChainHash::GENESIS;
+        for (record, lsn) in read.iter().zip(1u64..) {
+            assert_eq!(record.lsn, Lsn(lsn));
+            assert!(record.follows(before));
+            before = record.chain;
+            assert_eq!(store.chain_at(&stream, record.lsn).unwrap(), Some(before));
+        }
+        assert_eq!(before, chain);
+    }
+    for site in store.sites() {
+        for range in [i64::MIN..=i64::MAX, -5..=5, 30..=40] {
+            let answer = store.scan(&site, &|_| true, range.clone()).unwrap();
+            let plain: Vec<_> =
+                answer.iter().map(|(series, points)| (series.as_ref().clone(), points.clone())).collect();
+            assert_eq!(plain, naive_scan(&held, &site, &range));
+        }
+    }
+    held
+}
+
+/// A scan by reading everything.
+fn naive_scan(
+    held: &[Record],
+    site: &SiteName,
+    range: &std::ops::RangeInclusive<i64>,
+) -> Vec<(Series, Vec<(i64, Value)>)> {
+    let mut points: BTreeMap<Series, BTreeMap<i64, Value>> = BTreeMap::new();
+    for record in held.iter().filter(|record| record.stream.site == *site) {
+        let Body::Points(batch) = Body::decode(&record.body).unwrap() else { continue };
+        for (series, values) in batch.series {
+            for (time, value) in values.into_iter().filter(|(time, _)| range.contains(time)) {
+                let at =
+                    points.entry(series.clone()).or_default().entry(time).or_insert_with(|| value.clone());
+                if value > *at {
+                    *at = value;
+                }
+            }
+        }
+    }
+    points.into_iter().map(|(series, values)| (series, values.into_iter().collect())).collect()
+}
