@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -45,29 +46,66 @@ async fn every_record_arrives_in_either_form_under_the_topic_of_its_device() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broker_killed_in_mid_stream_and_started_again_loses_nothing() {
-    let Some(mut broker) = Mosquitto::start() else { return };
-    let subscriber = Subscriber::start(broker.port).await;
-    broker.save();
-    let node = TestNode::start(1, &["--mqtt-url", &broker.url()]);
-    let mut appended = 0;
-    for kill in 1..=3 {
+/// Publishes while the broker goes down and comes back three times. Records, and the LSN up to which the broker may have
+/// acknowledged what it never delivered.
+async fn publish_over_outages(
+    broker: &mut Mosquitto,
+    subscriber: &Subscriber,
+    node: &TestNode,
+    down: impl Fn(&mut Mosquitto),
+) -> (u64, Vec<u64>) {
+    let (mut appended, mut acknowledged) = (0, Vec::new());
+    for outage in 1..=3 {
         node.append(appended..appended + 2000).await;
         appended += 2000;
-        let half = kill * 2000 - 1000;
-        eventually("half is published", || subscriber.count() as u64 >= half).await;
-        broker.kill();
+        eventually("half is published", || subscriber.count() as u64 >= outage * 2000 - 1000).await;
+        down(broker);
         eventually("the bridge notices", || node.status("mqtt")["connected"] == false).await;
+        acknowledged.push(node.status("mqtt")["cursor"].as_u64().unwrap());
         node.append(appended..appended + 10).await;
         appended += 10;
         broker.start_again();
     }
     node.wait_until_published().await;
-    subscriber.wait_for(usize::try_from(appended).unwrap()).await;
-    let repeats = check_all_arrived(&node, &subscriber, appended);
-    eprintln!("{appended} records, 3 kills, {repeats} repeats");
     assert!(node.metric("tidelog_mqtt_sessions_total{role=\"bridge\"}") >= 4);
+    (appended, acknowledged)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_stopped_in_mid_stream_and_started_again_loses_nothing() {
+    let Some(mut broker) = Mosquitto::start() else { return };
+    let subscriber = Subscriber::start(broker.port).await;
+    let node = TestNode::start(1, &["--mqtt-url", &broker.url()]);
+    let (records, _) = publish_over_outages(&mut broker, &subscriber, &node, Mosquitto::stop).await;
+    subscriber.wait_for(usize::try_from(records).unwrap()).await;
+    let repeats = check_all_arrived(&node, &subscriber, records);
+    eprintln!("{records} records, 3 outages, {repeats} repeats");
+    drop(node.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_killed_in_mid_stream_loses_only_what_it_had_acknowledged_itself() {
+    let Some(mut broker) = Mosquitto::start() else { return };
+    let subscriber = Subscriber::start(broker.port).await;
+    broker.save();
+    let node = TestNode::start(1, &["--mqtt-url", &broker.url()]);
+    let (records, acknowledged) =
+        publish_over_outages(&mut broker, &subscriber, &node, Mosquitto::kill).await;
+    eventually("the last record arrives", || {
+        subscriber.once().0.keys().next_back().is_some_and(|(_, lsn, _)| lsn.0 == records)
+    })
+    .await;
+    let (once, repeats) = subscriber.once();
+    let arrived: HashSet<u64> = once.keys().map(|(_, lsn, _)| lsn.0).collect();
+    let missing: Vec<u64> = (1..=records).filter(|lsn| !arrived.contains(lsn)).collect();
+    eprintln!("{records} records, 3 kills, {} lost by the broker, {repeats} repeats", missing.len());
+    // The node is alone, so positions in its log are LSNs.
+    for lsn in missing {
+        assert!(
+            acknowledged.iter().any(|upto| lsn <= *upto && lsn + 2000 > *upto),
+            "{lsn} after {acknowledged:?}"
+        );
+    }
     drop(node.stop().await);
 }
 

@@ -38,7 +38,7 @@ impl Mosquitto {
         let mut conf = format!("listener {port} 127.0.0.1\n{lines}");
         writeln!(conf, "persistence true\npersistence_location {}/", dir.path().display()).unwrap();
         writeln!(conf, "max_queued_messages 0\nmax_inflight_messages 0").unwrap();
-        if nix_user_is_root() {
+        if is_root() {
             writeln!(conf, "user root").unwrap();
         }
         std::fs::write(dir.path().join("mosquitto.conf"), conf).unwrap();
@@ -52,7 +52,14 @@ impl Mosquitto {
         format!("mqtt://127.0.0.1:{}", self.port)
     }
 
-    /// As a power cut would. What was not saved is gone.
+    /// Ends it as an operator would: it saves what it acknowledged and did not deliver.
+    pub fn stop(&mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap();
+    }
+
+    /// As a power cut would. What it acknowledged and did not deliver is gone unless it was saved.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -113,7 +120,7 @@ fn spawn(dir: &Path) -> Child {
         .unwrap()
 }
 
-fn nix_user_is_root() -> bool {
+fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output().unwrap();
     id.stdout.trim_ascii() == b"0"
 }
