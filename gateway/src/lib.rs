@@ -13,7 +13,7 @@ use tidelog_node::settings::Common;
 use tidelog_node::{NodeContext, StartError};
 use tidelog_record::{DeviceId, NodeId};
 
-use crate::settings::GatewaySettings;
+use crate::settings::{GatewaySettings, RadioSettings};
 
 impl Daemon for GatewaySettings {
     fn common(&self) -> &Common {
@@ -21,13 +21,13 @@ impl Daemon for GatewaySettings {
     }
 
     async fn start(&self, context: &NodeContext) -> Result<(), StartError> {
-        let Some(radio) = self.radio.clone() else {
+        let RadioSettings { url, eui, pan, channel } = self.radio.clone();
+        let Some(url) = url else {
             tracing::warn!("no --radio is set: no sensor is heard");
             return Ok(());
         };
-        let eui = self.eui.unwrap_or_else(|| eui_of(context.store.node()));
-        let station = EndpointConfig { pan: self.pan.0, channel: self.channel, ..EndpointConfig::new(eui) };
-        border::start(context, radio, station)
+        let eui = eui.unwrap_or_else(|| eui_of(context.store.node()));
+        border::start(context, url, EndpointConfig { pan: pan.0, channel, ..EndpointConfig::new(eui) })
     }
 }
 

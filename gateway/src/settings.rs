@@ -15,9 +15,21 @@ const STATION: EndpointConfig = EndpointConfig::new(DeviceId([0; 8]));
 /// All options of a gateway.
 #[derive(Args, Clone, Debug)]
 pub struct GatewaySettings {
+    /// What only a gateway has.
+    #[command(flatten)]
+    pub radio: RadioSettings,
+
+    /// What every node has.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// The radio.
+#[derive(Args, Clone, Debug)]
+pub struct RadioSettings {
     /// Radio to listen on: `zep://HOST:PORT` is an air simulated over UDP. Without one, no sensor is heard.
-    #[arg(long, value_name = "URL")]
-    pub radio: Option<RadioUrl>,
+    #[arg(id = "radio", long = "radio", value_name = "URL")]
+    pub url: Option<RadioUrl>,
 
     /// EUI-64 of this gateway on the air, 16 hex digits. Without it, one is derived from the node's id.
     #[arg(long, value_name = "EUI64")]
@@ -30,10 +42,6 @@ pub struct GatewaySettings {
     /// Channel in the 2.4 GHz band, 11 to 26.
     #[arg(long, value_name = "NUMBER", default_value_t = STATION.channel, value_parser = channel)]
     pub channel: u8,
-
-    /// What every node has.
-    #[command(flatten)]
-    pub common: Common,
 }
 
 /// A channel that a station can be on; the endpoint knows which those are.

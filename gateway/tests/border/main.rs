@@ -8,6 +8,7 @@
     reason = "a test ends at what it does not expect"
 )]
 
+mod field;
 mod process;
 mod sensor;
 
