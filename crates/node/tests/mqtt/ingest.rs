@@ -11,7 +11,7 @@ fn message(number: u64) -> Vec<u8> {
     let stream = StreamId { site: TestNode::site(), node: NodeId([9; 16]), run: Run(5) };
     let batch = batch(9, number);
     let message = Message::of_record(&stream, Lsn(number + 1), &batch).next().unwrap();
-    message.encode(if number % 2 == 0 { Encoding::Json } else { Encoding::MessagePack }).unwrap()
+    message.encode(if number.is_multiple_of(2) { Encoding::Json } else { Encoding::MessagePack }).unwrap()
 }
 
 /// Publishes payloads and waits until the broker has them all.

@@ -124,7 +124,7 @@ pub fn settings(flags: &[&str]) -> Common {
 pub fn batch(id: u8, number: u64) -> Batch {
     let timestamp = 1_700_000_000_000_000_000 + i64::try_from(number).unwrap();
     let device = DeviceId([id, 0, 0, 0, 0, 0, 0, u8::try_from(number % 3).unwrap()]);
-    let origin = (number % 2 == 0).then_some(Origin { device, epoch: 1, first_seq: number, count: 1 });
+    let origin = number.is_multiple_of(2).then_some(Origin { device, epoch: 1, first_seq: number, count: 1 });
     let series = |metric: &str| Series::new(metric, [("device", device.to_string())]).unwrap();
     let values = vec![
         (series("count"), vec![(timestamp, Value::I64(i64::try_from(number).unwrap()))]),
