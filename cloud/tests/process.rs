@@ -1,5 +1,7 @@
 //! The daemon as a real process: what it takes from its command line, what it survives, how it ends.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};

@@ -1,5 +1,7 @@
 //! The manual's generated parts are what the program says. `TIDELOG_WRITE_DOCS=1` writes them instead of comparing.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::path::Path;
 
 use tidelog_node::Metrics;

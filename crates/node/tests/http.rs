@@ -1,5 +1,7 @@
 //! The HTTP API from outside: a node in this process, a client that knows only the URL.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::io::{Read, Write};

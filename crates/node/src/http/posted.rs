@@ -118,12 +118,13 @@ fn typed(value: Value, wanted: Option<ValueType>) -> Result<Value, String> {
             _ => return Err(format!("value {text:?} is no f64: a number, \"NaN\", \"+Inf\" or \"-Inf\"")),
         }),
         (ValueType::F64, Value::I64(number)) => {
-            let float = number as f64;
-            // Exact both ways, or the client is told: above 2^53 a float skips integers.
-            if float as i128 != i128::from(number) {
+            // Exact, or the client is told: between its highest and lowest set bit an integer may have 53.
+            let magnitude = number.unsigned_abs();
+            let span = 64u32.saturating_sub(magnitude.leading_zeros() + magnitude.trailing_zeros());
+            if span > f64::MANTISSA_DIGITS {
                 return Err(format!("value {number} is not exactly an f64"));
             }
-            Value::F64(float)
+            Value::F64(number as f64)
         }
         (ValueType::F64, value @ Value::F64(_))
         | (ValueType::I64, value @ Value::I64(_))
@@ -384,6 +385,10 @@ mod tests {
                 r#"{"metric":"a","timestamp_ns":1,"value":9007199254740993,"type":"f64"}"#,
                 "not exactly an f64",
             ),
+            (
+                r#"{"metric":"a","timestamp_ns":1,"value":9223372036854775807,"type":"f64"}"#,
+                "not exactly an f64",
+            ),
             (r#"{"metric":"a","timestamp_ns":1,"value":1.5,"type":"i64"}"#, "not of type"),
             (r#"{"metric":"a","timestamp_ns":1,"value":"x","type":"f64"}"#, "no f64"),
             (r#"{"metric":"a","timestamp_ns":1,"value":1,"unit":"C"}"#, "unknown field `unit`"),
@@ -397,6 +402,17 @@ mod tests {
                 error.message.contains("points[2]") && error.message.contains(reason),
                 "{bad}: {error:?}"
             );
+        }
+    }
+
+    #[test]
+    fn an_integer_that_a_float_can_hold_becomes_one_when_it_is_asked_for() {
+        for number in [0, 1, -1, 1 << 53, -(1 << 53), (1 << 53) - 1, i64::MIN, 3 << 60] {
+            let body =
+                format!(r#"{{"points":[{{"metric":"a","timestamp_ns":1,"value":{number},"type":"f64"}}]}}"#);
+            let posted = json(&body).unwrap();
+            let value = points(&posted).into_values().next();
+            assert_eq!(value, format!("{number}.0").parse().ok().map(Value::F64), "{number}");
         }
     }
 
@@ -471,7 +487,7 @@ mod tests {
                 .map(|(k, v)| (k, match v { Value::F64(f) if f.is_nan() => Value::F64(f64::NAN), v => v }))
                 .collect();
             let from_json = json(&body).unwrap();
-            prop_assert_eq!(points(&from_json), expected.clone());
+            prop_assert_eq!(&points(&from_json), &expected);
             let document: serde_json::Value = serde_json::from_str(&body).unwrap();
             let packed = rmp_serde::to_vec_named(&document).unwrap();
             prop_assert_eq!(points(&BodyForm::MessagePack.read(&packed).unwrap()), expected);

@@ -48,14 +48,13 @@ fn entry(arg: &Arg, key: &str, matches: Option<&ArgMatches>) -> String {
     let in_effect: Option<Vec<String>> = matches
         .and_then(|matches| matches.get_raw(arg.get_id().as_str()))
         .map(|values| values.map(|value| value.to_string_lossy().into_owned()).collect());
-    match in_effect.filter(|values| *values != defaults) {
-        Some(_) if arg.is_hide_env_values_set() => {
-            text.push_str(&format!("# {key} is set; a secret is not shown\n"))
-        }
-        Some(values) => text.push_str(&format!("{key} = {}\n", literal(arg, &values))),
-        None if defaults.is_empty() => text.push_str(&format!("#{key} = {}\n", example(arg))),
-        None => text.push_str(&format!("#{key} = {}\n", literal(arg, &defaults))),
-    }
+    let line = match in_effect.filter(|values| *values != defaults) {
+        Some(_) if arg.is_hide_env_values_set() => format!("# {key} is set; a secret is not shown\n"),
+        Some(values) => format!("{key} = {}\n", literal(arg, &values)),
+        None if defaults.is_empty() => format!("#{key} = {}\n", example(arg)),
+        None => format!("#{key} = {}\n", literal(arg, &defaults)),
+    };
+    text.push_str(&line);
     text
 }
 

@@ -113,9 +113,7 @@ impl Kind {
 
 /// The section an option belongs to in the file, and its key there. `None` for what only a command line can say.
 pub(super) fn place(arg: &Arg) -> Option<(Option<&str>, String)> {
-    if arg.get_env().is_none() {
-        return None;
-    }
+    arg.get_env()?;
     let long = arg.get_long()?;
     let section = arg.get_help_heading().and_then(|h| h.strip_prefix('[')?.strip_suffix(']'));
     let key = match section {
