@@ -333,3 +333,57 @@ async fn a_certificate_of_another_key_is_refused_at_start() {
     let refused = peering::start(&context, &settings, &identity).await;
     assert!(matches!(refused, Err(StartError::Setting { key: "peering.cert", .. })), "{refused:?}");
 }
+
+/// Prints how fast a backlog travels; run with `--release -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement, not a check"]
+async fn the_speed_of_catching_up() {
+    for (what, batches, points_each) in [("1,000 points each", 1_000, 1_000), ("1 point each", 200_000, 1)] {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let authority = authority();
+        for dir in &dirs {
+            prepare(dir.path(), &authority, &authority, &Sites::All);
+        }
+        let cloud = start(dirs[0].path(), true, &[]).await;
+        let store = cloud.context.store.clone();
+        let fill = move || {
+            let (done, all_done) = std::sync::mpsc::channel();
+            for i in 0..batches {
+                let series = Series::new("temp", [("device", "02124b0000000001")]).unwrap();
+                let point =
+                    |p: i64| ((i * points_each + p) * 1_000_000_000, Value::F64(20.0 + 0.01 * p as f64));
+                let points = (0..points_each).map(point).collect();
+                let batch = Batch { authored_ms: i, origin: None, series: vec![(series, points)] };
+                let body = batch.encode().unwrap();
+                loop {
+                    let done = done.clone();
+                    let busy = store.stats().queue_bytes > 4 * 1024 * 1024;
+                    if busy {
+                        std::thread::sleep(Duration::from_millis(1));
+                        continue;
+                    }
+                    store.append(&site("plant"), body, move |outcome| drop(done.send(outcome.is_ok())));
+                    break;
+                }
+            }
+            assert!((0..batches).all(|_| all_done.recv().unwrap()));
+        };
+        tokio::task::spawn_blocking(fill).await.unwrap();
+        let began = Instant::now();
+        let peer = start(dirs[1].path(), false, &[cloud.address.unwrap()]).await;
+        while records(&peer) < u64::try_from(batches).unwrap() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let bytes = peer.counted("tidelog_peer_bytes_total{direction=\"received\"}");
+        let points = batches * points_each;
+        println!(
+            "{points} points, {what}: {seconds:.3} s, {bytes} bytes, {:.1} bytes a point, {:.0} records/s",
+            bytes as f64 / points as f64,
+            batches as f64 / seconds
+        );
+        peer.stop().await;
+        cloud.stop().await;
+    }
+}

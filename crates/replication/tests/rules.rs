@@ -495,6 +495,26 @@ fn a_disk_that_refuses_is_left_alone_for_a_while_and_the_records_are_pulled_agai
 }
 
 #[test]
+fn a_gap_that_is_closed_ends_the_pull_of_what_stands_behind_it() {
+    let s = stream("s", 9);
+    let all = chain(&s, 9, 99, 0);
+    let mut stand = Stand::new(vec![]);
+    stand.ready(ONE);
+    stand.hear(ONE, hold(&s, head(&all[..8]))).unwrap();
+    stand.said();
+    stand.hear(ONE, records(&all[..2])).unwrap();
+    // Records 3 to 6 were on disk already.
+    stand.replica.committed(stand.now, &s, head(&all[..6]));
+    assert_eq!(stand.disk(Ok(())), 2);
+    stand.hear(ONE, records(&all[2..4])).unwrap();
+    stand.hear(ONE, Message::Stopped { stream: s.clone(), reason: StopReason::Cancelled }).unwrap();
+    assert_eq!(stand.pulls(), [(ONE, Lsn(6), Lsn(8))]);
+    stand.hear(ONE, records(&all[6..8])).unwrap();
+    assert_eq!(stand.disk(Ok(())), 2);
+    assert_eq!(stand.replica.vector().next(), Some((&s, head(&all[..8]))));
+}
+
+#[test]
 fn a_peer_that_cannot_read_a_stream_is_asked_again_only_after_it_tells_of_it_again() {
     let s = stream("s", 9);
     let all = chain(&s, 6, 99, 0);

@@ -119,6 +119,7 @@ async fn read_message(
     payload.clear();
     payload.shrink_to(BUFFER_KEPT_BYTES_MAX);
     // The buffer grows with what comes, not with what is claimed.
+    payload.reserve(header.payload_bytes().min(READ_BYTES));
     let mut rest = stream.take(header.payload_bytes() as u64);
     while rest.read_buf(payload).await? > 0 {
         if heard_at.elapsed() >= HEARD_INTERVAL {

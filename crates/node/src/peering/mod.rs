@@ -34,6 +34,14 @@ pub const PEERING_ADDRESS_FILE: &str = "peering.addr";
 /// Inputs waiting for the task that owns the machine. Each may be a message, so this bounds memory too.
 const INPUTS_MAX: usize = 16;
 
+/// Whether the settings name all that peering needs, without reading any of it.
+///
+/// # Errors
+/// [`StartError::Setting`] names what is missing.
+pub fn check(settings: &PeeringSettings) -> Result<(), StartError> {
+    tls::Files::of(settings).map(drop)
+}
+
 /// Starts replication, if the settings ask for it. The bound address, if it listens.
 ///
 /// # Errors

@@ -224,8 +224,14 @@ impl Replica {
         if !self.streams.contains_key(id) {
             self.streams.insert(id.clone(), Stream::new(id, Head::default()));
         }
-        if self.streams.get_mut(id).is_some_and(|stream| stream.hold(head)) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        // The disk held a part above a gap, and the gap was closed: what is under way for that part is not needed.
+        let leapt = stream.pull.is_some() && head.lsn > stream.received.lsn;
+        if stream.hold(head) {
             self.spread(id);
+        }
+        if leapt {
+            self.abandon(id);
         }
     }
 

@@ -183,7 +183,7 @@ impl Replica {
     }
 
     /// Takes a pull back; what still comes for it is dropped until the peer confirms.
-    fn abandon(&mut self, stream: &StreamId) {
+    pub(super) fn abandon(&mut self, stream: &StreamId) {
         let Some(pull) = self.streams.get(stream).and_then(|known| known.pull) else { return };
         if let Some(session) = self.sessions.get_mut(&pull.session) {
             session.abandoned.insert(stream.clone());
