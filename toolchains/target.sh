@@ -79,7 +79,7 @@ target_environment() {
     export "CARGO_TARGET_${upper}_LINKER=$root/toolchains/zig-cc"
     export "CC_$lower=$root/toolchains/zig-cc" "AR_$lower=$root/toolchains/zig-ar"
     local flags="--remap-path-prefix=$root=tidelog --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
-    flags+=" --remap-path-prefix=$sysroot=rust"
+    flags+=" --remap-path-prefix=$sysroot=rust --remap-path-prefix=$target_dir=target"
     # zig brings musl's start files and libc itself; rustc must not look for copies of its own. Our target files say so themselves.
     [ "$target" != "$triple" ] || flags+=" -C target-feature=+crt-static -C link-self-contained=no"
     export "CARGO_TARGET_${upper}_RUSTFLAGS=$flags"
