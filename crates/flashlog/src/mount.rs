@@ -104,7 +104,7 @@ impl<F: NorFlash> FlashLog<F> {
                 _ => {}
             }
         }
-        self.next_seq = expected.max(self.progress.cursor + 1);
+        self.next_seq = expected;
         // The word after the last may have been under way when the power went, and still look blank.
         self.write_at = (written.max(end) + Self::WORD).min(Self::BLOCK);
         Ok(())

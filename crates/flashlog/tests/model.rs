@@ -230,6 +230,30 @@ proptest! {
     }
 
     #[test]
+    fn a_reader_that_eviction_overtakes_goes_on_with_the_oldest_that_is_left(
+        blocks in 3usize..6, bursts in prop::collection::vec((1u64..60, 0u64..10), 1..20),
+    ) {
+        let mut log = FlashLog::open(Chip::new(blocks), 1).unwrap();
+        let mut buffer = [0; PAYLOAD_BYTES_MAX];
+        let (mut head, mut read) = (0, 0);
+        for (appends, reads) in bursts {
+            for _ in 0..appends {
+                head += 1;
+                log.append(&payload(head, 20)).unwrap();
+            }
+            for _ in 0..reads {
+                let wanted = read.max(log.acknowledged()) + 1;
+                let found = log.read_after(read, &mut buffer).unwrap();
+                prop_assert_eq!(found, (wanted <= head).then_some((wanted, 20)));
+                if found.is_some() {
+                    prop_assert_eq!(&buffer[..20], payload(wanted, 20));
+                    read = wanted;
+                }
+            }
+        }
+    }
+
+    #[test]
     fn rot_anywhere_is_skipped_or_counted_and_never_served(
         appends in 1u64..150, at in 0usize..6 * BLOCK, mask in 1u8.., acked in 0u64..100,
     ) {

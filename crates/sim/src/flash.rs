@@ -161,14 +161,16 @@ impl<const WORD: usize, const BLOCK: usize> SimFlash<WORD, BLOCK> {
                 .for_each(|flag| *flag = false);
             return Ok(());
         }
-        // Torn: untouched, erased up to somewhere, or bits risen at random. A word must be erased again before use.
-        let (way, upto) = (self.noise() % 3, self.noise());
+        // Torn: untouched, erased up to somewhere, blank in looks only, or bits risen at random. Whatever it looks like,
+        // it must be erased again before use.
+        let (way, upto) = (self.noise() % 4, self.noise());
         let upto = usize::try_from(upto % BLOCK as u64).map_err(|_| FlashFault::Address)?;
         for (i, at) in cells.enumerate() {
             let risen = match way {
                 0 => 0,
                 1 if i < upto => 0xff,
                 1 => 0,
+                2 => 0xff,
                 _ => self.noise().to_le_bytes()[0],
             };
             if let Some(cell) = self.bytes.get_mut(at) {
