@@ -319,6 +319,13 @@ fn a_gateway_that_does_not_know_the_schema_is_told_it_once_and_then_gets_everyth
 }
 
 #[test]
+fn the_whole_application_fits_a_sensors_memory() {
+    let bytes = size_of::<TestApp>();
+    println!("{bytes} bytes of state, network stack and buffers included");
+    assert!(bytes <= 8 * 1024, "{bytes} bytes");
+}
+
+#[test]
 fn batches_fit_one_frame_unless_told_otherwise() {
     let setup = Setup { pause: Duration::from_millis(10), ..Setup::default() };
     let mut world = World::new(&setup);
