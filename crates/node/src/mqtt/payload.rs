@@ -11,8 +11,8 @@
 //! authored_ms  integer, Unix milliseconds
 //! points       [ { metric, labels { name: value }, timestamp_ns, value } ]
 //! value        MessagePack: float64, integer, boolean or text
-//!              JSON: 1.0, 1, true or "text"; a float that JSON has no word for is "NaN", "+Inf" or "-Inf", and a
-//!              text that reads like one of these carries `type: "text"` beside it
+//!              JSON: 1.0, 1, true or "text"; a float that JSON has no word for is "NaN", "+Inf" or "-Inf", told from
+//!              a text by `type: "f64"` beside it, as in the HTTP API
 //! ```
 //! This module knows no broker and no store. Bytes that it reads come from anyone: lengths are bounded before anything is
 //! built, names are checked by the types that own them, and keys it does not know are passed over.
@@ -21,7 +21,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{Error as _, Unexpected, Visitor};
+use serde::de::{Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidelog_record::{
     Batch, DeviceId, Lsn, NodeId, Origin, Run, Series, SeriesError, SiteName, StreamId, Value,
@@ -44,7 +44,6 @@ const ESCAPE_BYTES_MAX: usize = 5;
 const NAN: &str = "NaN";
 const INFINITE: &str = "+Inf";
 const INFINITE_NEGATIVE: &str = "-Inf";
-const TYPE_TEXT: &str = "text";
 
 /// How a payload is written. Reading finds it out from the first byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -122,6 +121,12 @@ pub enum PayloadError {
         /// What is wrong with it.
         reason: SeriesError,
     },
+    /// A point's value is not of the type that stands beside it.
+    #[error("point {index}: the value is not of the type beside it")]
+    Type {
+        /// Its place in `points`, from 0.
+        index: usize,
+    },
     /// MessagePack could not be written.
     #[error("cannot write MessagePack: {0}")]
     Encode(#[from] rmp_serde::encode::Error),
@@ -192,7 +197,7 @@ impl Message {
     /// # Errors
     /// [`PayloadError::Encode`] or [`PayloadError::Json`] when the serializer refuses, which no valid message makes it do.
     pub fn encode(&self, encoding: Encoding) -> Result<Vec<u8>, PayloadError> {
-        let wire = Wire::from(self);
+        let wire = Wire::of(self, encoding);
         match encoding {
             Encoding::MessagePack => Ok(rmp_serde::to_vec_named(&wire)?),
             Encoding::Json => Ok(serde_json::to_vec(&wire)?),
@@ -217,11 +222,11 @@ impl Message {
                 }
                 let mut borrowed = rmp_serde::Deserializer::from_read_ref(bytes);
                 borrowed.set_max_depth(NESTING_MAX);
-                Wire::deserialize(&mut borrowed)?.read(Encoding::MessagePack)
+                Wire::deserialize(&mut borrowed)?.read()
             }
             Some(b'{' | b' ' | b'\t' | b'\r' | b'\n') => {
                 version_of(serde_json::from_slice(bytes)?)?;
-                serde_json::from_slice::<Wire<'_>>(bytes)?.read(Encoding::Json)
+                serde_json::from_slice::<Wire<'_>>(bytes)?.read()
             }
             _ => Err(PayloadError::Unrecognised),
         }
@@ -289,39 +294,32 @@ struct WirePoint<'a> {
     labels: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
     timestamp_ns: i64,
     value: WireValue<'a>,
-    #[serde(rename = "type", default, skip_serializing_if = "WireType::is_plain")]
-    kind: WireType,
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    kind: Option<WireType>,
 }
 
-/// Says that a text which reads like a number's word in JSON is a text.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+/// What a point's writer insists that its value is. This writer says it where JSON has no word for a float.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum WireType {
-    #[default]
-    Plain,
-    TextInJson,
+    F64,
+    I64,
+    Bool,
+    Text,
 }
 
 impl WireType {
-    /// Only the JSON writer calls for the mark, and `serde` decides on a field before it asks the serializer what it is, so
-    /// MessagePack carries it too for those few texts; there it says what is so anyway.
-    fn is_plain(&self) -> bool {
-        *self == Self::Plain
-    }
-}
-
-impl Serialize for WireType {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(TYPE_TEXT)
-    }
-}
-
-impl<'de> Deserialize<'de> for WireType {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<'_, str>::deserialize(deserializer)?;
-        if text == TYPE_TEXT {
-            Ok(Self::TextInJson)
-        } else {
-            Err(D::Error::invalid_value(Unexpected::Str(&text), &"\"text\""))
+    /// The value, if it is one of this type.
+    fn read(self, value: Value) -> Option<Value> {
+        match (self, value) {
+            (Self::F64, Value::Text(text)) => number_of_word(&text).map(Value::F64),
+            // A writer whose language has no integers may say 21 for 21.0.
+            (Self::F64, Value::I64(v)) => exactly(v).map(Value::F64),
+            (Self::F64, value @ Value::F64(_))
+            | (Self::I64, value @ Value::I64(_))
+            | (Self::Bool, value @ Value::Bool(_))
+            | (Self::Text, value @ Value::Text(_)) => Some(value),
+            _ => None,
         }
     }
 }
@@ -375,6 +373,13 @@ impl<'de> Deserialize<'de> for WireValue<'_> {
     }
 }
 
+/// An integer as a float, if no bit of it is lost.
+fn exactly(value: i64) -> Option<f64> {
+    let bits = value.unsigned_abs();
+    let span = u64::BITS - bits.leading_zeros() - bits.trailing_zeros().min(u64::BITS - bits.leading_zeros());
+    (span <= f64::MANTISSA_DIGITS).then_some(value as f64)
+}
+
 fn word_of(value: f64) -> &'static str {
     if value.is_nan() {
         NAN
@@ -394,16 +399,16 @@ fn number_of_word(text: &str) -> Option<f64> {
     }
 }
 
-impl<'a> From<&'a Message> for Wire<'a> {
-    fn from(message: &'a Message) -> Self {
+impl<'a> Wire<'a> {
+    fn of(message: &'a Message, encoding: Encoding) -> Self {
         let points = message.points.iter().map(|(series, timestamp_ns, value)| WirePoint {
             metric: series.metric().into(),
             labels: series.labels().map(|(name, text)| (name.into(), text.into())).collect(),
             timestamp_ns: *timestamp_ns,
             value: WireValue(Cow::Borrowed(value)),
             kind: match value {
-                Value::Text(text) if number_of_word(text).is_some() => WireType::TextInJson,
-                _ => WireType::Plain,
+                Value::F64(v) if encoding == Encoding::Json && !v.is_finite() => Some(WireType::F64),
+                _ => None,
             },
         });
         Self {
@@ -424,10 +429,8 @@ impl<'a> From<&'a Message> for Wire<'a> {
             points: points.collect(),
         }
     }
-}
 
-impl Wire<'_> {
-    fn read(self, encoding: Encoding) -> Result<Message, PayloadError> {
+    fn read(self) -> Result<Message, PayloadError> {
         let stream = StreamId {
             site: field("site", self.site.parse::<SiteName>())?,
             node: field("origin.node", self.origin.node.parse::<NodeId>())?,
@@ -454,11 +457,10 @@ impl Wire<'_> {
         let points = self.points.into_iter().enumerate().map(|(index, point)| {
             let series = Series::new(point.metric, point.labels)
                 .map_err(|reason| PayloadError::Point { index, reason })?;
-            let value = match point.value.0.into_owned() {
-                Value::Text(text) if encoding == Encoding::Json && point.kind == WireType::Plain => {
-                    number_of_word(&text).map_or(Value::Text(text), Value::F64)
-                }
-                value => value,
+            let value = point.value.0.into_owned();
+            let value = match point.kind {
+                None => value,
+                Some(kind) => kind.read(value).ok_or(PayloadError::Type { index })?,
             };
             Ok((series, point.timestamp_ns, value))
         });

@@ -79,6 +79,31 @@ proptest! {
     }
 
     #[test]
+    fn cut_changed_or_random_bytes_are_refused_without_a_panic(
+        batch in batch(), cut in any::<prop::sample::Index>(), flip in any::<prop::sample::Index>(), bit in 0u8..8,
+        noise in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let stream = stream();
+        for message in Message::of_record(&stream, Lsn(1), &batch) {
+            for encoding in BOTH {
+                let mut bytes = message.encode(encoding).unwrap();
+                prop_assert!(Message::decode(&bytes[..cut.index(bytes.len())]).is_err());
+                let at = flip.index(bytes.len());
+                bytes[at] ^= 1 << bit;
+                drop(Message::decode(&bytes));
+            }
+        }
+        for first in [0x80, 0x8f, 0xde, 0xdf, b'{', 0] {
+            let mut bytes = vec![first];
+            bytes.extend_from_slice(&noise);
+            drop(Message::decode(&bytes));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
     fn the_messages_of_a_record_hold_its_points_in_order_and_say_which(batch in batch(), long in 0usize..4) {
         let mut batch = batch;
         let text = "\u{1}".repeat(PART_BYTES_MAX / 8);
@@ -100,28 +125,6 @@ proptest! {
             seen.extend(message.points);
         }
         prop_assert_eq!(seen, flat(&batch));
-    }
-
-    #[test]
-    fn cut_changed_or_random_bytes_are_refused_without_a_panic(
-        batch in batch(), cut in any::<prop::sample::Index>(), flip in any::<prop::sample::Index>(), bit in 0u8..8,
-        noise in prop::collection::vec(any::<u8>(), 0..200),
-    ) {
-        let stream = stream();
-        for message in Message::of_record(&stream, Lsn(1), &batch) {
-            for encoding in BOTH {
-                let mut bytes = message.encode(encoding).unwrap();
-                prop_assert!(Message::decode(&bytes[..cut.index(bytes.len())]).is_err());
-                let at = flip.index(bytes.len());
-                bytes[at] ^= 1 << bit;
-                drop(Message::decode(&bytes));
-            }
-        }
-        for first in [0x80, 0x8f, 0xde, 0xdf, b'{', 0] {
-            let mut bytes = vec![first];
-            bytes.extend_from_slice(&noise);
-            drop(Message::decode(&bytes));
-        }
     }
 }
 
@@ -178,7 +181,7 @@ fn the_json_form_is_the_published_one() {
     expected.push_str(
         r#""device":"02124b0000000001","epoch":9,"seq":4,"count":4,"authored_ms":1700000000123,"points":["#,
     );
-    let ends = [r#""value":21.0}"#, r#""value":21}"#, r#""value":"NaN"}"#, r#""value":"NaN","type":"text"}"#];
+    let ends = [r#""value":21.0}"#, r#""value":21}"#, r#""value":"NaN","type":"f64"}"#, r#""value":"NaN"}"#];
     for (i, end) in ends.iter().enumerate() {
         write!(expected, "{}{head}{end}", if i == 0 { "" } else { "," }).unwrap();
     }
@@ -207,12 +210,36 @@ fn a_refusal_names_what_is_wrong() {
     check_refused(|json| json["points"][0]["metric"] = "1x".into(), "point 0: bad metric name");
     check_refused(|json| json["points"][0]["value"] = serde_json::json!([1]), "a truth value or a text");
     check_refused(|json| json["points"][0]["value"] = u64::MAX.into(), "64 bits");
-    check_refused(|json| json["points"][0]["type"] = "number".into(), "text");
+    check_refused(|json| json["points"][0]["type"] = "number".into(), "unknown variant");
+    check_refused(|json| json["points"][0]["type"] = "text".into(), "point 0: the value is not of the type");
     check_refused(
         |json| drop(json["points"][0].as_object_mut().unwrap().remove("timestamp_ns")),
         "timestamp_ns",
     );
     check_refused(|json| drop(json.as_object_mut().unwrap().remove("points")), "points");
+}
+
+#[test]
+fn a_type_beside_the_value_is_insisted_on() {
+    let expected = message(vec![point(Value::F64(21.0)), point(Value::Text("x".into()))]);
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&expected.encode(Encoding::Json).unwrap()).unwrap();
+    json["points"][0]["value"] = 21.into();
+    json["points"][0]["type"] = "f64".into();
+    json["points"][1]["type"] = "text".into();
+    for bytes in [serde_json::to_vec(&json).unwrap(), rmp_serde::to_vec(&json).unwrap()] {
+        assert_eq!(Message::decode(&bytes).unwrap(), expected);
+    }
+}
+
+#[test]
+fn an_integer_becomes_a_float_only_without_loss() {
+    for exact in [0, 1, -1, 1 << 53, i64::MIN, -(1 << 62), 9_007_199_254_740_991] {
+        assert_eq!(exactly(exact).map(|v| format!("{v:.0}")), Some(exact.to_string()));
+    }
+    for inexact in [9_007_199_254_740_993, i64::MAX, i64::MIN + 1] {
+        assert_eq!(exactly(inexact), None, "{inexact}");
+    }
 }
 
 #[test]
