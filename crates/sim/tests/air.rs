@@ -69,9 +69,13 @@ async fn drive(
     let now = || Instant::from_micros(i64::try_from(start.elapsed().as_micros()).unwrap());
     let mut sequence = 0;
     let mut waiting: Option<(Peer, Vec<u8>)> = None;
-    // A ZEP acknowledgement says no more than that somebody is here.
-    let hello = *b"EX\x02\x02\0\0\0\0";
-    socket.send(&hello).await.unwrap();
+    // A beacon says who is here, before anything is sent.
+    let mut beacon = vec![0x00, 0xc0, 0, 0x23, 0x00];
+    beacon.extend(station.config().eui.0.iter().rev());
+    beacon.extend([0xff, 0xcf, 0, 0]);
+    let mut hello = [0; zep::PACKET_BYTES_MAX];
+    let length = zep::encode(&zep::Header::default(), &beacon, &mut hello).unwrap();
+    socket.send(&hello[..length]).await.unwrap();
     loop {
         let (mut frame, mut datagram, mut payload) = ([0; 127], [0; zep::PACKET_BYTES_MAX], [0; 1280]);
         if let Some((to, bytes)) = waiting.take() {

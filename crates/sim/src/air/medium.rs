@@ -117,13 +117,10 @@ impl Medium {
                 None => self.counters.unowned += 1,
             },
             (_, Address::Extended(device)) => match self.owners.get(&device).copied() {
-                Some(owner) if owner == from => self.counters.unowned += 1,
-                Some(owner) => self.launch(now, from, owner, asks, datagram),
-                None => self.launch_to_all(now, from, asks, datagram, |station| station.device.is_none()),
+                Some(owner) if owner != from => self.launch(now, from, owner, asks, datagram),
+                Some(_) | None => self.counters.unowned += 1,
             },
-            (_, Address::Short(_) | Address::Absent) => {
-                self.launch_to_all(now, from, None, datagram, |_| true);
-            }
+            (_, Address::Short(_) | Address::Absent) => self.launch_to_all(now, from, datagram),
         }
     }
 
@@ -170,25 +167,13 @@ impl Medium {
         awaited.remove(place).map(|frame| frame.sender)
     }
 
-    fn launch_to_all(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        asks: Option<u8>,
-        datagram: &[u8],
-        hears: impl Fn(&Station) -> bool,
-    ) {
-        let to: Vec<SocketAddr> = self
-            .stations
-            .iter()
-            .filter(|(at, station)| **at != from && hears(station))
-            .map(|(at, _)| *at)
-            .collect();
-        if to.is_empty() {
+    fn launch_to_all(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        let others: Vec<SocketAddr> = self.stations.keys().copied().filter(|at| *at != from).collect();
+        if others.is_empty() {
             self.counters.unowned += 1;
         }
-        for to in to {
-            self.launch(now, from, to, asks, datagram);
+        for to in others {
+            self.launch(now, from, to, None, datagram);
         }
     }
 
