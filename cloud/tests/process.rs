@@ -154,12 +154,17 @@ fn a_configuration_can_be_checked_without_starting() {
         ("[mqtt]\npaylod = \"json\"\n", "unknown key mqtt.paylod, did you mean mqtt.payload?"),
         ("http = 8433\n", "http takes a string, not an integer"),
         ("log_level = \"info\n", "TOML parse error"),
+        ("log_level = \"loud=loud\"\n", "log_level: invalid value 'loud=loud'"),
     ] {
         std::fs::write(&file, text).unwrap();
         let (code, _, log) = check();
         assert_eq!(code, 2, "{text}: {log}");
         assert!(log.contains(expected) && log.contains("c.toml"), "{text}: {log}");
     }
+    // Each is right for itself, and together they cannot work.
+    std::fs::write(&file, "[peering]\npeers = [\"a:1\"]\n").unwrap();
+    let (code, _, log) = check();
+    assert!(code == 2 && log.contains("peering.cert: "), "{log}");
     std::fs::remove_file(&file).unwrap();
     let (code, _, log) = check();
     assert!(code == 2 && log.contains("c.toml") && log.contains("No such file"), "{log}");

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::context::{NodeContext, StartError};
 use crate::node::Node;
 use crate::settings::{Common, Loaded, SettingsError, load};
-use crate::{SHUTDOWN_S_MAX, logging};
+use crate::{SHUTDOWN_S_MAX, logging, peering};
 
 /// Exit code when the settings are wrong: the same as for a wrong flag.
 const EXIT_SETTINGS: u8 = 2;
@@ -30,6 +30,14 @@ const BLOCKING_THREADS_MAX: usize = 32;
 pub trait Daemon: Args + FromArgMatches + Send + 'static {
     /// What it shares with every daemon.
     fn common(&self) -> &Common;
+
+    /// Whether the settings go together; each for itself was checked when it was read.
+    ///
+    /// # Errors
+    /// [`StartError::Setting`] names the one that is at fault.
+    fn check(&self) -> Result<(), StartError> {
+        peering::check(&self.common().peering)
+    }
 
     /// Starts what this daemon has and others have not.
     fn start(&self, context: &NodeContext) -> impl Future<Output = Result<(), StartError>> + Send;
@@ -50,22 +58,30 @@ impl Daemon for Common {
 /// `version` is told by `--version`, the status and the metrics.
 pub fn run<D: Daemon>(program: Command, version: &'static str) -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
-    let settings = match load::<D>(program.version(version), words) {
-        Ok(Loaded::Run(settings)) => settings,
-        Ok(Loaded::Print(text)) => {
+    let loaded = match load::<D>(program.version(version), words) {
+        Ok(loaded) => loaded,
+        // Clap knows which of its errors are help and the version, and where they go.
+        Err(SettingsError::Usage(error)) => error.exit(),
+        Err(SettingsError::File(error)) => return wrong(&error),
+    };
+    let settings = match loaded {
+        Loaded::Print(text) => {
             print!("{text}");
             return ExitCode::SUCCESS;
         }
-        // Clap knows which of its errors are help and the version, and where they go.
-        Err(SettingsError::Usage(error)) => error.exit(),
-        Err(SettingsError::File(error)) => {
-            eprintln!("error: {error}");
-            return ExitCode::from(EXIT_SETTINGS);
+        Loaded::Check(settings) => {
+            return match settings.check() {
+                Ok(()) => {
+                    println!("the configuration is valid");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => wrong(&error),
+            };
         }
+        Loaded::Run(settings) => settings,
     };
-    if let Err(error) = logging::start(settings.common()) {
-        eprintln!("error: {error}");
-        return ExitCode::from(EXIT_SETTINGS);
+    if let Err(error) = settings.check().and_then(|()| logging::start(settings.common())) {
+        return wrong(&error);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -88,6 +104,11 @@ pub fn run<D: Daemon>(program: Command, version: &'static str) -> ExitCode {
             ExitCode::from(EXIT_START)
         }
     }
+}
+
+fn wrong(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(EXIT_SETTINGS)
 }
 
 async fn live<D: Daemon>(settings: &D, version: &'static str) -> Result<(), StartError> {

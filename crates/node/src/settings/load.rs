@@ -33,6 +33,8 @@ struct Invocation {
 pub enum Loaded<S> {
     /// Run with these settings.
     Run(S),
+    /// Say whether these settings go together, and exit.
+    Check(S),
     /// Print this and exit with success.
     Print(String),
 }
@@ -75,7 +77,7 @@ pub fn load<S: Args + FromArgMatches>(
     Ok(if invocation.print_config {
         Loaded::Print(document_of(&bare, Some(&matches)))
     } else if invocation.check_config {
-        Loaded::Print("the configuration is valid\n".to_owned())
+        Loaded::Check(settings)
     } else {
         Loaded::Run(settings)
     })
