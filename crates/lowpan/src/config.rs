@@ -10,7 +10,7 @@ use crate::COAP_PORT;
 pub const PAN_DEFAULT: u16 = 0x0023;
 /// The channel of the 2.4 GHz band that a station uses unless told otherwise.
 pub const CHANNEL_DEFAULT: u8 = 26;
-/// How long a sent frame waits for its acknowledgement before it is sent again. Radios answer within a millisecond;
+/// How long a sent frame waits for its acknowledgement before it is sent again; each repetition waits twice as long. Radios answer within a millisecond;
 /// this leaves room for a simulated air's delay and for a serial line.
 pub const ACK_WAIT_DEFAULT: Duration = Duration::from_millis(50);
 /// How long after an acknowledged frame the next one to the same station is held back: stations with few receive
@@ -32,7 +32,7 @@ pub struct EndpointConfig {
     pub soft_mac: bool,
     /// The UDP port that this station receives on and sends from.
     pub port: u16,
-    /// How long a frame waits for its acknowledgement (soft MAC only).
+    /// How long a frame's first attempt waits for its acknowledgement, each repetition twice as long (soft MAC only).
     pub ack_wait: Duration,
     /// The least time between an acknowledgement and the next frame to the same station.
     pub pace: Duration,

@@ -168,7 +168,7 @@ impl<const BYTES: usize, const SLOTS: usize> Outgoing<BYTES, SLOTS> {
         };
         if manner.soft_mac {
             slot.attempts += 1;
-            slot.phase = Phase::Waiting(now + manner.ack_wait);
+            slot.phase = Phase::Waiting(now + slot.ack_wait(manner));
             return Some((written, None));
         }
         let outcome = slot.proceed(now + manner.pace);
@@ -225,6 +225,13 @@ impl<const BYTES: usize, const SLOTS: usize> Outgoing<BYTES, SLOTS> {
 }
 
 impl<const BYTES: usize> Slot<BYTES> {
+    /// How long this attempt waits: twice as long as the one before. So a busy medium is not asked more the slower it
+    /// answers.
+    fn ack_wait(&self, manner: Manner) -> Duration {
+        let doublings = self.attempts.saturating_sub(1).min(RETRIES_MAX);
+        Duration::from_micros(manner.ack_wait.total_micros() << doublings)
+    }
+
     /// Goes on to the next frame, which may leave from `at` on.
     fn proceed(&mut self, at: Instant) -> Outcome {
         (self.offset, self.sequence, self.attempts) = (self.end, None, 0);
@@ -336,7 +343,7 @@ mod tests {
         }
         assert_eq!(sent, 1 + usize::from(RETRIES_MAX));
         assert_eq!(outcomes, [Outcome::Retry, Outcome::Retry, Outcome::Retry, Outcome::Failed(peer(2))]);
-        assert!(now <= at(4 * 10 + 8 + 16 + 32), "{now}");
+        assert!(now <= at(10 + 20 + 40 + 80 + 8 + 16 + 32), "{now}");
     }
 
     #[test]
