@@ -57,21 +57,19 @@ async fn hundreds_of_sensors_are_served_through_a_kill_and_each_sample_is_in_the
     until_acknowledged(&sensors, 0.3).await;
     gateway.kill();
     let gateway = Gateway::start(data.path(), air.address(), &GATEWAY.to_string());
+    // What the killed gateway had answered has arrived by now; these have more to say to the new one.
+    let unfinished = sensors.iter().filter(|sensor| sensor.acknowledged() < samples.len() as u64).count();
     until_acknowledged(&sensors, 1.0).await;
 
-    assert_eq!(
-        gateway.status()["store"]["points"],
-        i64::from(SENSORS) * SAMPLES_EACH,
-        "none is in the log twice"
-    );
+    let all = usize::from(SENSORS) * samples.len();
+    assert_eq!(gateway.status()["store"]["points"], all, "none is in the log twice");
     let lines = gateway.points("count");
     let distinct: BTreeSet<&String> = lines.iter().collect();
-    assert_eq!((lines.len(), distinct.len()), (3120, 3120));
+    assert_eq!((lines.len(), distinct.len()), (all, all));
     for sensor in &sensors {
         let device = sensor.device().to_string();
-        assert_eq!(lines.iter().filter(|line| line.contains(&device)).count(), 12, "{device}");
+        assert_eq!(lines.iter().filter(|line| line.contains(&device)).count(), samples.len(), "{device}");
     }
-    let radio = gateway.status()["radio"].take();
-    assert_eq!(radio["devices"].as_array().unwrap().len(), usize::from(SENSORS));
+    let radio = gateway.radio_with_devices(unfinished);
     assert_eq!(radio["drops"]["no_room"], 0, "{radio:#}");
 }

@@ -75,13 +75,22 @@ impl Gateway {
 
     /// The radio's section of the status, once it says that this much is acknowledged to its first device.
     pub fn radio_acked(&self, seq: u64) -> serde_json::Value {
+        self.radio_once(|radio| radio["devices"][0]["acked_seq"] == seq)
+    }
+
+    /// The radio's section of the status, once it knows this many devices.
+    pub fn radio_with_devices(&self, least: usize) -> serde_json::Value {
+        self.radio_once(|radio| radio["devices"].as_array().is_some_and(|devices| devices.len() >= least))
+    }
+
+    fn radio_once(&self, ready: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
         let deadline = Instant::now() + START_MAX;
         loop {
             let radio = self.status()["radio"].take();
-            if radio["devices"][0]["acked_seq"] == seq {
+            if ready(&radio) {
                 return radio;
             }
-            assert!(Instant::now() < deadline, "not acknowledged up to {seq}: {radio:#}");
+            assert!(Instant::now() < deadline, "still: {radio:#}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
