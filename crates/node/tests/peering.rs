@@ -362,7 +362,9 @@ async fn the_speed_of_catching_up() {
                         std::thread::sleep(Duration::from_millis(1));
                         continue;
                     }
-                    store.append(&site("plant"), body, move |outcome| drop(done.send(outcome.is_ok())));
+                    store.append(&site("plant"), body, move |outcome| {
+                        done.send(outcome.is_ok()).unwrap_or_default();
+                    });
                     break;
                 }
             }
