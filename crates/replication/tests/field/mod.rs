@@ -68,6 +68,10 @@ struct Connection {
     ends: [End; 2],
     /// Bytes still arrive. After a silent cut they do not and nobody is told.
     alive: bool,
+    /// A machine has ended it; what was said before still arrives.
+    closing: bool,
+    /// Cut without a sign: only the dialling end's own patience brings a new one.
+    silent: bool,
     /// Last arrival in each direction: a connection keeps order.
     last_arrival: [Duration; 2],
 }
@@ -245,8 +249,12 @@ impl Field {
             }
             Happening::Append { node } => self.append(node),
             Happening::Cut => {
-                let alive: Vec<u64> =
-                    self.connections.iter().filter(|(_, c)| c.alive).map(|(key, _)| *key).collect();
+                let alive: Vec<u64> = self
+                    .connections
+                    .iter()
+                    .filter(|(_, c)| c.alive && !c.closing)
+                    .map(|(key, _)| *key)
+                    .collect();
                 if !alive.is_empty() && !self.healed {
                     let key = alive[self.rng.random_range(0..alive.len())];
                     let silent = self.faults.silent && self.rng.random_bool(0.3);
@@ -270,7 +278,17 @@ impl Field {
             self.next += 1;
             End { node, session: SessionId(self.next), life: self.nodes[node].life }
         });
-        self.connections.insert(key, Connection { link, ends, alive: true, last_arrival: [self.now; 2] });
+        self.connections.insert(
+            key,
+            Connection {
+                link,
+                ends,
+                alive: true,
+                closing: false,
+                silent: false,
+                last_arrival: [self.now; 2],
+            },
+        );
         for (i, end) in ends.iter().enumerate() {
             let other = &self.nodes[ends[1 - i].node];
             let peer = Peer { node: other.id, sites: other.sites.clone(), dialled: i == 0 };
@@ -291,15 +309,17 @@ impl Field {
         connection.alive = false;
         self.cuts_made += 1;
         let link = connection.link;
+        connection.silent = silent;
         if !silent {
             for end in 0..2 {
                 let at = self.moment(300);
                 self.schedule(at, Happening::Disconnected { connection: key, end });
             }
         }
-        // The dialling side finds a silent cut later than a loud one; here it just dials again.
-        let at = self.moment(if silent { 2_000 } else { 500 });
-        self.schedule(at, Happening::Connect { link });
+        if !silent {
+            let at = self.moment(500);
+            self.schedule(at, Happening::Connect { link });
+        }
     }
 
     /// Kill -9: what is not synced is lost, connections drop.
@@ -320,6 +340,12 @@ impl Field {
         for key in cut {
             self.cut(key, false);
         }
+        let stale = self.connections.values_mut().filter(|c| c.silent && c.ends[0].node == index);
+        let links: Vec<usize> = stale.map(|c| (c.silent = false, c.link).1).collect();
+        for link in links {
+            let at = self.moment(500);
+            self.schedule(at, Happening::Connect { link });
+        }
     }
 
     fn append(&mut self, index: usize) {
@@ -328,7 +354,8 @@ impl Field {
         let site = granted[self.rng.random_range(0..granted.len())].clone();
         let stream = StreamId { site, node: node.id, run: node.run };
         let length = self.rng.random_range(1..=self.faults.body_bytes_max);
-        let body: Vec<u8> = (0..length).map(|_| self.rng.random()).collect();
+        let mut body = vec![0u8; length];
+        self.rng.fill(&mut body[..]);
         let tail = node.tails.entry(stream.clone()).or_default();
         let lsn = tail.lsn.next().unwrap();
         let chain = tail.chain.after(&stream.key(), lsn, &body);
@@ -452,15 +479,20 @@ impl Field {
 
     /// A machine ended a session: what it said still arrives, then the other end sees the close.
     fn close(&mut self, key: u64, session: SessionId) {
-        let Some(connection) = self.connections.get(&key).filter(|connection| connection.alive) else {
+        let stale = self.connections.get_mut(&key).filter(|c| c.silent && c.ends[0].session == session);
+        if let Some(link) = stale.map(|c| (c.silent = false, c.link).1) {
+            let at = self.moment(500);
+            self.schedule(at, Happening::Connect { link });
+        }
+        let Some(connection) = self.connections.get_mut(&key).filter(|c| c.alive && !c.closing) else {
             return;
         };
+        connection.closing = true;
         let end = usize::from(connection.ends[0].session == session);
         let at = connection.last_arrival[end].max(self.now) + ms(1);
         let link = connection.link;
         self.schedule(at, Happening::Disconnected { connection: key, end });
-        let alive = |c: &Connection| c.alive && c.link == link;
-        if self.connections.values().filter(|c| alive(c)).count() == 1 {
+        if !self.connections.values().any(|c| c.alive && !c.closing && c.link == link) {
             let at = self.moment(500) + ms(1_000);
             self.schedule(at, Happening::Connect { link });
         }
