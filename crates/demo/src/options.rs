@@ -1,0 +1,105 @@
+//! What the user asks of the demo, checked once.
+
+use std::path::PathBuf;
+
+/// A whole Tidelog field on loopback: simulated air, virtual sensors that run the real firmware library, two real
+/// gateway processes, an MQTT broker and a real cloud node. Shows readings travel, and proves that none is lost.
+#[derive(clap::Parser, Debug, Clone)]
+#[command(name = "cargo demo", bin_name = "cargo demo", version, after_help = EXAMPLES)]
+pub struct Options {
+    /// Virtual sensors [default: one for each device of the data; 12 with the embedded data]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub sensors: Option<u16>,
+
+    /// Readings in all, over all sensors [default: everything in the data]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub readings: Option<u32>,
+
+    /// CSV file of real readings, plain or .gz: time_unix_ms,device,metric,value [default: an embedded sample]
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+
+    /// End when everything has arrived everywhere, after comparing reading by reading; exit status 1 if any is lost,
+    /// doubled or changed
+    #[arg(long)]
+    pub once: bool,
+
+    /// Print the result as JSON on standard output (progress goes to standard error)
+    #[arg(long)]
+    pub json: bool,
+
+    /// Kill -9 gateways and the cloud, cut sensors' power and the uplinks at random while it runs; the seed makes the
+    /// choices
+    #[arg(long, value_name = "SEED")]
+    pub chaos: Option<u64>,
+
+    /// Samples a second of each sensor; 0 = as fast as the field takes them [default: 0 with --once, spread over 20 s
+    /// with --chaos, else 1]
+    #[arg(long, value_name = "HZ")]
+    pub pace: Option<f64>,
+
+    /// Share of frames that the air loses, 0 to 0.9
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    pub loss: f64,
+
+    /// Delay of each frame on the air, milliseconds
+    #[arg(long, default_value_t = 0, value_name = "MS", value_parser = clap::value_parser!(u64).range(..=2000))]
+    pub delay: u64,
+
+    /// Use this MQTT broker (mqtt://HOST:PORT) instead of the embedded one
+    #[arg(long, value_name = "URL")]
+    pub mqtt: Option<String>,
+
+    /// Keep logs, stores and certificates in this folder, which must be empty or absent [default: a temporary one]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+
+    /// Take tidelog-gateway and tidelog-cloud from this folder instead of building them
+    #[arg(long, value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+
+    /// Seed of the air's losses and of the sensors' own dice
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+const EXAMPLES: &str = "Examples:
+  cargo demo                                              watch a field live until Ctrl-C
+  cargo demo --once --sensors 40 --readings 20000 --json  prove that 20,000 readings arrive once
+  cargo demo --once --sensors 40 --readings 20000 --chaos 1 --loss 0.1
+  cargo demo --mqtt mqtt://localhost:1883                 and listen with: mosquitto_sub -t 'tidelog/#' -v";
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=0.9).contains(&share) => Ok(share),
+        _ => Err("a share from 0 to 0.9".to_owned()),
+    }
+}
+
+/// How long a run with chaos takes at least, so that there is something to disturb, in seconds.
+const CHAOS_SPREAD_S: f64 = 20.0;
+const SENSORS_OF_EMBEDDED: usize = 12;
+
+impl Options {
+    /// How many sensors there will be; `None` leaves it to the data.
+    #[must_use]
+    pub fn sensors(&self) -> Option<usize> {
+        match self.sensors {
+            Some(count) => Some(usize::from(count)),
+            None => self.data.is_none().then_some(SENSORS_OF_EMBEDDED),
+        }
+    }
+
+    /// Samples a second of one sensor that has `samples_most` of them; `None` = as fast as it goes.
+    #[must_use]
+    pub fn pace_hz(&self, samples_most: usize) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "a pace, not a count")]
+        let spread = samples_most as f64 / CHAOS_SPREAD_S;
+        match self.pace {
+            Some(pace) => (pace > 0.0).then_some(pace),
+            None if self.chaos.is_some() => Some(spread.max(0.1)),
+            None if self.once => None,
+            None => Some(1.0),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The virtual sensors of the field, each with its replay: the real firmware on simulated flash. It turns what the file
+//! holds into what a sampler gives, and knows nothing of gateways but their addresses.
+
+use std::net::SocketAddr;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tidelog_firmware::Gateways;
+use tidelog_record::uplink::{Reading, Sample};
+use tidelog_record::{DeviceId, Value};
+use tidelog_sim::sensor::{Cut, SensorOptions, VirtualSensor};
+use tidelog_sim::sensor::{Feed, SensorError as VirtualSensorError};
+
+use crate::feed::{self, METRICS_MAX, Replay};
+
+/// Length of a tick: the data's times are whole milliseconds.
+const TICK_NS: u32 = 1_000_000;
+/// How far into its next writes a sensor's power may go.
+const CUT_STEPS: std::ops::Range<u64> = 0..40;
+
+/// A virtual sensor failed.
+#[derive(Debug, thiserror::Error)]
+#[error("sensor {device}: {source}")]
+pub struct SensorError {
+    device: DeviceId,
+    source: VirtualSensorError,
+}
+
+/// All sensors of the field.
+pub struct Sensors {
+    sensors: Vec<VirtualSensor>,
+    dice: StdRng,
+}
+
+/// A file's samples as a sampler gives them.
+struct Samples(Vec<feed::Sample>);
+
+impl Feed for Samples {
+    fn sample(&self, index: u64) -> Option<Sample> {
+        let sample = self.0.get(usize::try_from(index).ok()?)?;
+        let mut values = [None; METRICS_MAX];
+        for (slot, value) in values.iter_mut().zip(&sample.values) {
+            *slot = match value {
+                Some(Value::F64(v)) => Some(Reading::F64(*v)),
+                Some(Value::I64(v)) => Some(Reading::I64(*v)),
+                Some(Value::Bool(v)) => Some(Reading::Bool(*v)),
+                // The file's form has no texts.
+                Some(Value::Text(_)) | None => None,
+            };
+        }
+        Some(Sample { ticks: sample.time_ms, values })
+    }
+}
+
+impl Sensors {
+    /// Starts one sensor for each replay; every other one has the second gateway as its primary.
+    ///
+    /// # Errors
+    /// [`SensorError`] names the sensor.
+    pub async fn start(
+        replays: &[Replay],
+        gateways: &[DeviceId; 2],
+        air: SocketAddr,
+        pace_hz: Option<f64>,
+        seed: u64,
+    ) -> Result<Self, SensorError> {
+        let mut sensors = Vec::with_capacity(replays.len());
+        for (index, replay) in replays.iter().enumerate() {
+            let [first, second] = *gateways;
+            let (primary, backup) = if index % 2 == 0 { (first, second) } else { (second, first) };
+            let gateways = Gateways { primary, backup: Some(backup) };
+            let options = SensorOptions {
+                metrics: replay.metrics.iter().map(|m| (m.name.clone(), m.scale)).collect(),
+                tick_ns: TICK_NS,
+                pace_hz,
+                ..SensorOptions::fast(replay.device, air, gateways, seed.wrapping_add(index as u64))
+            };
+            let started = VirtualSensor::start(options, Samples(replay.samples.clone())).await;
+            sensors.push(started.map_err(|source| SensorError { device: replay.device, source })?);
+        }
+        Ok(Self { sensors, dice: StdRng::seed_from_u64(seed) })
+    }
+
+    /// Samples in flash, of all sensors.
+    #[must_use]
+    pub fn sensed(&self) -> u64 {
+        self.sensors.iter().map(VirtualSensor::sensed).sum()
+    }
+
+    /// Samples that the sensors know to be stored by a gateway.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.sensors.iter().map(VirtualSensor::acknowledged).sum()
+    }
+
+    /// Takes one sensor's power away, in the middle of a write where it can be arranged.
+    ///
+    /// # Errors
+    /// [`SensorError`].
+    pub async fn power_cut(&mut self, index: usize) -> Result<(), SensorError> {
+        let cut = Cut::MidWrite { steps: self.dice.random_range(CUT_STEPS), seed: self.dice.random() };
+        let sensor = &mut self.sensors[index];
+        sensor.power_cut(cut).await.map_err(|source| SensorError { device: sensor.device(), source })
+    }
+
+    /// Gives the power back.
+    ///
+    /// # Errors
+    /// [`SensorError`].
+    pub async fn power_on(&mut self, index: usize) -> Result<(), SensorError> {
+        let sensor = &mut self.sensors[index];
+        sensor.restart().await.map_err(|source| SensorError { device: sensor.device(), source })
+    }
+
+    /// Stops all sensors.
+    pub async fn end(&mut self) {
+        for sensor in self.sensors.drain(..) {
+            let device = sensor.device();
+            if let Err(error) = sensor.stop().await {
+                tracing::warn!(%device, %error, "the sensor did not stop cleanly");
+            }
+        }
+    }
+}
