@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -167,6 +168,8 @@ impl Daemon {
             }
         }
         command.args(&self.arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        // A group of its own: Ctrl-C on the terminal is for the demo, which then ends its daemons in order.
+        command.process_group(0);
         let child =
             command.spawn().map_err(|source| DaemonError::Start { path: self.binary.clone(), source })?;
         self.child = Some(child);
