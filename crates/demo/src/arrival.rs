@@ -36,10 +36,16 @@ impl Standing {
         let cursors = rows("cursors");
         let cursors =
             cursors.iter().map(|c| (text(c, "name"), c["lag_records"].as_u64().unwrap_or_default()));
+        // What a peer lacks of this node's log is the lag of replication, which is a cursor too.
+        let peers = rows("peers");
+        let peers = peers
+            .iter()
+            .filter(|peer| peer["dialled"].as_bool().unwrap_or_default())
+            .map(|peer| ("uplink".to_owned(), peer["ahead_records"].as_u64().unwrap_or_default()));
         Self {
             answers: true,
             streams: streams.collect(),
-            cursors: cursors.collect(),
+            cursors: cursors.chain(peers).collect(),
             points: status["store"]["points"].as_u64().unwrap_or_default(),
         }
     }
@@ -123,10 +129,13 @@ mod tests {
     fn nodes_are_level_when_streams_are_equal_and_no_cursor_is_behind() {
         let status = |lsn: u64, lag: u64| {
             json!({"streams": [{"site": "s", "node": "n", "run": "r", "lsn": lsn, "chain": "c"}],
-                   "cursors": [{"name": "mqtt", "lag_records": lag}], "store": {"points": 7}})
+                   "cursors": [{"name": "mqtt", "lag_records": lag}],
+                   "peers": [{"dialled": true, "ahead_records": lag}, {"dialled": false, "ahead_records": 9}],
+                   "store": {"points": 7}})
         };
         let (full, behind) = (Standing::of(&status(5, 0)), Standing::of(&status(4, 0)));
         assert_eq!((full.points, full.records(), full.lag()), (7, 5, 0));
+        assert_eq!(full.cursors.keys().collect::<Vec<_>>(), ["mqtt", "uplink"]);
         assert!(is_level(&[full.clone(), full.clone()]));
         assert!(!is_level(&[full.clone(), behind]));
         assert!(!is_level(&[full.clone(), Standing::of(&status(5, 1))]));

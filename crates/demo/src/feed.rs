@@ -190,7 +190,7 @@ fn read(input: impl Read) -> Result<Vec<FileDevice>, FeedError> {
     }
 }
 
-/// `slot`: the how-maniest sensor that replays this device; each starts where the one before it ended.
+/// `slot`: how many sensors before this one replay the same device; each starts where the one before it ended.
 fn replay(
     device: &FileDevice,
     eui: DeviceId,

@@ -127,7 +127,7 @@ async fn watch(options: &Options, replays: &[Replay], field: &mut Field) -> Resu
     let standings = Watch::start(places.iter().map(|(_, client)| client.clone()).collect());
     introduce(options, replays, field);
 
-    let samples: u64 = replays.iter().map(|replay| replay.samples.len() as u64).sum();
+    let readings: u64 = replays.iter().map(|replay| replay.readings() as u64).sum();
     let mut trouble = options.chaos.map(|seed| TroubleMaker::new(seed, field, replays.len()));
     let started = Instant::now();
     let mut shown = Progress::new();
@@ -142,20 +142,20 @@ async fn watch(options: &Options, replays: &[Replay], field: &mut Field) -> Resu
         let now = Instant::now();
         let acknowledged = field.sensors.acknowledged();
         if let Some(maker) = &mut trouble {
-            maker.go_on(field, now, acknowledged < samples).await?;
+            maker.go_on(field, now, acknowledged < readings).await?;
         }
         let standing = standings.standings();
         let (heard, complete) = {
             let heard = field.watcher.heard();
             (heard.points(), heard.is_complete(&expected))
         };
-        shown.show(now, field, &places, &standing, heard, (acknowledged, samples));
+        shown.show(now, field, &places, &standing, heard, (acknowledged, readings));
 
         let state = (acknowledged, standing.iter().map(Standing::records).sum::<u64>(), heard);
         if state != last_state {
             (last_move, last_state) = (now, state);
         }
-        let arrived = acknowledged == samples && complete && is_level(&standing);
+        let arrived = acknowledged == readings && complete && is_level(&standing);
         let stalled = now.duration_since(last_move) > STALLED_AFTER;
         if options.once && (arrived || stalled) {
             shown.end();
@@ -262,14 +262,14 @@ impl Progress {
         places: &[(String, crate::daemon::Client)],
         standings: &[Standing],
         heard: u64,
-        (acknowledged, samples): (u64, u64),
+        (acknowledged, readings): (u64, u64),
     ) {
         if self.last.is_some_and(|last| now.duration_since(last) < self.every) {
             return;
         }
         self.last = Some(now);
         let mut line = format!(
-            "samples: sensed {} of {samples}, acknowledged {acknowledged} | points:",
+            "readings: sensed {} of {readings}, acknowledged {acknowledged} | points:",
             field.sensors.sensed()
         );
         for ((name, _), standing) in places.iter().zip(standings) {

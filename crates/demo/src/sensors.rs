@@ -29,6 +29,8 @@ pub struct SensorError {
 /// All sensors of the field.
 pub struct Sensors {
     sensors: Vec<VirtualSensor>,
+    /// For each sensor, the readings in its first n samples, by n.
+    readings: Vec<Vec<u64>>,
     dice: StdRng,
 }
 
@@ -50,6 +52,15 @@ impl Feed for Samples {
         }
         Some(Sample { ticks: sample.time_ms, values })
     }
+}
+
+fn readings_upto(replay: &Replay) -> Vec<u64> {
+    let counts = replay.samples.iter().map(|sample| sample.values.iter().flatten().count() as u64);
+    let sums = counts.scan(0, |sum, count| {
+        *sum += count;
+        Some(*sum)
+    });
+    std::iter::once(0).chain(sums).collect()
 }
 
 impl Sensors {
@@ -78,19 +89,31 @@ impl Sensors {
             let started = VirtualSensor::start(options, Samples(replay.samples.clone())).await;
             sensors.push(started.map_err(|source| SensorError { device: replay.device, source })?);
         }
-        Ok(Self { sensors, dice: StdRng::seed_from_u64(seed) })
+        Ok(Self {
+            sensors,
+            readings: replays.iter().map(readings_upto).collect(),
+            dice: StdRng::seed_from_u64(seed),
+        })
     }
 
-    /// Samples in flash, of all sensors.
+    /// Readings in flash, of all sensors.
     #[must_use]
     pub fn sensed(&self) -> u64 {
-        self.sensors.iter().map(VirtualSensor::sensed).sum()
+        self.count(VirtualSensor::sensed)
     }
 
-    /// Samples that the sensors know to be stored by a gateway.
+    /// Readings that the sensors know to be stored by a gateway.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
-        self.sensors.iter().map(VirtualSensor::acknowledged).sum()
+        self.count(VirtualSensor::acknowledged)
+    }
+
+    fn count(&self, samples: fn(&VirtualSensor) -> u64) -> u64 {
+        let readings = self.sensors.iter().zip(&self.readings).map(|(sensor, upto)| {
+            let samples = usize::try_from(samples(sensor)).unwrap_or(usize::MAX);
+            upto.get(samples.min(upto.len() - 1)).copied().unwrap_or_default()
+        });
+        readings.sum()
     }
 
     /// Takes one sensor's power away, in the middle of a write where it can be arranged.

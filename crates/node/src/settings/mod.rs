@@ -2,7 +2,7 @@
 //!
 //! The structs below are the single source. A flag `--mqtt-url` is the variable `TIDELOG_MQTT_URL` and the key `url`
 //! in the section `[mqtt]` of the file; the help headings name the sections. What was typed becomes what it means in
-//! this module ([`address`] holds the checked kinds); what is done with it is the subsystems' affair.
+//! this module (`address` holds the checked kinds); what is done with it is the subsystems' affair.
 
 mod address;
 mod document;
