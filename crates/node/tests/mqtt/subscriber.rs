@@ -27,12 +27,13 @@ struct Seen {
 }
 
 impl Seen {
-    fn add(&mut self, topic: String, message: Message) {
+    /// `redelivered`: the broker says that it sends this again to this subscriber, which is no repeat of the bridge's.
+    fn add(&mut self, topic: String, message: Message, redelivered: bool) {
         let origin = (message.stream.clone(), message.lsn, message.part);
         match self.once.get(&origin) {
             Some(first) => {
                 assert_eq!(*first, (topic, message), "a repeat differs");
-                self.repeats += 1;
+                self.repeats += usize::from(!redelivered);
             }
             None => drop(self.once.insert(origin, (topic, message))),
         }
@@ -62,11 +63,14 @@ impl Subscriber {
                     Ok(Event::Incoming(Packet::SubAck(_))) => *to_subscribed.lock().unwrap() += 1,
                     Ok(Event::Incoming(Packet::Publish(message))) => {
                         if let Ok(read) = Message::decode(&message.payload) {
-                            to_seen.lock().unwrap().add(message.topic, read);
+                            to_seen.lock().unwrap().add(message.topic, read, message.dup);
                         }
                     }
                     Ok(_) => {}
-                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                    Err(error) => {
+                        eprintln!("the subscriber was interrupted: {error}");
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
                 }
             }
         });
