@@ -119,7 +119,7 @@ fn issue(arguments: &IssueArguments, now: SystemTime, out: &mut impl Write) -> R
     // What is told is what was written, not what was asked for.
     let read = Certificate::all_of_pem(pem.as_bytes())
         .map_err(|source| CaError::Certificate { path: certificate_path.clone(), source })?;
-    write!(out, "{}\n", show::in_words(&read, unix_s(now)))?;
+    writeln!(out, "{}", show::in_words(&read, unix_s(now)))?;
     writeln!(out, "  {}  its certificate", certificate_path.display())?;
     if let Some((path, _)) = &made_key {
         writeln!(out, "  {}  its key: who has it is this node. Leave no copy behind", path.display())?;
