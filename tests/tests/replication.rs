@@ -1,6 +1,8 @@
 //! Replication as an operator deploys it: `tidelog ca` makes the files, daemons are started with the flags that it prints, `tidelog
 //! peers` says how they are. Needs the released binaries in `TIDELOG_BIN_DIR`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
