@@ -1,22 +1,23 @@
-//! The `tidelog` command: asks a node over HTTP and prints what it says.
-//!
-//! Thin: it reads (`status`, `query`); what administers a node comes with the parts it administers. It holds no options
-//! of a node and opens no log.
+//! The `tidelog` command: asks a node over HTTP and prints what it says (`status`, `query`, `peers`), and keeps the authority
+//! whose certificates nodes prove themselves with (`ca`). It holds no options of a node and opens no log.
+
+mod ask;
+mod ca;
+mod new_files;
+mod peers;
+mod words;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::SystemTime;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-/// Longest wait for a connection, and for the head of an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Longest answer that is not a stream, in bytes.
-const DOCUMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+use ask::{AskError, ask};
+use ca::{CaError, CaVerb};
 
 #[derive(Parser)]
-#[command(name = "tidelog", version, about = "Asks a Tidelog node")]
+#[command(name = "tidelog", version, about = "Asks Tidelog nodes, and issues their certificates")]
 struct Arguments {
     #[command(subcommand)]
     command: Verb,
@@ -48,6 +49,17 @@ enum Verb {
         #[arg(long, value_enum, default_value_t = Form::Csv)]
         format: Form,
     },
+    /// The nodes that a node replicates with: state, records still to fetch and to send, last progress, last error.
+    Peers {
+        /// Address of the node's HTTP API, as http://127.0.0.1:8433
+        url: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The authority of a cluster, and the certificates that its nodes prove themselves with.
+    #[command(subcommand)]
+    Ca(CaVerb),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -57,24 +69,31 @@ enum Form {
     Json,
 }
 
-/// Why there is no answer.
+/// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-enum AskError {
-    #[error("{url}: {source}")]
-    Unreachable { url: String, source: ureq::Error },
-    #[error("{status}: {message}")]
-    Refused { status: u16, message: String },
-    #[error("{url}: not the answer of a Tidelog node: {reason}")]
-    Strange { url: String, reason: String },
+enum CommandError {
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error(transparent)]
+    Ca(CaError),
     #[error("{0}")]
     Output(#[from] io::Error),
+}
+
+impl From<CaError> for CommandError {
+    fn from(error: CaError) -> Self {
+        match error {
+            CaError::Output(error) => Self::Output(error),
+            error => Self::Ca(error),
+        }
+    }
 }
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command, &mut io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads the output has seen enough.
-        Err(AskError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tidelog: {error}");
             ExitCode::FAILURE
@@ -82,22 +101,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(verb: Verb, out: &mut impl Write) -> Result<(), AskError> {
+fn run(verb: Verb, out: &mut impl Write) -> Result<(), CommandError> {
     match verb {
-        Verb::Status { url } => {
-            let path = format!("{}/api/v1/status", url.trim_end_matches('/'));
-            let strange = |reason: String| AskError::Strange { url: path.clone(), reason };
-            let mut answer = ask(&path)?;
-            let text = answer
-                .body_mut()
-                .with_config()
-                .limit(DOCUMENT_BYTES_MAX)
-                .read_to_string()
-                .map_err(|error| strange(error.to_string()))?;
-            let status: serde_json::Value =
-                serde_json::from_str(&text).map_err(|error| strange(error.to_string()))?;
-            writeln!(out, "{status:#}")?;
-        }
+        Verb::Status { url } => writeln!(out, "{:#}", ask::status(&url)?)?,
         Verb::Query { url, selectors, site, start, end, format } => {
             let mut query = form_urlencoded::Serializer::new(String::new());
             query.extend_pairs(selectors.iter().map(|selector| ("match", selector)));
@@ -115,29 +121,17 @@ fn run(verb: Verb, out: &mut impl Write) -> Result<(), AskError> {
             let mut answer = ask(&format!("{base}/api/v1/sites/{site}/points?{}", query.finish()))?;
             io::copy(&mut answer.body_mut().as_reader(), out)?;
         }
+        Verb::Peers { url, json } => {
+            let status = ask::status(&url)?;
+            if json {
+                writeln!(out, "{:#}", peers::section(&status))?;
+            } else {
+                write!(out, "{}", peers::in_words(&status))?;
+            }
+        }
+        Verb::Ca(verb) => ca::run(verb, SystemTime::now(), out)?,
     }
     Ok(())
-}
-
-fn ask(url: &str) -> Result<ureq::http::Response<ureq::Body>, AskError> {
-    let agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_connect(Some(PATIENCE))
-        .timeout_recv_response(Some(PATIENCE))
-        .build()
-        .new_agent();
-    let unreachable = |source| AskError::Unreachable { url: url.to_owned(), source };
-    let mut answer = agent.get(url).call().map_err(unreachable)?;
-    if answer.status().is_success() {
-        return Ok(answer);
-    }
-    let status = answer.status().as_u16();
-    let text =
-        answer.body_mut().with_config().limit(DOCUMENT_BYTES_MAX).read_to_string().map_err(unreachable)?;
-    let said = serde_json::from_str::<serde_json::Value>(&text).ok();
-    let message =
-        said.as_ref().and_then(|json| json["error"]["message"].as_str()).unwrap_or(text.trim()).to_owned();
-    Err(AskError::Refused { status, message })
 }
 
 #[cfg(test)]

@@ -97,7 +97,8 @@ impl Binaries {
         // What cargo told this program about its own package is not for another build: build scripts that watch those
         // variables would run again, and half of the dependencies with them.
         for (name, _) in std::env::vars_os() {
-            let about_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+            let about_package =
+                ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
             if name.to_str().is_some_and(|name| about_package.iter().any(|about| name.starts_with(about))) {
                 build.env_remove(name);
             }

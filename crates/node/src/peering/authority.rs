@@ -7,9 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, date_time_ymd,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, date_time_ymd,
 };
+use tidelog_record::NodeId;
 use tidelog_replication::Sites;
+
+use super::certificate::{Certificate, Holder, ReadError};
 
 /// The name that every node's certificate carries, so that a node is believed wherever it is dialled: what it is follows
 /// from its key, not from its address.
@@ -23,14 +26,36 @@ pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(10 * 365 * 24 * 3600)
 /// Certificates begin in the past: a gateway without a battery clock starts there.
 const NOT_BEFORE_YEAR: i32 = 2000;
 
+/// Random bytes of a certificate's serial number: two of one key are told apart, as who revokes one must.
+const SERIAL_BYTES: usize = 16;
+
 /// A certificate could not be made, or the authority's files are none.
 #[derive(Debug, thiserror::Error)]
-#[error("certificates: {0}")]
-pub struct AuthorityError(#[from] rcgen::Error);
+pub enum AuthorityError {
+    /// A key or certificate could not be made.
+    #[error("certificates: {0}")]
+    Make(#[from] rcgen::Error),
+    /// The authority's certificate cannot be read.
+    #[error("the authority's certificate: {0}")]
+    Certificate(#[from] ReadError),
+    /// The authority's key cannot be read.
+    #[error("the authority's key: {0}")]
+    Key(rcgen::Error),
+    /// The certificate is a node's.
+    #[error("the certificate is not an authority's")]
+    NoAuthority,
+    /// Certificate and key belong to different authorities: nobody would believe what they issue.
+    #[error("the certificate and the key do not belong together")]
+    KeyOfAnother,
+    /// The system has no random numbers.
+    #[error("no random numbers for a serial number")]
+    Random,
+}
 
 /// An authority with its key.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    certificate: Certificate,
     certificate_pem: String,
 }
 
@@ -45,18 +70,39 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         lasts_until(&mut params, until);
+        params.serial_number = Some(serial_number()?);
         let key = KeyPair::generate()?;
         let certificate_pem = params.self_signed(&key)?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), certificate_pem })
+        Self::of(certificate_pem, Issuer::new(params, key))
     }
 
-    /// Takes an authority from its two PEM texts.
+    /// Takes an authority from its two PEM texts. Of several certificates the first is the authority's.
     ///
     /// # Errors
-    /// [`AuthorityError`] when they are not a certificate and its key.
+    /// [`AuthorityError`] when they are not an authority's certificate and its key.
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, AuthorityError> {
-        let issuer = Issuer::from_ca_cert_pem(certificate_pem, KeyPair::from_pem(key_pem)?)?;
-        Ok(Self { issuer, certificate_pem: certificate_pem.to_owned() })
+        let key = KeyPair::from_pem(key_pem).map_err(AuthorityError::Key)?;
+        // Says what is wrong with the text before the issuer, which says less, reads it.
+        Certificate::all_of_pem(certificate_pem.as_bytes())?;
+        Self::of(certificate_pem.to_owned(), Issuer::from_ca_cert_pem(certificate_pem, key)?)
+    }
+
+    fn of(certificate_pem: String, issuer: Issuer<'static, KeyPair>) -> Result<Self, AuthorityError> {
+        let read = Certificate::all_of_pem(certificate_pem.as_bytes())?;
+        let certificate = read.into_iter().next().ok_or(ReadError::None)?;
+        if certificate.holder != Holder::Authority {
+            return Err(AuthorityError::NoAuthority);
+        }
+        if certificate.key_id != NodeId::of_public_key(&issuer.key().subject_public_key_info()) {
+            return Err(AuthorityError::KeyOfAnother);
+        }
+        Ok(Self { issuer, certificate, certificate_pem })
+    }
+
+    /// What the authority's own certificate says.
+    #[must_use]
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
     }
 
     /// The certificate that nodes are to believe, PEM.
@@ -98,8 +144,18 @@ impl Authority {
             params.subject_alt_names.push(SanType::URI(uri));
         }
         lasts_until(&mut params, until);
+        params.serial_number = Some(serial_number()?);
         Ok(params.signed_by(key, &self.issuer)?.pem())
     }
+}
+
+fn serial_number() -> Result<SerialNumber, AuthorityError> {
+    let mut bytes = [0; SERIAL_BYTES];
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut bytes).map_err(|_| AuthorityError::Random)?;
+    // Positive, as numbers in ASN.1 have a sign, and without a leading zero byte.
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
 }
 
 fn lasts_until(params: &mut CertificateParams, until: SystemTime) {
@@ -118,6 +174,21 @@ mod tests {
         let read = Authority::from_pem(made.certificate_pem(), &made.key_pem()).unwrap();
         let key = KeyPair::generate().unwrap();
         assert!(read.issue("node", &Sites::All, &key, until).is_ok());
+        assert_eq!(read.certificate(), made.certificate());
         assert!(Authority::from_pem(&made.key_pem(), made.certificate_pem()).is_err());
+    }
+
+    #[test]
+    fn files_that_are_no_authoritys_are_refused_each_with_its_reason() {
+        let until = SystemTime::now() + LIFETIME_DEFAULT;
+        let (one, other) =
+            (Authority::create("one", until).unwrap(), Authority::create("other", until).unwrap());
+        let key = KeyPair::generate().unwrap();
+        let node = one.issue("node", &Sites::All, &key, until).unwrap();
+        let read = |certificate: &str, key: &str| Authority::from_pem(certificate, key).map(drop);
+        assert!(matches!(read(one.certificate_pem(), &other.key_pem()), Err(AuthorityError::KeyOfAnother)));
+        assert!(matches!(read(&node, &key.serialize_pem()), Err(AuthorityError::NoAuthority)));
+        assert!(matches!(read(one.certificate_pem(), "no key"), Err(AuthorityError::Key(_))));
+        assert!(matches!(read("no certificate", &one.key_pem()), Err(AuthorityError::Certificate(_))));
     }
 }

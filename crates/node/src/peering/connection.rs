@@ -12,7 +12,8 @@ use tokio_rustls::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::board::PeerKey;
-use super::tls::{Proven, failure_label};
+use super::certificate::Proven;
+use super::tls::failure_label;
 
 /// How often a peer that is sending one long frame is reported as alive.
 const HEARD_INTERVAL: Duration = Duration::from_secs(1);

@@ -13,8 +13,9 @@ use tokio_rustls::TlsStream;
 
 use super::backoff::{Backoff, random};
 use super::board::{Board, PeerKey, PeerState};
+use super::certificate::{NoNode, Proven, read_proven};
 use super::connection::{Connected, Input};
-use super::tls::{NoNode, Proven, Tls, failure_label, read_proven};
+use super::tls::{Tls, failure_label};
 use crate::context::NodeContext;
 use crate::settings::HostPort;
 

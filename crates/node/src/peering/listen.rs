@@ -10,9 +10,10 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsStream;
 
 use super::board::PeerKey;
+use super::certificate::{Proven, read_proven};
 use super::connection::{Connected, Input};
 use super::dial::{ConnectError, HANDSHAKE_TIMEOUT};
-use super::tls::{Proven, Tls, read_proven};
+use super::tls::Tls;
 use crate::context::{NodeContext, StartError};
 
 /// Connections from peers at one time; more are closed at once.

@@ -8,6 +8,7 @@
 pub mod authority;
 mod backoff;
 mod board;
+pub mod certificate;
 mod connection;
 mod dial;
 mod disk;

@@ -1,20 +1,16 @@
-//! Certificates: ours loaded at start, the peer's read after the handshake has verified it. What a peer is and may see comes
-//! from here only (invariant 13). TLS 1.3, both sides with certificates, cryptography by `ring`.
+//! Both ends of TLS: this node's files loaded at start and checked against its key. TLS 1.3, both sides with certificates,
+//! cryptography by `ring`. What a certificate that was believed means is read in [`super::certificate`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
-use tidelog_record::NodeId;
-use tidelog_replication::Sites;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::authority::{SERVER_NAME, SITE_URI_ALL, SITE_URI_PREFIX};
+use super::authority::SERVER_NAME;
+use super::certificate::{Proven, certificates_of_pem, read_proven};
 use crate::context::StartError;
 use crate::identity::Identity;
 use crate::settings::PeeringSettings;
@@ -41,61 +37,6 @@ impl Files {
             (true, None, _) => missing("peering.cert", "peers need this node's certificate"),
             (true, _, None) => missing("peering.ca", "peers need the authority's certificate"),
         }
-    }
-}
-
-/// What a certificate proves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Proven {
-    pub node: NodeId,
-    pub sites: Sites,
-}
-
-/// A certificate that the authority signed and that is still no node's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoNode {
-    #[error("no certificate was shown")]
-    Missing,
-    #[error("the certificate cannot be read")]
-    Malformed,
-    #[error("the certificate grants no site: it has no name {SITE_URI_PREFIX}…")]
-    NoSites,
-    #[error("the certificate names a site that cannot be")]
-    BadSite,
-}
-
-impl NoNode {
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Missing => "certificate_missing",
-            Self::Malformed => "certificate_malformed",
-            Self::NoSites => "certificate_no_sites",
-            Self::BadSite => "certificate_bad_site",
-        }
-    }
-}
-
-/// Reads node and sites from a chain's first certificate. Whether to believe it was decided before.
-pub(super) fn read_proven(chain: Option<&[CertificateDer<'_>]>) -> Result<Proven, NoNode> {
-    let der = chain.and_then(<[_]>::first).ok_or(NoNode::Missing)?;
-    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| NoNode::Malformed)?;
-    let node = NodeId::of_public_key(certificate.public_key().raw);
-    let names = certificate.subject_alternative_name().map_err(|_| NoNode::Malformed)?;
-    let mut all = false;
-    let mut sites = std::collections::BTreeSet::new();
-    for name in names.iter().flat_map(|names| &names.value.general_names) {
-        let GeneralName::URI(uri) = name else { continue };
-        let Some(site) = uri.strip_prefix(SITE_URI_PREFIX) else { continue };
-        if site == SITE_URI_ALL {
-            all = true;
-        } else {
-            sites.insert(site.parse().map_err(|_| NoNode::BadSite)?);
-        }
-    }
-    match (all, sites.is_empty()) {
-        (true, _) => Ok(Proven { node, sites: Sites::All }),
-        (false, true) => Err(NoNode::NoSites),
-        (false, false) => Ok(Proven { node, sites: Sites::Only(sites) }),
     }
 }
 
@@ -177,12 +118,7 @@ fn setting(key: &'static str, path: &Path, reason: &dyn std::fmt::Display) -> St
 
 fn certificates(path: &Path, key: &'static str) -> Result<Vec<CertificateDer<'static>>, StartError> {
     let bytes = std::fs::read(path).map_err(|source| StartError::File { path: path.to_owned(), source })?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(setting(key, path, &"no certificate in it")),
-        Err(error) => Err(setting(key, path, &error)),
-    }
+    certificates_of_pem(&bytes).map_err(|error| setting(key, path, &error))
 }
 
 /// A word for metrics about a connection that failed: which of the two did not believe, and why, or that it is the network.
@@ -212,35 +148,6 @@ pub(super) fn failure_label(error: &std::io::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peering::authority::{Authority, LIFETIME_DEFAULT};
-    use rcgen::KeyPair;
-    use std::time::SystemTime;
-
-    fn issued(sites: &Sites) -> (KeyPair, CertificateDer<'static>) {
-        let until = SystemTime::now() + LIFETIME_DEFAULT;
-        let key = KeyPair::generate().unwrap();
-        let authority = Authority::create("test", until).unwrap();
-        let pem = authority.issue("n", sites, &key, until).unwrap();
-        (key, CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
-    }
-
-    #[test]
-    fn node_and_sites_are_read_as_they_were_issued() {
-        let some = Sites::Only(["plant-1".parse().unwrap(), "house".parse().unwrap()].into());
-        for sites in [Sites::All, some] {
-            let (key, der) = issued(&sites);
-            let node = NodeId::of_public_key(&rcgen::PublicKeyData::subject_public_key_info(&key));
-            assert_eq!(read_proven(Some(&[der])), Ok(Proven { node, sites }));
-        }
-    }
-
-    #[test]
-    fn a_certificate_without_sites_is_no_nodes() {
-        let (_, der) = issued(&Sites::Only([].into()));
-        assert_eq!(read_proven(Some(&[der])), Err(NoNode::NoSites));
-        assert_eq!(read_proven(None), Err(NoNode::Missing));
-        assert_eq!(read_proven(Some(&[CertificateDer::from(vec![1, 2, 3])])), Err(NoNode::Malformed));
-    }
 
     #[test]
     fn settings_that_ask_for_peering_and_leave_a_part_out_are_told_which() {
