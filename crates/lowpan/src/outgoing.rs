@@ -246,9 +246,7 @@ impl<const BYTES: usize, const SLOTS: usize> Outgoing<BYTES, SLOTS> {
         let due = self.slots.iter().filter_map(|slot| match slot.phase {
             Phase::Free => None,
             Phase::Waiting(until) => Some(until),
-            Phase::Ready(at) => {
-                (self.is_turn(slot) && Self::may_leave(slot, key, counters)).then_some(at)
-            }
+            Phase::Ready(at) => (self.is_turn(slot) && Self::may_leave(slot, key, counters)).then_some(at),
         });
         due.min()
     }
@@ -460,7 +458,9 @@ mod tests {
         let mut buffer = [0; FRAME_BUFFER_BYTES];
         let mut outcomes = vec![];
         for ms in 0..20 {
-            if let Some((_, outcome)) = outgoing.poll(at(ms), manner, &mut FrameCounters::new(), |_, _| 0, &mut buffer) {
+            if let Some((_, outcome)) =
+                outgoing.poll(at(ms), manner, &mut FrameCounters::new(), |_, _| 0, &mut buffer)
+            {
                 outcomes.push((ms, outcome.unwrap()));
             }
         }

@@ -173,7 +173,8 @@ impl FrameCounters {
     /// The end of the block to be reserved next: asked for when half a block is left.
     pub(crate) fn reserve_due(&self, block: u32) -> Option<u32> {
         let due = self.resumed && self.end - self.next <= block / 2 && self.end < COUNTER_END;
-        due.then(|| self.end.saturating_add(block).min(COUNTER_END))
+        // It saturates at the very end.
+        due.then(|| self.end.saturating_add(block))
     }
 
     pub(crate) fn reserved(&mut self, upto: u32) {
@@ -222,7 +223,11 @@ mod tests {
         ];
         let mut payload = [0xce];
         let mic = Ccm::<Aes128, U8, U13>::new(&ANNEX_KEY.into())
-            .encrypt_inout_detached(&nonce(ANNEX_SOURCE, 5, 6).into(), &header, InOutBuf::from(&mut payload[..]))
+            .encrypt_inout_detached(
+                &nonce(ANNEX_SOURCE, 5, 6).into(),
+                &header,
+                InOutBuf::from(&mut payload[..]),
+            )
             .unwrap();
         assert_eq!((payload, &mic[..]), ([0xd8], &[0x4f, 0xde, 0x52, 0x90, 0x61, 0xf9, 0xc6, 0xf1][..]));
         // Annex C.2.2, a data frame at level 4: encrypted only.
@@ -238,7 +243,13 @@ mod tests {
         let key: NetworkKey = "c0c1c2c3c4c5c6c7c8c9cacbcccdcecf".parse().unwrap();
         assert_eq!(key, "C0C1C2C3C4C5C6C7C8C9CACBCCCDCECF".parse().unwrap());
         assert_eq!((key, format!("{key:?}").as_str()), (KEY, "NetworkKey(…)"));
-        for text in ["", "c0c1", "c0c1c2c3c4c5c6c7c8c9cacbcccdcec", "x0c1c2c3c4c5c6c7c8c9cacbcccdcecf", "ääääääääääääääää"] {
+        for text in [
+            "",
+            "c0c1",
+            "c0c1c2c3c4c5c6c7c8c9cacbcccdcec",
+            "x0c1c2c3c4c5c6c7c8c9cacbcccdcecf",
+            "ääääääääääääääää",
+        ] {
             assert_eq!(text.parse::<NetworkKey>(), Err(ParseKeyError), "{text}");
         }
     }
@@ -264,7 +275,8 @@ mod tests {
         let mut counters = FrameCounters::new();
         counters.resume(0);
         counters.reserved(8);
-        let due: Vec<Option<u32>> = (0..8).map(|_| counters.take().and_then(|_| counters.reserve_due(8))).collect();
+        let due: Vec<Option<u32>> =
+            (0..8).map(|_| counters.take().and_then(|_| counters.reserve_due(8))).collect();
         assert_eq!(due, [None, None, None, Some(16), Some(16), Some(16), Some(16), Some(16)]);
     }
 

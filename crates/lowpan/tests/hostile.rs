@@ -7,7 +7,9 @@ use std::time::SystemTime;
 
 use proptest::prelude::*;
 use tidelog_lowpan::time::{Duration, Instant};
-use tidelog_lowpan::{COAP_PORT, Drops, Endpoint, EndpointConfig, FRAME_BYTES_MAX, NetworkKey, Peer, Quality};
+use tidelog_lowpan::{
+    COAP_PORT, Drops, Endpoint, EndpointConfig, FRAME_BYTES_MAX, NetworkKey, Peer, Quality,
+};
 use tidelog_record::DeviceId;
 
 type Station = Endpoint<1280, 4, 4, 8>;

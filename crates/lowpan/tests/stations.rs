@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use tidelog_lowpan::mac::{Address, Frame, Kind};
 use tidelog_lowpan::time::{Duration, Instant};
 use tidelog_lowpan::{
-    COAP_PORT, Endpoint, EndpointConfig, GatewayEndpoint, NetworkKey, Peer, Quality, SINGLE_FRAME_PAYLOAD_BYTES_MAX,
-    SendError, SensorEndpoint,
+    COAP_PORT, Endpoint, EndpointConfig, GatewayEndpoint, NetworkKey, Peer, Quality,
+    SINGLE_FRAME_PAYLOAD_BYTES_MAX, SendError, SensorEndpoint,
 };
 use tidelog_record::DeviceId;
 
@@ -414,15 +414,16 @@ fn no_payload_is_seen_on_a_secured_air_and_no_counter_twice_but_for_repetitions(
     for (_, frame) in field.frames.iter().filter(|(from, frame)| *from == 0 && frame.len() > 3) {
         assert!(!frame.windows(4).any(|bytes| bytes == b"temp"));
         let counter = frame[22..26].try_into().unwrap();
-        match by_counter.insert(counter, frame.clone()) {
-            Some(before) => {
-                assert_eq!(before, *frame, "a repetition is the identical frame");
-                repetitions += 1;
-            }
-            None => {}
+        if let Some(before) = by_counter.insert(counter, frame.clone()) {
+            assert_eq!(before, *frame, "a repetition is the identical frame");
+            repetitions += 1;
         }
     }
-    assert!(by_counter.len() >= 300 && repetitions > 20, "{} counters, {repetitions} repetitions", by_counter.len());
+    assert!(
+        by_counter.len() >= 300 && repetitions > 20,
+        "{} counters, {repetitions} repetitions",
+        by_counter.len()
+    );
     assert_eq!(field.stations[1].counters().drops.replayed, 0);
 }
 

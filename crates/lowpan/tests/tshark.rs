@@ -104,7 +104,10 @@ fn tshark_decrypts_a_capture_down_to_coap_with_the_key_and_sees_nothing_without(
             .collect();
         assert!(messages.iter().copied().eq(&expected), "{name}: {lines:#?}");
         let bad = tshark(&file, key, &["wpan.decrypt_error", "_ws.malformed", "_ws.expert.message"]).unwrap();
-        assert!(bad.iter().all(|line| !line.contains("rror") && !line.contains("alformed")), "{name}: {bad:#?}");
+        assert!(
+            bad.iter().all(|line| !line.contains("rror") && !line.contains("alformed")),
+            "{name}: {bad:#?}"
+        );
         if key.is_some() {
             let wrong = HEX.replace('f', "e");
             for key in [None, Some(wrong.as_str())] {
