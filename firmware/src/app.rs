@@ -82,12 +82,13 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
     /// A sensor that has just started. `entropy` should differ after each start.
     pub fn new(
         config: AppConfig<'a>,
-        endpoint: SensorEndpoint,
+        mut endpoint: SensorEndpoint,
         log: FlashLog<F>,
         sampler: S,
         entropy: u64,
     ) -> Self {
         let mut random = entropy;
+        endpoint.resume_counters(log.reserved());
         let exchange = Exchange::new(config.transmission, draw(&mut random));
         Self {
             config,
@@ -172,6 +173,11 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
                 // As good as lost on the air: the next repeat makes up for it.
                 break;
             }
+        }
+        if let Some(upto) = self.endpoint.counter_reserve_due() {
+            // Durable before the first of them is used: a frame counter used twice gives the encryption away.
+            self.log.reserve(upto)?;
+            self.endpoint.counters_reserved(upto);
         }
         let due = [sampling, posting, self.exchange.poll_timeout(), self.endpoint.poll_timeout()];
         Ok(due.into_iter().flatten().min())

@@ -9,7 +9,7 @@ use tidelog_firmware::flashlog::FlashLog;
 use tidelog_firmware::lowpan::coap::{Code, Kind, Message, Writer, option};
 use tidelog_firmware::lowpan::time::{Duration, Instant};
 use tidelog_firmware::lowpan::{
-    Endpoint, EndpointConfig, FRAME_BUFFER_BYTES, Peer, Quality, SINGLE_FRAME_PAYLOAD_BYTES_MAX,
+    Endpoint, EndpointConfig, FRAME_BUFFER_BYTES, NetworkKey, Peer, Quality, SINGLE_FRAME_PAYLOAD_BYTES_MAX,
     SensorEndpoint,
 };
 use tidelog_firmware::uplink::{
@@ -86,10 +86,20 @@ struct Gateway {
     payload_bytes_most: usize,
 }
 
+const KEY: NetworkKey = NetworkKey::new([0x4b; 16]);
+
+fn gateway_endpoint(device: DeviceId) -> Endpoint<1280, 8, 8, 8> {
+    let config = EndpointConfig { key: Some(KEY), counter_block: 1 << 20, ..EndpointConfig::new(device) };
+    let mut endpoint = Endpoint::new(config, 9).unwrap();
+    endpoint.resume_counters(0);
+    endpoint.counters_reserved(endpoint.counter_reserve_due().unwrap());
+    endpoint
+}
+
 impl Gateway {
     fn new(device: DeviceId) -> Self {
         Self {
-            endpoint: Endpoint::new(EndpointConfig::new(device), 9).unwrap(),
+            endpoint: gateway_endpoint(device),
             mood: Mood::Serves,
             schema: None,
             held: BTreeMap::new(),
@@ -168,6 +178,8 @@ struct World {
     loss: u8,
     noise: u64,
     lives: u64,
+    /// What the sensor sealed with each frame counter, in all its lives.
+    sealed: BTreeMap<[u8; 4], Vec<u8>>,
 }
 
 struct Setup {
@@ -200,7 +212,8 @@ fn app(setup: &Setup, flash: Flash, now: Instant, life: u64) -> Option<TestApp> 
         batch_bytes: setup.batch_bytes,
         ..AppConfig::new(gateways, schema).unwrap()
     };
-    let endpoint = SensorEndpoint::new(EndpointConfig::new(SENSOR), life).unwrap();
+    let endpoint = EndpointConfig { key: Some(KEY), counter_block: 16, ..EndpointConfig::new(SENSOR) };
+    let endpoint = SensorEndpoint::new(endpoint, life).unwrap();
     let log = FlashLog::open(flash, 7).ok()?;
     let Setup { samples, pause, needs_time, .. } = *setup;
     let next = (log.head() < samples).then_some(now);
@@ -211,7 +224,15 @@ impl World {
     fn new(setup: &Setup) -> Self {
         let now = Instant::ZERO;
         let app = app(setup, Flash::new(setup.blocks), now, 1).unwrap();
-        Self { now, app, gateways: GATEWAYS.map(Gateway::new), loss: 0, noise: 1, lives: 1 }
+        Self {
+            now,
+            app,
+            gateways: GATEWAYS.map(Gateway::new),
+            loss: 0,
+            noise: 1,
+            lives: 1,
+            sealed: BTreeMap::new(),
+        }
     }
 
     fn heard(&mut self) -> bool {
@@ -228,6 +249,12 @@ impl World {
             let mut due = vec![self.app.poll(self.now).ok()?];
             while let Some(length) = self.app.poll_transmit(self.now, &mut frame) {
                 quiet = false;
+                if frame[0] & 0b1111 == 0b1001 {
+                    let counter = frame[22..26].try_into().unwrap();
+                    let before = self.sealed.insert(counter, frame[..length].to_vec());
+                    let same = before.is_none_or(|before| before == frame[..length]);
+                    assert!(same, "frame counter {counter:02x?} sealed two different frames");
+                }
                 for at in 0..2 {
                     if self.gateways[at].mood != Mood::Dead && self.heard() {
                         let quality = Quality { rssi_dbm: -50, lqi: 255 };

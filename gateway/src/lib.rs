@@ -5,6 +5,7 @@
 //! further schemes of `--radio`.
 
 mod border;
+mod key;
 pub mod settings;
 
 use tidelog_lowpan::EndpointConfig;
@@ -15,19 +16,28 @@ use tidelog_record::{DeviceId, NodeId};
 
 use crate::settings::{GatewaySettings, RadioSettings};
 
+/// Frame counters reserved at a time: the file that keeps them is written once in half as many frames.
+const COUNTER_BLOCK: u32 = 16_384;
+
 impl Daemon for GatewaySettings {
     fn common(&self) -> &Common {
         &self.common
     }
 
     async fn start(&self, context: &NodeContext) -> Result<(), StartError> {
-        let RadioSettings { url, eui, pan, channel } = self.radio.clone();
+        let RadioSettings { url, eui, pan, channel, radio_key_file, radio_key } = self.radio.clone();
         let Some(url) = url else {
             tracing::warn!("no --radio is set: no sensor is heard");
             return Ok(());
         };
         let eui = eui.unwrap_or_else(|| eui_of(context.store.node()));
-        border::start(context, url, EndpointConfig { pan: pan.0, channel, ..EndpointConfig::new(eui) })
+        let key = key::network_key(radio_key_file.as_deref(), radio_key.as_ref())?;
+        if key.is_none() {
+            tracing::warn!("no radio key is set: the air is open, and anyone near can read and report");
+        }
+        let counter_block = COUNTER_BLOCK;
+        let station = EndpointConfig { pan: pan.0, channel, key, counter_block, ..EndpointConfig::new(eui) };
+        border::start(context, url, station)
     }
 }
 

@@ -2,11 +2,12 @@
 //! on the air is not known.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
 use tidelog_lowpan::EndpointConfig;
-use tidelog_node::settings::{AddressError, Common, HostPort};
+use tidelog_node::settings::{AddressError, Common, HostPort, Secret};
 use tidelog_record::DeviceId;
 
 /// The network that a station joins unless told otherwise.
@@ -42,6 +43,15 @@ pub struct RadioSettings {
     /// Channel in the 2.4 GHz band, 11 to 26.
     #[arg(long, value_name = "NUMBER", default_value_t = STATION.channel, value_parser = channel)]
     pub channel: u8,
+
+    /// File with the network's key, 32 hex digits, which only the gateway's user should be able to read. Without a key the air
+    /// is open: anyone near can read and report.
+    #[arg(long, value_name = "FILE")]
+    pub radio_key_file: Option<PathBuf>,
+
+    /// The network's key itself, 32 hex digits; better given by variable or file than by flag.
+    #[arg(long, value_name = "KEY", hide_env_values = true)]
+    pub radio_key: Option<Secret>,
 }
 
 /// A channel that a station can be on; the endpoint knows which those are.

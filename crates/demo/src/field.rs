@@ -11,6 +11,7 @@ use crate::certificates::{CertificateError, Certificates};
 use crate::chaos::Trouble;
 use crate::daemon::{Binaries, Client, Daemon, DaemonError, free_port};
 use crate::feed::Replay;
+use crate::key::RadioKey;
 use crate::options::Options;
 use crate::sensors::{SensorError, Sensors};
 use crate::uplink::Uplink;
@@ -63,6 +64,8 @@ struct Links {
 /// All parts of the field. Dropping it ends the daemons with kill -9; [`Field::end`] asks them first.
 pub struct Field {
     air: Air,
+    /// The network's key, unless the air is open.
+    pub key: Option<RadioKey>,
     links: Vec<Links>,
     cloud: Daemon,
     gateways: Vec<Daemon>,
@@ -80,10 +83,12 @@ impl Field {
     pub async fn start(options: &Options, replays: &[Replay], folder: &Path) -> Result<Self, FieldError> {
         let bin_dir = options.bin_dir.clone();
         let binaries = tokio::task::block_in_place(|| Binaries::find(bin_dir.as_deref()))?;
+        let key = if options.open_air { None } else { Some(RadioKey::random(folder)?) };
         let air = Air::start(AirOptions {
             loss: options.loss,
             delay: Duration::from_millis(options.delay),
             seed: options.seed,
+            pcap: options.pcap.clone(),
             ..AirOptions::default()
         })
         .await?;
@@ -131,6 +136,9 @@ impl Field {
                 // One gateway of each kind, so that both are judged.
                 if index % 2 == 0 { "json" } else { "msgpack" }.to_owned(),
             ]);
+            if let Some(key) = &key {
+                flags.extend(["--radio-key-file".to_owned(), key.file().display().to_string()]);
+            }
             let mut gateway = Daemon::new(&name, binaries.path("tidelog-gateway"), folder, flags)?;
             gateway.start()?;
             gateways.push(gateway);
@@ -140,10 +148,10 @@ impl Field {
             gateways.iter_mut().chain([&mut cloud]).try_for_each(Daemon::wait_ready)
         })?;
         let samples_most = replays.iter().map(|replay| replay.samples.len()).max().unwrap_or_default();
+        let (network_key, pace_hz) = (key.as_ref().map(RadioKey::network_key), options.pace_hz(samples_most));
         let sensors =
-            Sensors::start(replays, &GATEWAYS, air.address(), options.pace_hz(samples_most), options.seed)
-                .await?;
-        Ok(Self { air, links, cloud, gateways, watcher, sensors })
+            Sensors::start(replays, &GATEWAYS, air.address(), network_key, pace_hz, options.seed).await?;
+        Ok(Self { air, key, links, cloud, gateways, watcher, sensors })
     }
 
     /// The daemons' names and HTTP sides: gateways first, the cloud last.

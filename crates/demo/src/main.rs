@@ -12,6 +12,7 @@ mod daemon;
 mod feed;
 mod field;
 mod judge;
+mod key;
 mod options;
 mod report;
 mod run;

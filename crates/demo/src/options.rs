@@ -46,6 +46,14 @@ pub struct Options {
     #[arg(long, default_value_t = 0, value_name = "MS", value_parser = clap::value_parser!(u64).range(..=2000))]
     pub delay: u64,
 
+    /// Encrypt and authenticate nothing on the air [default: a random network key, which is printed]
+    #[arg(long)]
+    pub open_air: bool,
+
+    /// Write every frame on the air to this file, for Wireshark and tshark
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+
     /// Use this MQTT broker (mqtt://HOST:PORT) instead of the embedded one
     #[arg(long, value_name = "URL")]
     pub mqtt: Option<String>,

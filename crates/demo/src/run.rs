@@ -236,6 +236,14 @@ fn introduce(options: &Options, replays: &[Replay], field: &Field) {
             "  curl -sG {url}/api/v1/sites/{site}/points -d format=csv --data-urlencode 'match={{device=\"{first}\"}}'"
         );
     }
+    let capture = options.pcap.as_ref().map_or("AIR.pcap".to_owned(), |path| path.display().to_string());
+    match &field.key {
+        Some(key) => {
+            eprintln!("\nthe air is encrypted; a capture of it (--pcap FILE) is read with:");
+            eprintln!("  tshark -r {capture} {}", key.tshark_option());
+        }
+        None => eprintln!("\nthe air is open: nothing on it is encrypted or authenticated"),
+    }
     if let Some(broker) = &options.mqtt {
         eprintln!("\nand from the broker {broker}:  mosquitto_sub -t 'tidelog/#' -v");
     }

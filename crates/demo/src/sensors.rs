@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tidelog_firmware::Gateways;
+use tidelog_firmware::lowpan::NetworkKey;
 use tidelog_record::uplink::{Reading, Sample};
 use tidelog_record::{DeviceId, Value};
 use tidelog_sim::sensor::{Cut, SensorOptions, VirtualSensor};
@@ -72,6 +73,7 @@ impl Sensors {
         replays: &[Replay],
         gateways: &[DeviceId; 2],
         air: SocketAddr,
+        key: Option<NetworkKey>,
         pace_hz: Option<f64>,
         seed: u64,
     ) -> Result<Self, SensorError> {
@@ -84,6 +86,7 @@ impl Sensors {
                 metrics: replay.metrics.iter().map(|m| (m.name.clone(), m.scale)).collect(),
                 tick_ns: TICK_NS,
                 pace_hz,
+                key,
                 ..SensorOptions::fast(replay.device, air, gateways, seed.wrapping_add(index as u64))
             };
             let started = VirtualSensor::start(options, Samples(replay.samples.clone())).await;

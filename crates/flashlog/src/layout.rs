@@ -3,11 +3,12 @@
 //! ```text
 //! block    header [48] | records, each at a multiple of the word | never written: 0xff
 //! header    0 "TLF1" | 4 epoch u32 | 8 turn u32 | 12 blocks u32 | 16 first seq u64 | 24 cursor u64 | 32 lost u64
-//!          40 zero u32 | 44 CRC-32 of 0..44                                                   all little-endian
+//!          40 reserved u32 | 44 CRC-32 of 0..44                                                   all little-endian
 //! record    0 length u8 | 1 kind u8 | 2 low half-word of seq u16
 //!           4 CRC-32 of epoch u32, turn u32, seq u64, bytes 0..4, payload
 //!           8 payload [length] | 0xff up to a multiple of the word
-//! kind      1 payload of the log's user   2 cursor: payload = cursor u64, lost u64   others are passed over
+//! kind      1 payload of the log's user   2 cursor: payload = cursor u64, lost u64
+//!           3 reservation: payload = reserved u32   others are passed over
 //! ```
 
 use tidelog_record::crc32_of_parts;
@@ -19,9 +20,11 @@ pub(crate) const HEADER_BYTES: usize = 48;
 pub(crate) const HEAD_BYTES: usize = 8;
 pub(crate) const RECORD_BYTES_MAX: usize = HEAD_BYTES + PAYLOAD_BYTES_MAX;
 pub(crate) const CURSOR_BYTES: usize = 16;
+pub(crate) const RESERVATION_BYTES: usize = 4;
 
 pub(crate) const KIND_PAYLOAD: u8 = 1;
 pub(crate) const KIND_CURSOR: u8 = 2;
+pub(crate) const KIND_RESERVATION: u8 = 3;
 
 const MAGIC: [u8; 4] = *b"TLF1";
 const HEADER_CRC_AT: usize = 44;
@@ -64,6 +67,8 @@ pub(crate) struct BlockHeader {
     pub first_seq: u64,
     /// When the block was opened.
     pub progress: Progress,
+    /// When the block was opened: the numbers below it may have been used.
+    pub reserved: u32,
 }
 
 impl BlockHeader {
@@ -76,6 +81,7 @@ impl BlockHeader {
             &self.blocks.to_le_bytes(),
             &self.first_seq.to_le_bytes(),
             &self.progress.to_bytes(),
+            &self.reserved.to_le_bytes(),
         ];
         for (to, from) in bytes.iter_mut().zip(words.into_iter().flatten()) {
             *to = *from;
@@ -93,7 +99,8 @@ impl BlockHeader {
         let word = |at: usize| checked.get(at..)?.first_chunk().map(|word| u32::from_le_bytes(*word));
         let first_seq = u64::from_le_bytes(*checked.get(16..)?.first_chunk()?);
         let progress = Progress::from_bytes(checked.get(24..40)?)?;
-        Some(Self { epoch: word(4)?, turn: word(8)?, blocks: word(12)?, first_seq, progress })
+        let reserved = word(40)?;
+        Some(Self { epoch: word(4)?, turn: word(8)?, blocks: word(12)?, first_seq, progress, reserved })
     }
 }
 
@@ -163,9 +170,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_header_is_read_as_written_and_any_changed_bit_refuses_it(
-            epoch: u32, turn: u32, blocks: u32, first_seq: u64, cursor: u64, lost: u64, bit in 0usize..HEADER_BYTES * 8,
+            epoch: u32, turn: u32, blocks: u32, first_seq: u64, cursor: u64, lost: u64, reserved: u32,
+            bit in 0usize..HEADER_BYTES * 8,
         ) {
-            let header = BlockHeader { epoch, turn, blocks, first_seq, progress: Progress { cursor, lost } };
+            let header = BlockHeader { epoch, turn, blocks, first_seq, progress: Progress { cursor, lost }, reserved };
             let mut bytes = header.to_bytes();
             prop_assert_eq!(BlockHeader::from_bytes(&bytes), Some(header));
             bytes[bit / 8] ^= 1 << (bit % 8);

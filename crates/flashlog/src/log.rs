@@ -7,10 +7,13 @@
 use embedded_storage::nor_flash::NorFlash;
 
 use crate::layout::{
-    BlockHeader, CURSOR_BYTES, HEAD_BYTES, HEADER_BYTES, KIND_CURSOR, KIND_PAYLOAD, PAYLOAD_BYTES_MAX,
-    Progress, RECORD_BYTES_MAX, RecordHead,
+    BlockHeader, CURSOR_BYTES, HEAD_BYTES, HEADER_BYTES, KIND_CURSOR, KIND_PAYLOAD, KIND_RESERVATION,
+    PAYLOAD_BYTES_MAX, Progress, RECORD_BYTES_MAX, RESERVATION_BYTES, RecordHead,
 };
 use crate::read::Bookmark;
+
+/// Most room kept for reservations, in bytes.
+const RESERVATIONS_ROOM_MAX: u32 = 256;
 
 /// Why the log refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +63,7 @@ pub struct FlashLog<F> {
     pub(crate) oldest_end: u64,
     pub(crate) next_seq: u64,
     pub(crate) progress: Progress,
+    pub(crate) reserved: u32,
     pub(crate) bookmark: Bookmark,
     pub(crate) stopped: bool,
 }
@@ -79,6 +83,10 @@ impl<F: NorFlash> FlashLog<F> {
         let block = F::ERASE_SIZE as u32;
         block
     };
+    /// Room at the end of a block that only reservations take while the flash is full of what is unacknowledged: with blocks of
+    /// 2 KiB and more, 16 of them with a power cut after each.
+    pub(crate) const RESERVATIONS_ROOM: u32 =
+        if Self::BLOCK / 8 < RESERVATIONS_ROOM_MAX { Self::BLOCK / 8 } else { RESERVATIONS_ROOM_MAX };
     /// Offset of a block's first record.
     #[expect(clippy::cast_possible_truncation, reason = "48")]
     pub(crate) const FIRST_RECORD: u32 = HEADER_BYTES as u32;
@@ -120,6 +128,12 @@ impl<F: NorFlash> FlashLog<F> {
         self.progress.lost
     }
 
+    /// The reservation: numbers below it may have been used, in this life or an earlier one; 0 at first.
+    #[must_use]
+    pub fn reserved(&self) -> u32 {
+        self.reserved
+    }
+
     /// The flash below.
     pub fn flash_mut(&mut self) -> &mut F {
         &mut self.flash
@@ -133,18 +147,39 @@ impl<F: NorFlash> FlashLog<F> {
     /// Whether a payload of `length` bytes can be appended without losing an unacknowledged one.
     #[must_use]
     pub fn fits(&self, length: usize) -> bool {
-        self.in_block(Self::stride(length)) || !self.next_block_evicts()
+        self.in_block(Self::stride(length) + Self::RESERVATIONS_ROOM) || !self.next_block_evicts()
     }
 
     /// Bytes that can be appended before an unacknowledged payload is lost, heads of records included; a lower bound.
     #[must_use]
     pub fn room(&self) -> u32 {
-        let here = Self::BLOCK - self.write_at;
+        let here = Self::BLOCK.saturating_sub(self.write_at + Self::RESERVATIONS_ROOM);
         let used = self.newest - self.oldest + 1;
         let oldest_can_go = u32::from(self.oldest_end <= self.progress.cursor + 1);
         // One block stays erased ahead of the newest.
         let blocks = self.blocks.saturating_sub(used + 1) + oldest_can_go;
         here.saturating_add(blocks.saturating_mul(Self::BLOCK - Self::FIRST_RECORD))
+    }
+
+    /// Raises the reservation; when it returns, no power cut takes it back. For numbers that must never be used twice:
+    /// reserve some ahead, use those, and begin behind [`reserved`](Self::reserved) after a restart. When the flash is full
+    /// of unacknowledged payloads and the room kept for this is used up, the oldest block of them goes, as with
+    /// [`append`](Self::append).
+    ///
+    /// # Errors
+    /// [`Error::Stopped`], [`Error::WornOut`]; then none of the numbers may be used.
+    pub fn reserve(&mut self, upto: u32) -> Result<(), Error<F::Error>> {
+        if upto <= self.reserved {
+            return Ok(());
+        }
+        if self.in_block(Self::stride(RESERVATION_BYTES)) {
+            self.put(KIND_RESERVATION, &upto.to_le_bytes())?;
+            self.reserved = upto;
+            return Ok(());
+        }
+        let before = core::mem::replace(&mut self.reserved, upto);
+        // The header of the next block carries it.
+        self.open_next().inspect_err(|_| self.reserved = before)
     }
 
     /// Appends a payload; when it returns, no power cut takes it away. When the flash is full of unacknowledged
@@ -193,7 +228,7 @@ impl<F: NorFlash> FlashLog<F> {
             return Ok(());
         }
         self.progress = Progress { cursor: upto, lost: self.progress.lost + lost };
-        if self.in_block(Self::stride(CURSOR_BYTES)) {
+        if self.in_block(Self::stride(CURSOR_BYTES) + Self::RESERVATIONS_ROOM) {
             self.put(KIND_CURSOR, &self.progress.to_bytes())
         } else if self.next_block_evicts() {
             // It stands in memory until the next block is opened. A power cut before that forgets it: what was
@@ -264,6 +299,7 @@ impl<F: NorFlash> FlashLog<F> {
             blocks: self.blocks,
             first_seq: self.next_seq,
             progress: self.progress,
+            reserved: self.reserved,
         };
         self.write(self.start(turn), &header.to_bytes())
     }

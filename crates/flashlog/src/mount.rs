@@ -6,7 +6,9 @@
 use embedded_storage::nor_flash::NorFlash;
 
 use crate::BLOCKS_MIN;
-use crate::layout::{BlockHeader, KIND_CURSOR, KIND_PAYLOAD, PAYLOAD_BYTES_MAX, Progress};
+use crate::layout::{
+    BlockHeader, CURSOR_BYTES, KIND_CURSOR, KIND_PAYLOAD, KIND_RESERVATION, PAYLOAD_BYTES_MAX, Progress,
+};
 use crate::log::{Error, FlashLog};
 use crate::read::{Bookmark, SCRATCH};
 
@@ -34,6 +36,7 @@ impl<F: NorFlash> FlashLog<F> {
             oldest_end: 1,
             next_seq: 1,
             progress: Progress { cursor: 0, lost: 0 },
+            reserved: 0,
             bookmark: Bookmark::NONE,
             stopped: false,
         };
@@ -69,6 +72,7 @@ impl<F: NorFlash> FlashLog<F> {
         self.epoch = newest.epoch;
         (self.newest, self.newest_first) = (newest.turn, newest.first_seq);
         self.progress = newest.progress;
+        self.reserved = newest.reserved;
         self.scan_newest(newest)?;
         let oldest_first = self.find_oldest(newest)?;
         self.oldest_end = self.end_of(self.oldest)?;
@@ -100,6 +104,10 @@ impl<F: NorFlash> FlashLog<F> {
                 KIND_CURSOR => {
                     self.progress =
                         scratch.get(..found.length).and_then(Progress::from_bytes).unwrap_or(self.progress);
+                }
+                KIND_RESERVATION => {
+                    let upto = scratch.get(..found.length).and_then(|bytes| bytes.try_into().ok());
+                    self.reserved = self.reserved.max(upto.map_or(0, u32::from_le_bytes));
                 }
                 _ => {}
             }
@@ -134,7 +142,8 @@ impl<F: NorFlash> FlashLog<F> {
     /// written or erased may look blank and not be so: where that can have been, it is erased whatever it looks like.
     fn make_spare(&mut self, turn: u32) -> Result<(), Error<F::Error>> {
         let erased_lately = self.write_at <= Self::FIRST_RECORD + Self::WORD;
-        let opened_soon = self.write_at + Self::stride(PAYLOAD_BYTES_MAX) > Self::BLOCK;
+        let room = Self::stride(PAYLOAD_BYTES_MAX).max(Self::stride(CURSOR_BYTES) + Self::RESERVATIONS_ROOM);
+        let opened_soon = self.write_at + room > Self::BLOCK;
         if erased_lately || opened_soon || !self.is_blank(turn)? { self.erase(turn) } else { Ok(()) }
     }
 

@@ -16,6 +16,8 @@ enum Step {
     Append(usize),
     Acknowledge(u64),
     GiveUp(u64),
+    /// Raises the reservation by so many.
+    Reserve(u32),
 }
 
 /// What must be in the log: every payload ever appended, and which of them nobody acknowledged.
@@ -24,6 +26,7 @@ struct Model {
     history: Vec<Vec<u8>>,
     waiting: VecDeque<u64>,
     lost: u64,
+    reserved: u32,
 }
 
 fn payload(seq: u64, length: usize) -> Vec<u8> {
@@ -57,8 +60,10 @@ impl Model {
             Step::Acknowledge(upto) if log.acknowledged() >= *upto && *upto <= self.head() => {
                 self.forget(*upto);
             }
+            Step::Reserve(more) if log.reserved() > self.reserved => self.reserved += more,
             _ => {}
         }
+        assert_eq!(log.reserved(), self.reserved, "a reservation that was promised is kept");
         self.evicted(log);
         assert!(self.waiting.front().is_none_or(|seq| log.acknowledged() < *seq));
         self.waiting = (log.acknowledged() + 1..=self.head()).collect();
@@ -71,7 +76,7 @@ impl Model {
     }
 
     fn check(&self, log: &mut FlashLog<Chip>) {
-        assert_eq!(log.head(), self.head());
+        assert_eq!((log.head(), log.reserved()), (self.head(), self.reserved));
         let mut buffer = [0; PAYLOAD_BYTES_MAX];
         let mut after = log.acknowledged();
         for wanted in &self.waiting {
@@ -99,11 +104,13 @@ fn run(log: &mut FlashLog<Chip>, model: &mut Model, steps: &[Step]) -> Option<(u
             }
             Step::Acknowledge(upto) => log.acknowledge(*upto),
             Step::GiveUp(upto) => log.give_up(*upto),
+            Step::Reserve(more) => log.reserve(model.reserved + more),
         };
         match (done, step) {
             (Ok(()), Step::Append(length)) => model.appended(*length),
             (Ok(()), Step::Acknowledge(upto)) => drop(model.forget(*upto)),
             (Ok(()), Step::GiveUp(upto)) => model.lost += model.forget(*upto),
+            (Ok(()), Step::Reserve(more)) => model.reserved += more,
             (Err(Error::Unwritten { head }), Step::Acknowledge(upto) | Step::GiveUp(upto)) => {
                 assert!(*upto > head);
             }
@@ -136,6 +143,9 @@ fn script() -> Vec<Step> {
         steps.push(Step::Append(usize::try_from(i * 7 % 60).unwrap()));
         if i % 5 == 0 && i < 30 {
             steps.push(Step::Acknowledge(i - 2));
+        }
+        if i % 4 == 0 {
+            steps.push(Step::Reserve(u32::try_from(i).unwrap()));
         }
         if i == 55 {
             steps.push(Step::GiveUp(50));
@@ -181,6 +191,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0usize..40).prop_map(Step::Append),
         3 => (0u64..400).prop_map(Step::Acknowledge),
         1 => (0u64..400).prop_map(Step::GiveUp),
+        3 => (0u32..2_000).prop_map(Step::Reserve),
     ]
 }
 
@@ -366,4 +377,32 @@ fn room_is_never_more_than_what_fits() {
     }
     assert!(acknowledged > 0);
     assert_eq!(log.lost(), 0);
+}
+
+#[test]
+fn a_full_flash_takes_reservations_through_power_cuts_and_loses_nothing_for_them() {
+    let mut log = FlashLog::open(SimFlash::<4, 4096>::new(4), 1).unwrap();
+    while log.fits(40) {
+        log.append(&payload(log.head() + 1, 40)).unwrap();
+    }
+    for life in 1..=16 {
+        log.reserve(life * 1_024).unwrap();
+        let mut chip = log.into_flash();
+        chip.power_on();
+        log = FlashLog::open(chip, 2).unwrap();
+        assert_eq!((log.reserved(), log.lost()), (life * 1_024, 0), "life {life}");
+    }
+    let head = log.head();
+    log.acknowledge(head).unwrap();
+    assert_eq!((log.acknowledged(), log.lost(), log.reserved()), (head, 0, 16 * 1_024));
+}
+
+#[test]
+fn a_reservation_never_goes_back() {
+    let mut log = FlashLog::open(Chip::new(4), 1).unwrap();
+    assert_eq!(log.reserved(), 0);
+    log.reserve(500).unwrap();
+    let steps = log.flash_mut().steps();
+    log.reserve(400).unwrap();
+    assert_eq!((log.reserved(), log.flash_mut().steps()), (500, steps), "nothing is written for it");
 }

@@ -4,7 +4,7 @@
 use smoltcp::time::Duration;
 use tidelog_record::DeviceId;
 
-use crate::COAP_PORT;
+use crate::{COAP_PORT, NetworkKey};
 
 /// The PAN that a station joins unless told otherwise.
 pub const PAN_DEFAULT: u16 = 0x0023;
@@ -16,6 +16,8 @@ pub const ACK_WAIT_DEFAULT: Duration = Duration::from_millis(50);
 /// How long after an acknowledged frame the next one to the same station is held back: stations with few receive
 /// buffers lose what comes faster.
 pub const PACE_DEFAULT: Duration = Duration::from_millis(2);
+/// Frame counters reserved at a time: what a restart skips at most, and how often a reservation is stored.
+pub const COUNTER_BLOCK_DEFAULT: u32 = 1_024;
 /// The first and last channel of the 2.4 GHz O-QPSK PHY.
 const CHANNELS: core::ops::RangeInclusive<u8> = 11..=26;
 
@@ -36,6 +38,11 @@ pub struct EndpointConfig {
     pub ack_wait: Duration,
     /// The least time between an acknowledgement and the next frame to the same station.
     pub pace: Duration,
+    /// The key of the network. With one, every data frame leaves encrypted and authenticated, and others are dropped;
+    /// without one, the air is open.
+    pub key: Option<NetworkKey>,
+    /// Frame counters that one reservation asks for.
+    pub counter_block: u32,
 }
 
 /// Why a configuration names no possible station.
@@ -50,6 +57,9 @@ pub enum ConfigError {
     /// UDP port 0 receives nothing.
     #[error("UDP port 0 receives nothing: choose another")]
     PortZero,
+    /// A reservation of no frame counters lets no frame leave.
+    #[error("frame counters are reserved 2 at a time at least")]
+    CounterBlock,
 }
 
 impl EndpointConfig {
@@ -64,6 +74,8 @@ impl EndpointConfig {
             port: COAP_PORT,
             ack_wait: ACK_WAIT_DEFAULT,
             pace: PACE_DEFAULT,
+            key: None,
+            counter_block: COUNTER_BLOCK_DEFAULT,
         }
     }
 
@@ -80,6 +92,9 @@ impl EndpointConfig {
         }
         if self.port == 0 {
             return Err(ConfigError::PortZero);
+        }
+        if self.counter_block < 2 {
+            return Err(ConfigError::CounterBlock);
         }
         Ok(())
     }

@@ -41,6 +41,14 @@ pub struct Drops {
     pub foreign: u64,
     /// Secured at the link layer, for which there is no key.
     pub secured: u64,
+    /// Not secured at the link layer, though this network has a key.
+    pub unsecured: u64,
+    /// Secured at another level, or with another key index, than this network's.
+    pub security_level: u64,
+    /// The integrity code is wrong: another key, or changed on the way.
+    pub forged: u64,
+    /// Rightly secured, with a frame counter that this station has passed.
+    pub replayed: u64,
     /// The same frame again, recognised by source and sequence number.
     pub duplicate: u64,
     /// An acknowledgement that nothing waited for.
@@ -89,6 +97,10 @@ impl Drops {
             ("unexpected", self.unexpected),
             ("foreign", self.foreign),
             ("secured", self.secured),
+            ("unsecured", self.unsecured),
+            ("security_level", self.security_level),
+            ("forged", self.forged),
+            ("replayed", self.replayed),
             ("duplicate", self.duplicate),
             ("stray_ack", self.stray_ack),
             ("bad_headers", self.bad_headers),

@@ -12,9 +12,10 @@ use crate::ip::{Ip, Read};
 use crate::iphc::{self, Link};
 use crate::mac::{self, Address, Frame, Kind};
 use crate::outgoing::{Manner, Outcome, Outgoing};
-use crate::peers::Peers;
+use crate::peers::{Freshness, Peers};
 use crate::random::Spread;
-use crate::{ConfigError, Counters, EndpointConfig, FRAME_BUFFER_BYTES};
+use crate::security::{self, FrameCounters};
+use crate::{ConfigError, Counters, EndpointConfig, FRAME_BUFFER_BYTES, FRAME_BYTES_MAX};
 
 /// Acknowledgements waiting to be handed out: as many frames may be handed in before the caller polls.
 const ACKS_WAITING_MAX: usize = 64;
@@ -72,6 +73,9 @@ pub enum SendError {
     /// The peer is this station itself, or its port is 0.
     #[error("no such peer: own address or port 0")]
     Unreachable,
+    /// The network key has secured as many frames of this station as it may: the network needs a new key.
+    #[error("this station's frame counters are used up: the network needs a new key")]
+    CountersSpent,
 }
 
 /// One station: `DATAGRAM_BYTES` bounds an IPv6 packet, `OUT` and `IN` bound the datagrams under way in each
@@ -83,6 +87,7 @@ pub struct Endpoint<const DATAGRAM_BYTES: usize, const OUT: usize, const IN: usi
     now: Instant,
     spread: Spread,
     acks: heapless::Deque<u8, ACKS_WAITING_MAX>,
+    frame_counters: FrameCounters,
     peers: Peers<PEERS>,
     incoming: Incoming<DATAGRAM_BYTES, IN>,
     outgoing: Outgoing<DATAGRAM_BYTES, OUT>,
@@ -122,6 +127,7 @@ impl<const DATAGRAM_BYTES: usize, const OUT: usize, const IN: usize, const PEERS
             now: Instant::ZERO,
             spread,
             acks: heapless::Deque::new(),
+            frame_counters: FrameCounters::new(),
             peers: Peers::new(),
             incoming: Incoming::new(),
             outgoing,
@@ -135,16 +141,43 @@ impl<const DATAGRAM_BYTES: usize, const OUT: usize, const IN: usize, const PEERS
         &self.config
     }
 
+    /// Says below which number frame counters may have been used in earlier lives, from what was stored last with
+    /// [`counter_reserve_due`](Self::counter_reserve_due); 0 in a station's first life with this key. A station with a key
+    /// sends nothing before this is called, since a counter used twice breaks the encryption.
+    pub fn resume_counters(&mut self, first: u32) {
+        self.frame_counters.resume(first);
+    }
+
+    /// The reservation that is to be stored next, where it outlives a loss of power, before
+    /// [`counters_reserved`](Self::counters_reserved) is called with it: frame counters below it may then be used.
+    /// `None`: nothing is to be stored now. Ask after each verb, before [`poll_transmit`](Self::poll_transmit).
+    #[must_use]
+    pub fn counter_reserve_due(&self) -> Option<u32> {
+        self.config.key.and_then(|_| self.frame_counters.reserve_due(self.config.counter_block))
+    }
+
+    /// Says that a reservation is stored.
+    pub fn counters_reserved(&mut self, upto: u32) {
+        self.frame_counters.reserved(upto);
+    }
+
+    /// Frames that this station can still secure with its key; `None` without a key.
+    #[must_use]
+    pub fn counters_left(&self) -> Option<u32> {
+        self.config.key.map(|_| self.frame_counters.left())
+    }
+
     /// Takes one frame heard on the air, without its check sequence.
     pub fn handle_frame(&mut self, now: Instant, frame: &[u8], quality: Quality) {
         self.now = now;
         self.counters.frames_in += 1;
         self.counters.bytes_in += u64::try_from(frame.len()).unwrap_or(u64::MAX);
         let drops = &mut self.counters.drops;
-        let Ok(frame) = Frame::parse(frame) else { return drops.malformed += 1 };
+        let bytes = frame;
+        let Ok(frame) = Frame::parse(bytes) else { return drops.malformed += 1 };
         match frame.kind {
             Kind::Ack => self.handle_ack(now, &frame),
-            Kind::Data => self.handle_data(now, &frame, quality),
+            Kind::Data => self.handle_data(now, bytes, &frame, quality),
             Kind::Other => drops.unexpected += 1,
         }
     }
@@ -168,7 +201,7 @@ impl<const DATAGRAM_BYTES: usize, const OUT: usize, const IN: usize, const PEERS
         Address::Extended(self.config.eui)
     }
 
-    fn handle_data(&mut self, now: Instant, frame: &Frame<'_>, quality: Quality) {
+    fn handle_data(&mut self, now: Instant, bytes: &[u8], frame: &Frame<'_>, quality: Quality) {
         let drops = &mut self.counters.drops;
         let unicast = frame.destination == Address::Extended(self.config.eui);
         let broadcast = frame.destination == Address::Short(mac::BROADCAST);
@@ -179,25 +212,46 @@ impl<const DATAGRAM_BYTES: usize, const OUT: usize, const IN: usize, const PEERS
             }
             _ => return drops.foreign += 1,
         };
-        if frame.secured {
-            return drops.secured += 1;
-        }
+        let mut opened = [0; FRAME_BYTES_MAX];
+        let (counter, payload) = match (self.config.key, frame.secured) {
+            (None, false) => (None, frame.payload),
+            (None, true) => return drops.secured += 1,
+            (Some(_), false) => return drops.unsecured += 1,
+            (Some(key), true) => {
+                let header_bytes = bytes.len().saturating_sub(frame.payload.len());
+                match security::open(key, source, bytes, header_bytes, &mut opened) {
+                    Ok((counter, payload)) => (Some(counter), payload),
+                    Err(security::Refusal::Level) => return drops.security_level += 1,
+                    Err(security::Refusal::Forged) => return drops.forged += 1,
+                }
+            }
+        };
         let wants_ack = frame.ack_requested && unicast && self.config.soft_mac;
-        if let Some(sequence) = frame.sequence
-            && self.peers.is_duplicate(now, source, sequence)
-        {
-            drops.duplicate += 1;
-            return self.acknowledge(sequence, wants_ack);
+        let freshness = match (counter, frame.sequence) {
+            (Some(counter), _) => self.peers.freshness(source, counter),
+            (None, Some(sequence)) if self.peers.is_duplicate(now, source, sequence) => Freshness::Repeated,
+            (None, _) => Freshness::New,
+        };
+        match freshness {
+            Freshness::New => {}
+            Freshness::Repeated => {
+                drops.duplicate += 1;
+                if let Some(sequence) = frame.sequence {
+                    self.acknowledge(sequence, wants_ack);
+                }
+                return;
+            }
+            Freshness::Replayed => return drops.replayed += 1,
         }
         let link = Link { source: frame.source, destination: frame.destination };
-        let taken = self.gather(now, source, link, frame.payload);
+        let taken = self.gather(now, source, link, payload);
         self.counters.drops.evicted += self.incoming.take_evicted();
         if taken == Some(Taken::NoRoom) {
             // Without an acknowledgement the sender tries again, and by then there may be room.
             return;
         }
         let first_sequence = self.spread.next_u8();
-        self.peers.taken(now, source, frame.sequence, quality, first_sequence);
+        self.peers.taken(now, source, (frame.sequence, counter), quality, first_sequence);
         if let Some(sequence) = frame.sequence {
             self.acknowledge(sequence, wants_ack);
         }
@@ -276,6 +330,11 @@ impl<const DATAGRAM_BYTES: usize, const OUT: usize, const IN: usize, const PEERS
         while let Some(outcome) = self.outgoing.expire(now) {
             self.count(outcome);
         }
+        if self.config.key.is_some() && self.frame_counters.left() == 0 {
+            while let Some(outcome) = self.outgoing.abandon() {
+                self.count(outcome);
+            }
+        }
         self.counters.drops.timed_out += self.incoming.expire(now);
     }
 
@@ -284,7 +343,8 @@ impl<const DATAGRAM_BYTES: usize, const OUT: usize, const IN: usize, const PEERS
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let now = (!self.acks.is_empty()).then_some(self.now);
-        [now, self.outgoing.deadline(), self.incoming.deadline()].into_iter().flatten().min()
+        let outgoing = self.outgoing.deadline(self.config.key, &self.frame_counters);
+        [now, outgoing, self.incoming.deadline()].into_iter().flatten().min()
     }
 
     /// The next frame to put on the air, without check sequence; acknowledgements first. Call it until it answers
@@ -309,8 +369,10 @@ impl<const DATAGRAM_BYTES: usize, const OUT: usize, const IN: usize, const PEERS
                     soft_mac: self.config.soft_mac,
                     ack_wait: self.config.ack_wait,
                     pace: self.config.pace,
+                    key: self.config.key,
                 };
-                let (written, outcome) = self.outgoing.poll(now, manner, number, buffer)?;
+                let counters = &mut self.frame_counters;
+                let (written, outcome) = self.outgoing.poll(now, manner, counters, number, buffer)?;
                 if let Some(outcome) = outcome {
                     self.count(outcome);
                 }
@@ -333,6 +395,9 @@ impl<const DATAGRAM_BYTES: usize, const OUT: usize, const IN: usize, const PEERS
         }
         if payload.len() > Self::PAYLOAD_BYTES_MAX {
             return Err(SendError::TooLong { payload_bytes_max: Self::PAYLOAD_BYTES_MAX });
+        }
+        if self.config.key.is_some() && self.frame_counters.left() == 0 {
+            return Err(SendError::CountersSpent);
         }
         let sent = self.ip.write(now, to.device, to.port, payload, &mut self.outgoing);
         if sent { Ok(()) } else { Err(SendError::Busy) }

@@ -4,8 +4,7 @@
 //! randomness are arguments, and sockets and serial lines stay with the caller. [`zep`] carries its frames over UDP,
 //! which is how the simulated air, Wireshark and RIOT speak. The layouts are drawn in `docs/RADIO.md`.
 //!
-//! Thin today: frames travel without link security (the room for it is already left in each frame), and there is no
-//! Spinel driver for a radio co-processor yet.
+//! Thin today: there is no Spinel driver for a radio co-processor yet.
 
 #![no_std]
 
@@ -24,13 +23,16 @@ mod ip;
 mod iphc;
 pub mod mac;
 mod outgoing;
+pub mod pcap;
 mod peers;
 mod random;
+mod security;
 pub mod zep;
 
 pub use config::{ConfigError, EndpointConfig};
 pub use counters::{Counters, Drops};
 pub use endpoint::{Endpoint, GatewayEndpoint, Neighbor, Peer, Quality, SendError, SensorEndpoint};
+pub use security::{KEY_INDEX, NetworkKey, ParseKeyError};
 
 /// The time that is passed to every decision: microseconds since an arbitrary start of the caller's choice.
 pub mod time {
@@ -43,7 +45,8 @@ pub const FRAME_BYTES_MAX: usize = 125;
 /// Size of the buffer that [`Endpoint::poll_transmit`] writes into, in bytes: the PHY's largest frame.
 pub const FRAME_BUFFER_BYTES: usize = 127;
 
-/// What each frame leaves free for the auxiliary security header and the integrity code to come, in bytes.
+/// What each frame leaves free for the auxiliary security header and the integrity code, in bytes: their largest forms. So
+/// datagrams are cut alike with and without a key.
 pub const LINK_SECURITY_BYTES: usize = 21;
 
 /// Bytes of the IPv6 and UDP headers in front of a payload before compression.

@@ -5,6 +5,7 @@
 //! ```text
 //! data frame as written (21 bytes of header; integers little-endian, EUI-64 least significant byte first)
 //! offset 0   61 DC  frame control: data, acknowledgement requested, one PAN field, version 2006, EUI-64 both ends
+//!            69 DC  the same, secured: the payload starts with an auxiliary security header
 //! offset 2   sequence u8 | 3 PAN u16 | 5 destination [8] | 13 source [8] | 21 payload
 //!
 //! frame control, 16 bits, as read (bit 0 first)
@@ -24,6 +25,7 @@ pub(crate) const ACK_BYTES: usize = 3;
 pub(crate) const BROADCAST: u16 = 0xffff;
 
 const DATA_CONTROL: [u8; 2] = [0x61, 0xdc];
+const SECURED_BIT: u8 = 1 << 3;
 const ACK_CONTROL: [u8; 2] = [0x02, 0x00];
 
 /// What a frame is.
@@ -198,11 +200,18 @@ impl<'a> Frame<'a> {
 }
 
 /// The header of a data frame from one EUI-64 to another, with acknowledgement requested.
-pub(crate) fn data_header(sequence: u8, pan: u16, to: DeviceId, from: DeviceId) -> [u8; DATA_HEADER_BYTES] {
+pub(crate) fn data_header(
+    sequence: u8,
+    pan: u16,
+    to: DeviceId,
+    from: DeviceId,
+    secured: bool,
+) -> [u8; DATA_HEADER_BYTES] {
     let [p0, p1] = pan.to_le_bytes();
     let [t7, t6, t5, t4, t3, t2, t1, t0] = to.0;
     let [f7, f6, f5, f4, f3, f2, f1, f0] = from.0;
     let [c0, c1] = DATA_CONTROL;
+    let c0 = if secured { c0 | SECURED_BIT } else { c0 };
     [c0, c1, sequence, p0, p1, t0, t1, t2, t3, t4, t5, t6, t7, f0, f1, f2, f3, f4, f5, f6, f7]
 }
 
@@ -224,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_data_frame_is_laid_out_as_drawn_and_read_as_written() {
-        let bytes = data_header(7, 0x0023, TO, FROM);
+        let bytes = data_header(7, 0x0023, TO, FROM, false);
         let drawn = [0x61, 0xdc, 7, 0x23, 0, 1, 0, 0, 0, 0, 0x4b, 0x12, 2, 2, 0, 0, 0, 0, 0x4b, 0x12, 2];
         assert_eq!(bytes, drawn);
         let frame = Frame::parse(&bytes).unwrap();
@@ -313,7 +322,7 @@ mod tests {
             sequence: u8, pan in 0u16..0xffff, to: [u8; 8], from: [u8; 8], payload in prop::collection::vec(any::<u8>(), 0..104)
         ) {
             let bytes: Vec<u8> =
-                data_header(sequence, pan, DeviceId(to), DeviceId(from)).into_iter().chain(payload.clone()).collect();
+                data_header(sequence, pan, DeviceId(to), DeviceId(from), false).into_iter().chain(payload.clone()).collect();
             let frame = Frame::parse(&bytes).unwrap();
             prop_assert_eq!((frame.sequence, frame.pan), (Some(sequence), Some(pan)));
             prop_assert_eq!(frame.destination, Address::Extended(DeviceId(to)));

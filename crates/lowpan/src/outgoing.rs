@@ -11,6 +11,7 @@ use crate::fragment::{self, Datagram, FIRST_BYTES, NEXT_BYTES, UNIT_BYTES};
 use crate::iphc::{self, COMPRESSED_BYTES_MAX, Link};
 use crate::mac::{self, Address};
 use crate::random::Spread;
+use crate::security::{self, FrameCounters, NetworkKey};
 use crate::{FRAME_BUFFER_BYTES, FRAME_BYTES_MAX, LINK_SECURITY_BYTES};
 
 /// Repetitions of a frame that stays without acknowledgement.
@@ -47,6 +48,8 @@ struct Slot<const BYTES: usize> {
     end: usize,
     /// The frame under way; `None` before its first attempt.
     sequence: Option<u8>,
+    /// Its frame counter, where frames are secured: a repetition is the identical frame, so no counter is used twice.
+    counter: Option<u32>,
     attempts: u8,
     unacknowledged_in_row: u8,
     packet: [u8; BYTES],
@@ -60,6 +63,7 @@ pub(crate) struct Manner {
     pub soft_mac: bool,
     pub ack_wait: Duration,
     pub pace: Duration,
+    pub key: Option<NetworkKey>,
 }
 
 /// What happened to a frame or its datagram.
@@ -96,6 +100,7 @@ impl<const BYTES: usize, const SLOTS: usize> Outgoing<BYTES, SLOTS> {
         offset: 0,
         end: 0,
         sequence: None,
+        counter: None,
         attempts: 0,
         unacknowledged_in_row: 0,
         packet: [0; BYTES],
@@ -127,6 +132,7 @@ impl<const BYTES: usize, const SLOTS: usize> Outgoing<BYTES, SLOTS> {
             (to, self.order, Phase::Ready(now), length, self.tag);
         (slot.offset, slot.end, slot.sequence, slot.attempts, slot.unacknowledged_in_row) =
             (0, 0, None, 0, 0);
+        slot.counter = None;
         slot.packet.get_mut(..length)
     }
 
@@ -138,17 +144,27 @@ impl<const BYTES: usize, const SLOTS: usize> Outgoing<BYTES, SLOTS> {
             .any(|other| other.phase != Phase::Free && other.to == slot.to && other.order < slot.order)
     }
 
+    /// Whether this slot's frame needs nothing more than its moment: a secured frame also needs a counter.
+    fn may_leave(slot: &Slot<BYTES>, key: Option<NetworkKey>, counters: &FrameCounters) -> bool {
+        key.is_none() || slot.counter.is_some() || counters.is_available()
+    }
+
     /// The next frame that may leave at `now`, longest ready first. `next_sequence` numbers it if it is new, and
     /// gets to know which numbers still wait for an acknowledgement.
     pub(crate) fn poll(
         &mut self,
         now: Instant,
         manner: Manner,
+        counters: &mut FrameCounters,
         next_sequence: impl FnOnce(DeviceId, &dyn Fn(u8) -> bool) -> u8,
         out: &mut [u8; FRAME_BUFFER_BYTES],
     ) -> Option<(usize, Option<Outcome>)> {
         let due = self.slots.iter().enumerate().filter_map(|(place, slot)| match slot.phase {
-            Phase::Ready(at) if at <= now && self.is_turn(slot) => Some((at, slot.order, place)),
+            Phase::Ready(at)
+                if at <= now && self.is_turn(slot) && Self::may_leave(slot, manner.key, counters) =>
+            {
+                Some((at, slot.order, place))
+            }
             _ => None,
         });
         let (_, _, place) = due.min()?;
@@ -161,6 +177,9 @@ impl<const BYTES: usize, const SLOTS: usize> Outgoing<BYTES, SLOTS> {
         };
         let slot = self.slots.get_mut(place)?;
         slot.sequence = Some(sequence);
+        if manner.key.is_some() && slot.counter.is_none() {
+            slot.counter = Some(counters.take()?);
+        }
         let Some(written) = slot.write_frame(manner, sequence, out) else {
             // Only a packet that is no IPv6 packet gets here, and none such is put in.
             slot.phase = Phase::Free;
@@ -213,12 +232,21 @@ impl<const BYTES: usize, const SLOTS: usize> Outgoing<BYTES, SLOTS> {
         Some(Outcome::Unacknowledged(to))
     }
 
+    /// Gives up one datagram that can go on by no means, because its next frame needs a counter and none is left. Call
+    /// until `None`.
+    pub(crate) fn abandon(&mut self) -> Option<Outcome> {
+        let stuck = |slot: &&mut Slot<BYTES>| matches!(slot.phase, Phase::Ready(_)) && slot.counter.is_none();
+        let slot = self.slots.iter_mut().find(stuck)?;
+        slot.phase = Phase::Free;
+        Some(Outcome::Failed(slot.to))
+    }
+
     /// When something is due next: a frame may leave, or an acknowledgement is overdue.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self, key: Option<NetworkKey>, counters: &FrameCounters) -> Option<Instant> {
         let due = self.slots.iter().filter_map(|slot| match slot.phase {
             Phase::Free => None,
             Phase::Waiting(until) => Some(until),
-            Phase::Ready(at) => self.is_turn(slot).then_some(at),
+            Phase::Ready(at) => (self.is_turn(slot) && Self::may_leave(slot, key, counters)).then_some(at),
         });
         due.min()
     }
@@ -234,7 +262,7 @@ impl<const BYTES: usize> Slot<BYTES> {
 
     /// Goes on to the next frame, which may leave from `at` on.
     fn proceed(&mut self, at: Instant) -> Outcome {
-        (self.offset, self.sequence, self.attempts) = (self.end, None, 0);
+        (self.offset, self.sequence, self.counter, self.attempts) = (self.end, None, None, 0);
         if self.offset >= self.length {
             self.phase = Phase::Free;
             return Outcome::Sent;
@@ -252,7 +280,10 @@ impl<const BYTES: usize> Slot<BYTES> {
     ) -> Option<usize> {
         let packet = self.packet.get(..self.length)?;
         let mut writer = Writer::new(out);
-        writer.put(&mac::data_header(sequence, manner.pan, self.to, manner.eui))?;
+        writer.put(&mac::data_header(sequence, manner.pan, self.to, manner.eui, manner.key.is_some()))?;
+        if manner.key.is_some() {
+            writer.put(&security::auxiliary_header(self.counter?))?;
+        }
         let datagram = Datagram { size: u16::try_from(self.length).ok()?, tag: self.tag };
         if self.offset == 0 {
             let link =
@@ -276,7 +307,11 @@ impl<const BYTES: usize> Slot<BYTES> {
             fragment::write_next(datagram, self.offset, &mut writer)?;
             writer.put(packet.get(self.offset..self.end)?)?;
         }
-        Some(writer.written())
+        let written = writer.written();
+        match manner.key {
+            None => Some(written),
+            Some(key) => security::seal(key, manner.eui, self.counter?, out, mac::DATA_HEADER_BYTES, written),
+        }
     }
 }
 
@@ -294,6 +329,7 @@ mod tests {
         soft_mac: true,
         ack_wait: Duration::from_millis(10),
         pace: Duration::from_millis(2),
+        key: None,
     };
 
     fn at(ms: i64) -> Instant {
@@ -325,7 +361,7 @@ mod tests {
         let mut left = vec![];
         let number =
             |to: DeviceId, in_use: &dyn Fn(u8) -> bool| (to.0[0] * 10..=255).find(|n| !in_use(*n)).unwrap();
-        while outgoing.poll(now, MANNER, number, &mut buffer).is_some() {
+        while outgoing.poll(now, MANNER, &mut FrameCounters::new(), number, &mut buffer).is_some() {
             left.push((buffer[5], buffer[2]));
         }
         left
@@ -336,7 +372,7 @@ mod tests {
         let mut outgoing = outgoing();
         put(&mut outgoing, 2, 10);
         let (mut sent, mut outcomes, mut now) = (0, vec![], at(0));
-        while let Some(due) = outgoing.deadline() {
+        while let Some(due) = outgoing.deadline(None, &FrameCounters::new()) {
             now = now.max(due);
             outcomes.extend(core::iter::from_fn(|| outgoing.expire(now)));
             sent += leave(&mut outgoing, now).len();
@@ -351,7 +387,7 @@ mod tests {
         let mut outgoing = outgoing();
         put(&mut outgoing, 2, 300);
         let (mut outcomes, mut now, mut frames) = (vec![], at(0), 0);
-        while let Some(due) = outgoing.deadline() {
+        while let Some(due) = outgoing.deadline(None, &FrameCounters::new()) {
             now = now.max(due);
             outcomes.extend(
                 core::iter::from_fn(|| outgoing.expire(now)).filter(|outcome| *outcome != Outcome::Retry),
@@ -388,7 +424,7 @@ mod tests {
         assert_eq!(outgoing.expire(at(10)), Some(Outcome::Retry));
         assert_eq!(outgoing.acknowledged(at(10), 20, MANNER.pace), Some(Outcome::Sent));
         assert_eq!(outgoing.acknowledged(at(10), 20, MANNER.pace), None);
-        assert_eq!(outgoing.deadline(), None);
+        assert_eq!(outgoing.deadline(None, &FrameCounters::new()), None);
     }
 
     #[test]
@@ -400,7 +436,7 @@ mod tests {
         let mut buffer = [0; FRAME_BUFFER_BYTES];
         let mut numbers = vec![];
         let number = |_: DeviceId, in_use: &dyn Fn(u8) -> bool| (0..=255).find(|n| !in_use(*n)).unwrap();
-        while outgoing.poll(at(0), MANNER, number, &mut buffer).is_some() {
+        while outgoing.poll(at(0), MANNER, &mut FrameCounters::new(), number, &mut buffer).is_some() {
             numbers.push(buffer[2]);
         }
         assert_eq!(numbers, [0, 1, 2, 3, 4, 5]);
@@ -422,7 +458,9 @@ mod tests {
         let mut buffer = [0; FRAME_BUFFER_BYTES];
         let mut outcomes = vec![];
         for ms in 0..20 {
-            if let Some((_, outcome)) = outgoing.poll(at(ms), manner, |_, _| 0, &mut buffer) {
+            if let Some((_, outcome)) =
+                outgoing.poll(at(ms), manner, &mut FrameCounters::new(), |_, _| 0, &mut buffer)
+            {
                 outcomes.push((ms, outcome.unwrap()));
             }
         }

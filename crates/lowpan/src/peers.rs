@@ -1,5 +1,6 @@
-//! The stations around: for each the sequence numbers lately taken from it and the next one to it, and how it was
-//! heard. A bounded table; when it is full, the station longest untouched is forgotten.
+//! The stations around: for each the frames lately taken from it, by their sequence numbers or, where frames are
+//! secured, by their frame counters; the next sequence number to it; and how it was heard. A bounded table; when it is
+//! full, the station longest untouched is forgotten, and with it how far its frame counter was.
 
 use smoltcp::time::{Duration, Instant};
 use tidelog_record::DeviceId;
@@ -9,15 +10,29 @@ use crate::endpoint::{Neighbor, Quality};
 /// How long a sequence number taken from a station is remembered after that station's last new frame. Longer than all
 /// repetitions of one frame last, shorter than a reboot.
 const DUPLICATE_WINDOW: Duration = Duration::from_millis(1_000);
-/// Sequence numbers remembered for one station: copies that were overtaken by newer frames are recognised too.
+/// Frames remembered of one station: copies that were overtaken by newer frames are recognised too.
 const RECENT_FRAMES: usize = 4;
+/// No frame: neither a sequence number nor a frame counter that a frame can have (802.15.4-2020 section 9.4.2).
+const NO_FRAME: u32 = u32::MAX;
+
+/// What a frame counter says about its frame, once the frame is known to be genuine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// Higher than all before.
+    New,
+    /// One of those lately taken: its sender repeats a frame whose acknowledgement was lost.
+    Repeated,
+    /// Passed before: an old frame, sent again by whomever.
+    Replayed,
+}
 
 #[derive(Debug, Clone)]
 struct Entry {
     device: DeviceId,
     touched: Instant,
     heard: Option<(Instant, Quality)>,
-    recent: [Option<u8>; RECENT_FRAMES],
+    /// Sequence numbers or frame counters, newest first.
+    recent: [u32; RECENT_FRAMES],
     sequence_out: u8,
     frames_in: u32,
     unacknowledged: u32,
@@ -47,7 +62,7 @@ impl<const PEERS: usize> Peers<PEERS> {
                     device,
                     touched: now,
                     heard: None,
-                    recent: [None; RECENT_FRAMES],
+                    recent: [NO_FRAME; RECENT_FRAMES],
                     sequence_out: first_sequence,
                     frames_in: 0,
                     unacknowledged: 0,
@@ -76,29 +91,47 @@ impl<const PEERS: usize> Peers<PEERS> {
     pub(crate) fn is_duplicate(&self, now: Instant, device: DeviceId, sequence: u8) -> bool {
         self.find(device).is_some_and(|entry| {
             entry.heard.is_some_and(|(at, _)| now < at + DUPLICATE_WINDOW)
-                && entry.recent.contains(&Some(sequence))
+                && entry.recent.contains(&u32::from(sequence))
         })
     }
 
-    /// Remembers a frame as taken.
+    /// What the frame counter of a genuine frame says.
+    pub(crate) fn freshness(&self, device: DeviceId, counter: u32) -> Freshness {
+        let newest = self.find(device).map_or(NO_FRAME, |entry| {
+            let [newest, ..] = entry.recent;
+            newest
+        });
+        if counter == NO_FRAME {
+            Freshness::Replayed
+        } else if newest == NO_FRAME || counter > newest {
+            Freshness::New
+        } else if self.find(device).is_some_and(|entry| entry.recent.contains(&counter)) {
+            Freshness::Repeated
+        } else {
+            Freshness::Replayed
+        }
+    }
+
+    /// Remembers a frame as taken: by its frame counter where it has one, else by its sequence number.
     pub(crate) fn taken(
         &mut self,
         now: Instant,
         device: DeviceId,
-        sequence: Option<u8>,
+        (sequence, counter): (Option<u8>, Option<u32>),
         quality: Quality,
         first_sequence: u8,
     ) {
         let Some(entry) = self.entry(now, device, first_sequence) else { return };
-        if entry.heard.is_none_or(|(at, _)| now >= at + DUPLICATE_WINDOW) {
-            entry.recent = [None; RECENT_FRAMES];
+        // A station that restarts may use its sequence numbers again, its counters never.
+        if counter.is_none() && entry.heard.is_none_or(|(at, _)| now >= at + DUPLICATE_WINDOW) {
+            entry.recent = [NO_FRAME; RECENT_FRAMES];
         }
         entry.heard = Some((now, quality));
         entry.frames_in = entry.frames_in.saturating_add(1);
-        if sequence.is_some() {
+        if let Some(number) = counter.or(sequence.map(u32::from)) {
             entry.recent.rotate_right(1);
             let [newest, ..] = &mut entry.recent;
-            *newest = sequence;
+            *newest = number;
         }
     }
 
@@ -164,13 +197,13 @@ mod tests {
     fn a_frame_is_a_duplicate_until_its_window_or_four_newer_frames_have_passed() {
         let mut peers = Peers::<4>::new();
         for sequence in 10..14 {
-            peers.taken(at(0), device(1), Some(sequence), QUALITY, 0);
+            peers.taken(at(0), device(1), (Some(sequence), None), QUALITY, 0);
         }
         assert!((10..14).all(|sequence| peers.is_duplicate(at(999), device(1), sequence)));
         assert!(!peers.is_duplicate(at(999), device(1), 14));
         assert!(!peers.is_duplicate(at(999), device(2), 10));
         assert!(!peers.is_duplicate(at(1_000), device(1), 13));
-        peers.taken(at(999), device(1), Some(14), QUALITY, 0);
+        peers.taken(at(999), device(1), (Some(14), None), QUALITY, 0);
         assert!(!peers.is_duplicate(at(999), device(1), 10));
         assert!(peers.is_duplicate(at(1_998), device(1), 11));
     }
@@ -193,11 +226,28 @@ mod tests {
     #[test]
     fn a_full_table_forgets_the_station_longest_untouched() {
         let mut peers = Peers::<2>::new();
-        peers.taken(at(0), device(1), Some(1), QUALITY, 0);
-        peers.taken(at(1), device(2), Some(1), QUALITY, 0);
-        peers.taken(at(2), device(1), Some(2), QUALITY, 0);
-        peers.taken(at(3), device(3), Some(1), QUALITY, 0);
+        peers.taken(at(0), device(1), (Some(1), None), QUALITY, 0);
+        peers.taken(at(1), device(2), (Some(1), None), QUALITY, 0);
+        peers.taken(at(2), device(1), (Some(2), None), QUALITY, 0);
+        peers.taken(at(3), device(3), (Some(1), None), QUALITY, 0);
         let known: Vec<DeviceId> = peers.neighbors().map(|neighbor| neighbor.device).collect();
         assert_eq!(known, [device(1), device(3)]);
+    }
+
+    #[test]
+    fn a_frame_counter_is_taken_once_and_only_upwards_whatever_time_passes() {
+        let mut peers = Peers::<4>::new();
+        assert_eq!(peers.freshness(device(1), 0), Freshness::New);
+        for (ms, counter) in [(0, 5), (10, 6), (20, 90), (5_000, 91), (9_000, 200)] {
+            assert_eq!(peers.freshness(device(1), counter), Freshness::New, "{counter}");
+            peers.taken(at(ms), device(1), (Some(1), Some(counter)), QUALITY, 0);
+        }
+        for counter in [6, 90, 91, 200] {
+            assert_eq!(peers.freshness(device(1), counter), Freshness::Repeated, "{counter}");
+        }
+        for counter in [0, 5, 7, 89, 92, 199, u32::MAX] {
+            assert_eq!(peers.freshness(device(1), counter), Freshness::Replayed, "{counter}");
+        }
+        assert_eq!(peers.freshness(device(2), 7), Freshness::New, "each station has its own");
     }
 }

@@ -7,7 +7,9 @@ use std::time::SystemTime;
 
 use proptest::prelude::*;
 use tidelog_lowpan::time::{Duration, Instant};
-use tidelog_lowpan::{COAP_PORT, Endpoint, EndpointConfig, FRAME_BYTES_MAX, Peer, Quality};
+use tidelog_lowpan::{
+    COAP_PORT, Drops, Endpoint, EndpointConfig, FRAME_BYTES_MAX, NetworkKey, Peer, Quality,
+};
 use tidelog_record::DeviceId;
 
 type Station = Endpoint<1280, 4, 4, 8>;
@@ -16,8 +18,20 @@ const QUALITY: Quality = Quality { rssi_dbm: -70, lqi: 90 };
 const US: DeviceId = DeviceId([0x02, 0x12, 0x4b, 0, 0, 0, 0, 1]);
 const OTHER: DeviceId = DeviceId([0x02, 0x12, 0x4b, 0, 0, 0, 0, 2]);
 
+const KEY: NetworkKey = NetworkKey::new([0x4b; 16]);
+
 fn station(device: DeviceId) -> Station {
-    Station::new(EndpointConfig::new(device), 1).unwrap()
+    keyed(device, None)
+}
+
+fn keyed(device: DeviceId, key: Option<NetworkKey>) -> Station {
+    let config = EndpointConfig { key, counter_block: 1 << 20, ..EndpointConfig::new(device) };
+    let mut station = Station::new(config, 1).unwrap();
+    station.resume_counters(0);
+    if let Some(upto) = station.counter_reserve_due() {
+        station.counters_reserved(upto);
+    }
+    station
 }
 
 /// What a caller does after each frame.
@@ -31,8 +45,8 @@ fn drain(station: &mut Station, now: Instant) -> Vec<Vec<u8>> {
 }
 
 /// Every frame of an exchange between two stations that behave.
-fn good_frames() -> Vec<Vec<u8>> {
-    let (mut us, mut other) = (station(US), station(OTHER));
+fn good_frames(key: Option<NetworkKey>) -> Vec<Vec<u8>> {
+    let (mut us, mut other) = (keyed(US, key), keyed(OTHER, key));
     let mut now = Instant::from_millis(1);
     let mut all = Vec::new();
     for length in [0, 1, 60, 74, 75, 300, 1232] {
@@ -64,7 +78,7 @@ fn still_serves(us: &mut Station, mut now: Instant) {
     us.handle_timeout(now);
     drain(us, now);
     let friend = DeviceId([0x02, 0x12, 0x4b, 0xff, 0xff, 0xff, 0xff, 0xfe]);
-    let mut friend = station(friend);
+    let mut friend = keyed(friend, us.config().key);
     let sent = vec![0xa5; 400];
     friend.send(now, Peer { device: US, port: COAP_PORT }, &sent).unwrap();
     let mut got = Vec::new();
@@ -112,6 +126,19 @@ fn first_fragments_that_claim_too_little_are_refused() {
 
 #[test]
 fn two_hundred_thousand_hostile_frames_leave_the_station_serving() {
+    assail(None);
+}
+
+#[test]
+fn two_hundred_thousand_hostile_frames_leave_a_secured_station_serving_and_none_is_believed() {
+    let drops = assail(Some(KEY));
+    assert!(drops.forged > 10_000 && drops.unsecured > 10_000 && drops.security_level > 100, "{drops:?}");
+    // What a stranger sends never reaches 6LoWPAN.
+    assert_eq!((drops.bad_headers, drops.bad_fragment, drops.bad_packet), (0, 0, 0));
+}
+
+/// Hostile frames at a station with or without a key; what it dropped.
+fn assail(key: Option<NetworkKey>) -> Drops {
     let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
     let seed = match std::env::var("HOSTILE_SEED") {
         Ok(text) => text.parse().expect("HOSTILE_SEED is a number"),
@@ -125,8 +152,8 @@ fn two_hundred_thousand_hostile_frames_leave_the_station_serving() {
         state ^= state << 17;
         usize::try_from(state >> 16).unwrap() % below
     };
-    let good = good_frames();
-    let mut us = station(US);
+    let good = good_frames(key);
+    let mut us = keyed(US, key);
     let mut now = Instant::from_millis(1);
     for round in 0..200_000u32 {
         let frame = match draw(4) {
@@ -177,15 +204,19 @@ fn two_hundred_thousand_hostile_frames_leave_the_station_serving() {
         }
     }
     println!("{:?}", us.counters());
+    let drops = us.counters().drops;
     still_serves(&mut us, now);
+    drops
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_frames_are_taken_or_dropped(frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..130), 0..40)) {
-        let mut us = station(US);
+    fn any_frames_are_taken_or_dropped(
+        frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..130), 0..40), secured: bool,
+    ) {
+        let mut us = keyed(US, secured.then_some(KEY));
         for frame in frames {
             us.handle_frame(Instant::from_millis(1), &frame, QUALITY);
             drain(&mut us, Instant::from_millis(1));

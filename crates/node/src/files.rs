@@ -5,7 +5,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Replaces `path` by a file with these bytes. With `private`, only the owner may read it.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8], private: bool) -> io::Result<()> {
+///
+/// # Errors
+/// What the system says; then the file is as it was, or whole.
+pub fn write_whole(path: &Path, bytes: &[u8], private: bool) -> io::Result<()> {
     let beside = path.with_extension("new");
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);

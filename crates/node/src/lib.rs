@@ -3,7 +3,7 @@
 
 mod context;
 pub mod daemon;
-mod files;
+pub mod files;
 mod http;
 mod identity;
 mod logging;

@@ -4,11 +4,13 @@
 
 mod medium;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tidelog_lowpan::zep;
+use tidelog_lowpan::{pcap, zep};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -33,6 +35,8 @@ pub struct AirOptions {
     pub duplicate: f64,
     /// Seed of every draw.
     pub seed: u64,
+    /// Where to write what stations put on the air, each frame once, for Wireshark; it is begun anew.
+    pub pcap: Option<PathBuf>,
 }
 
 impl Default for AirOptions {
@@ -44,6 +48,7 @@ impl Default for AirOptions {
             jitter: Duration::ZERO,
             duplicate: 0.0,
             seed: 0,
+            pcap: None,
         }
     }
 }
@@ -88,6 +93,14 @@ pub enum AirError {
         /// What the system said.
         source: io::Error,
     },
+    /// The capture can't be written.
+    #[error("{}: {source}", path.display())]
+    Capture {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 fn check_odds(name: &'static str, odds: f64) -> Result<(), AirError> {
@@ -114,9 +127,13 @@ impl Air {
         let bind = |source| AirError::Bind { address: options.bind, source };
         let socket = UdpSocket::bind(options.bind).await.map_err(bind)?;
         let address = socket.local_addr().map_err(bind)?;
+        let capture = options.pcap.as_ref().map(|path| {
+            Capture::create(path).map_err(|source| AirError::Capture { path: path.clone(), source })
+        });
+        let capture = capture.transpose()?;
         let (loss, loss_asked) = watch::channel(options.loss);
         let (counted, counters) = watch::channel(AirCounters::default());
-        let task = tokio::spawn(run(socket, Medium::new(&options), loss_asked, counted));
+        let task = tokio::spawn(run(socket, Medium::new(&options), capture, loss_asked, counted));
         Ok(Self { address, loss, counters, task })
     }
 
@@ -160,10 +177,46 @@ impl Drop for Air {
     }
 }
 
+/// A file of all frames. What can't be written ends the capture and not the air.
+struct Capture(Option<BufWriter<File>>);
+
+impl Capture {
+    fn create(path: &std::path::Path) -> io::Result<Self> {
+        let mut file = BufWriter::new(File::create(path)?);
+        file.write_all(&pcap::FILE_HEADER)?;
+        file.flush()?;
+        Ok(Self(Some(file)))
+    }
+
+    fn take(&mut self, datagram: &[u8]) {
+        let Ok(zep::Packet::Data(header, frame)) = zep::decode(datagram) else { return };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut record = [0; pcap::RECORD_BYTES_MAX];
+        let unix_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        let length = pcap::record(unix_us, header.channel, header.lqi, frame, &mut record);
+        let Some(record) = length.and_then(|length| record.get(..length)) else { return };
+        self.write(|file| file.write_all(record));
+    }
+
+    fn flush(&mut self) {
+        self.write(|file| file.flush());
+    }
+
+    fn write(&mut self, what: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) {
+        if let Some(file) = &mut self.0
+            && let Err(error) = what(file)
+        {
+            tracing::error!(%error, "the capture ends here");
+            self.0 = None;
+        }
+    }
+}
+
 /// Moves datagrams between the socket and the medium until it is aborted.
 async fn run(
     socket: UdpSocket,
     mut medium: Medium,
+    mut capture: Option<Capture>,
     mut loss: watch::Receiver<f64>,
     counted: watch::Sender<AirCounters>,
 ) {
@@ -177,14 +230,17 @@ async fn run(
                 }
                 medium.set_loss(*loss.borrow_and_update());
             }
-            heard = socket.recv_from(&mut buffer) => take(&mut medium, heard, &buffer),
+            heard = socket.recv_from(&mut buffer) => take(&mut medium, &mut capture, heard, &buffer),
             () = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {}
         }
         for _ in 1..READS_IN_A_ROW_MAX {
             match socket.try_recv_from(&mut buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                heard => take(&mut medium, heard, &buffer),
+                heard => take(&mut medium, &mut capture, heard, &buffer),
             }
+        }
+        if let Some(capture) = &mut capture {
+            capture.flush();
         }
         while let Some((to, datagram)) = medium.poll_delivery(Instant::now()) {
             // A station that is gone is no fault of the air.
@@ -196,10 +252,19 @@ async fn run(
     }
 }
 
-fn take(medium: &mut Medium, heard: io::Result<(usize, SocketAddr)>, buffer: &[u8]) {
+fn take(
+    medium: &mut Medium,
+    capture: &mut Option<Capture>,
+    heard: io::Result<(usize, SocketAddr)>,
+    buffer: &[u8],
+) {
     match heard {
         Ok((length, from)) => {
-            medium.handle_datagram(Instant::now(), from, buffer.get(..length).unwrap_or_default());
+            let datagram = buffer.get(..length).unwrap_or_default();
+            if let Some(capture) = capture {
+                capture.take(datagram);
+            }
+            medium.handle_datagram(Instant::now(), from, datagram);
         }
         // The system reports here that an earlier datagram found nobody.
         Err(error) => tracing::debug!(%error, "nothing received"),

@@ -14,7 +14,7 @@ use tidelog_firmware::uplink::{Metric, Sample, Schema, SchemaError};
 use tidelog_firmware::{App, AppConfig, AppCounters, Moment, Sampler, SchemaTooLong, WhenFull};
 use tidelog_flashlog::FlashLog;
 use tidelog_lowpan::coap::Transmission;
-use tidelog_lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, Quality, SensorEndpoint, zep};
+use tidelog_lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, NetworkKey, Quality, SensorEndpoint, zep};
 use tidelog_record::DeviceId;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
@@ -59,6 +59,8 @@ pub struct SensorOptions {
     pub pan: u16,
     /// Channel.
     pub channel: u8,
+    /// The network's key; without one its frames are open.
+    pub key: Option<NetworkKey>,
     /// Names and scales of its metrics.
     pub metrics: Vec<(String, Option<u8>)>,
     /// Length of a tick, in nanoseconds.
@@ -92,6 +94,7 @@ impl SensorOptions {
             gateways,
             pan,
             channel,
+            key: None,
             metrics: Vec::new(),
             tick_ns: 1_000_000,
             flash_blocks: 64,
@@ -278,6 +281,7 @@ impl VirtualSensor {
         let endpoint = EndpointConfig {
             pan: self.options.pan,
             channel: self.options.channel,
+            key: self.options.key,
             ..EndpointConfig::new(self.options.device)
         };
         let endpoint = SensorEndpoint::new(endpoint, seed)?;

@@ -11,6 +11,7 @@
 mod air;
 mod devices;
 mod report;
+mod reservation;
 mod server;
 
 use std::collections::VecDeque;
@@ -28,6 +29,7 @@ use tokio::time::MissedTickBehavior;
 
 use self::air::{AirError, BEACON_EVERY, ZepAir};
 use self::report::{Report, Reporter};
+use self::reservation::Reservation;
 use self::server::{APPENDS_MAX, Append, HeldUpto, Refusal, Server};
 use crate::settings::RadioUrl;
 
@@ -40,6 +42,12 @@ const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// How often the report for status and metrics is made.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 
+/// Pause between attempts to keep a reservation of frame counters.
+const RESERVE_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// Frame counters left when it is time to think of a new key: a sixteenth of all.
+const COUNTERS_LOW: u32 = 1 << 28;
+
 /// How long appends in hand may take when the gateway ends.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
@@ -49,6 +57,8 @@ const FAREWELL_MAX: Duration = Duration::from_secs(1);
 /// [`StartError::Setting`] for a station that cannot be.
 pub fn start(context: &NodeContext, radio: RadioUrl, station: EndpointConfig) -> Result<(), StartError> {
     station.check().map_err(|error| StartError::Setting { key: "channel", reason: error.to_string() })?;
+    let reservation = Reservation::in_dir(&context.dir);
+    let first_counter = if station.key.is_some() { reservation.load()? } else { 0 };
     let (report, reports) = watch::channel(Report::before_start(&radio, &station));
     context.status.section("radio", move || reports.borrow().to_json());
     let context = context.clone();
@@ -60,8 +70,11 @@ pub fn start(context: &NodeContext, radio: RadioUrl, station: EndpointConfig) ->
             air = open(address, &station) => air,
         };
         tracing::info!(%radio, eui = %station.eui, "the border is open");
-        match Border::new(context, station, Reporter::new(report), opened) {
-            Ok(border) => border.run().await,
+        match Border::new(context, station, reservation, Reporter::new(report), opened) {
+            Ok(mut border) => {
+                border.endpoint.resume_counters(first_counter);
+                border.run().await;
+            }
             Err(error) => tracing::error!(%error, "the radio endpoint cannot be made"),
         }
     });
@@ -94,6 +107,8 @@ struct Border {
     context: NodeContext,
     station: EndpointConfig,
     endpoint: Box<GatewayEndpoint>,
+    reservation: Reservation,
+    reserve_after: Option<tokio::time::Instant>,
     server: Server,
     air: ZepAir,
     answers: VecDeque<(Peer, Vec<u8>)>,
@@ -107,6 +122,7 @@ impl Border {
     fn new(
         context: NodeContext,
         station: EndpointConfig,
+        reservation: Reservation,
         reporter: Reporter,
         air: ZepAir,
     ) -> Result<Self, tidelog_lowpan::ConfigError> {
@@ -121,7 +137,20 @@ impl Border {
         // As many as there can be appends: the store's thread always finds room.
         let (outcome, outcomes) = mpsc::channel(APPENDS_MAX);
         let (answers, started) = (VecDeque::new(), std::time::Instant::now());
-        Ok(Self { context, station, endpoint, server, air, answers, outcome, outcomes, reporter, started })
+        Ok(Self {
+            context,
+            station,
+            endpoint,
+            reservation,
+            reserve_after: None,
+            server,
+            air,
+            answers,
+            outcome,
+            outcomes,
+            reporter,
+            started,
+        })
     }
 
     async fn run(mut self) {
@@ -203,7 +232,9 @@ impl Border {
         while let Some((peer, answer)) = self.answers.front() {
             match self.endpoint.send(now, *peer, answer) {
                 Err(SendError::Busy) => break,
-                Err(error @ (SendError::TooLong { .. } | SendError::Unreachable)) => {
+                Err(
+                    error @ (SendError::TooLong { .. } | SendError::Unreachable | SendError::CountersSpent),
+                ) => {
                     tracing::debug!(device = %peer.device, %error, "an answer cannot be sent");
                     self.reporter.dropped(&self.context.metrics, "unsendable_answer");
                 }
@@ -211,10 +242,34 @@ impl Border {
             }
             self.answers.pop_front();
         }
+        self.reserve().await;
         let mut frame = [0; FRAME_BUFFER_BYTES];
         while let Some(length) = self.endpoint.poll_transmit(self.now(), &mut frame) {
             let sent = self.air.send(frame.get(..length).unwrap_or_default()).await;
             self.reporter.sent(sent);
+        }
+    }
+
+    /// Keeps the reservation that the endpoint asks for; until that has worked, it secures no more frames than it may.
+    async fn reserve(&mut self) {
+        let Some(upto) = self.endpoint.counter_reserve_due() else { return };
+        if self.reserve_after.is_some_and(|after| tokio::time::Instant::now() < after) {
+            return;
+        }
+        let reservation = self.reservation.clone();
+        let stored = tokio::task::spawn_blocking(move || reservation.store(upto)).await;
+        match stored.map_err(io::Error::other).and_then(|stored| stored) {
+            Ok(()) => {
+                self.reserve_after = None;
+                self.endpoint.counters_reserved(upto);
+            }
+            Err(error) => {
+                tracing::error!(%error, "frame counters cannot be reserved: nothing is sent to sensors");
+                self.reserve_after = Some(tokio::time::Instant::now() + RESERVE_AGAIN_AFTER);
+            }
+        }
+        if let Some(left) = self.endpoint.counters_left().filter(|left| *left < COUNTERS_LOW) {
+            tracing::warn!(left, "this gateway's frame counters come to an end: give the network a new key");
         }
     }
 

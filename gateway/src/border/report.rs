@@ -34,6 +34,7 @@ pub struct Report {
     heard_ms: Option<i64>,
     error: Option<String>,
     counters: Counters,
+    frame_counters_left: Option<u32>,
     appending: usize,
     devices: Vec<DeviceReport>,
 }
@@ -49,6 +50,7 @@ impl Report {
             heard_ms: None,
             error: None,
             counters: Counters::default(),
+            frame_counters_left: None,
             appending: 0,
             devices: Vec::new(),
         }
@@ -84,6 +86,8 @@ impl Report {
             "eui": self.station.eui.to_string(),
             "pan": format!("0x{:04x}", self.station.pan),
             "channel": self.station.channel,
+            "link_security": self.station.key.is_some(),
+            "frame_counters_left": self.frame_counters_left,
             "open": self.open,
             "last_heard_ms": self.heard_ms,
             "error": self.error,
@@ -173,6 +177,7 @@ impl Reporter {
             report.heard_ms = self.heard_ms;
             report.error.clone_from(&self.error);
             report.counters = counters;
+            report.frame_counters_left = endpoint.counters_left();
             report.appending = server.appending();
             report.devices = devices;
         });

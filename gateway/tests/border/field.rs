@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use tidelog_lowpan::NetworkKey;
 use tidelog_record::DeviceId;
 use tidelog_record::uplink::{Reading, Sample};
 use tidelog_sim::air::{Air, AirOptions};
@@ -12,6 +13,7 @@ use crate::GATEWAY;
 use crate::process::Gateway;
 
 const SENSORS: u16 = 260;
+const KEY: &str = "00112233445566778899aabbccddeeff";
 const SAMPLES_EACH: i64 = 12;
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -40,7 +42,10 @@ async fn hundreds_of_sensors_are_served_through_a_kill_and_each_sample_is_in_the
         .await
         .unwrap();
     let data = tempfile::tempdir().unwrap();
-    let gateway = Gateway::start(data.path(), air.address(), &GATEWAY.to_string());
+    let key_file = data.path().join("radio.key");
+    std::fs::write(&key_file, KEY).unwrap();
+    let flags = ["--radio-key-file", key_file.to_str().unwrap()];
+    let gateway = Gateway::start_with(data.path(), air.address(), &GATEWAY.to_string(), &flags);
     let samples: Vec<Sample> = (0..SAMPLES_EACH).map(sample).collect();
     let mut sensors = Vec::new();
     for n in 0..SENSORS {
@@ -50,13 +55,14 @@ async fn hundreds_of_sensors_are_served_through_a_kill_and_each_sample_is_in_the
         let options = SensorOptions {
             metrics: vec![("count".to_owned(), None)],
             pace_hz: Some(4.0),
+            key: Some(KEY.parse::<NetworkKey>().unwrap()),
             ..SensorOptions::fast(device, air.address(), gateways, u64::from(n))
         };
         sensors.push(VirtualSensor::start(options, samples.clone()).await.unwrap());
     }
     until_acknowledged(&sensors, 0.3).await;
     gateway.kill();
-    let gateway = Gateway::start(data.path(), air.address(), &GATEWAY.to_string());
+    let gateway = Gateway::start_with(data.path(), air.address(), &GATEWAY.to_string(), &flags);
     // What the killed gateway had answered has arrived by now; these have more to say to the new one.
     let unfinished = sensors.iter().filter(|sensor| sensor.acknowledged() < samples.len() as u64).count();
     until_acknowledged(&sensors, 1.0).await;

@@ -170,3 +170,44 @@ fn garbage_at_every_layer_is_counted_and_the_gateway_serves_on() {
     assert!(device["last_seen_ms"].as_i64().unwrap() > 1_600_000_000_000);
     assert!(device["rssi_dbm"].is_i64() && device["lqi"].is_u64());
 }
+
+#[test]
+fn a_gateway_with_a_key_serves_through_kills_and_a_stranger_gets_no_answer() {
+    const KEY: &str = "00112233445566778899aabbccddeeff";
+    let data = tempfile::tempdir().unwrap();
+    let mut sensor = Sensor::with_key(DEVICE, GATEWAY, Some(KEY.parse().unwrap()), 0);
+    let counter = data.path().join("radio.counter");
+    let mut before = 0;
+    for life in 1..=4u64 {
+        let flags = ["--radio-key", KEY];
+        let gateway = Gateway::start_with(data.path(), sensor.air(), &GATEWAY.to_string(), &flags);
+        sensor.find_gateway();
+        assert_eq!(sensor.post("s", &sensor.registration()).0, Code::CREATED);
+        assert_eq!(acked(sensor.post("b", &sensor.batch(EPOCH, life * 3 - 2, 3))), life * 3);
+        let reserved: u32 = std::fs::read_to_string(&counter).unwrap().trim().parse().unwrap();
+        assert!(reserved > before, "each life begins behind the one before");
+        before = reserved;
+        let radio = gateway.radio_acked(life * 3);
+        assert_eq!(
+            (&radio["link_security"], &radio["drops"]["replayed"]),
+            (&json!(true), &json!(0)),
+            "{radio:#}"
+        );
+        assert!(radio["frame_counters_left"].as_u64().unwrap() > 1 << 31);
+        gateway.kill();
+    }
+    assert_eq!(sensor.refused(), 0, "no answer of a later life is taken for a replay");
+
+    let wrong = "ff112233445566778899aabbccddeeff".parse().unwrap();
+    for (key, reason) in [(Some(wrong), "forged"), (None, "unsecured")] {
+        let mut stranger = Sensor::with_key(DEVICE, GATEWAY, key, 1 << 20);
+        let flags = ["--radio-key", KEY];
+        let gateway = Gateway::start_with(data.path(), stranger.air(), &GATEWAY.to_string(), &flags);
+        stranger.find_gateway();
+        let batch = stranger.batch(EPOCH, 100, 3);
+        stranger.begin("b", &batch);
+        assert!(stranger.finish(Duration::from_secs(1)).is_none());
+        gateway.wait_for_metric("tidelog_radio_drops_total", &[&format!("reason=\"{reason}\"")], 1);
+        assert_eq!(gateway.points("count").len(), 12);
+    }
+}

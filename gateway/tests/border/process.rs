@@ -16,6 +16,11 @@ pub struct Gateway {
 impl Gateway {
     /// Starts one on `data` that dials the air at `air`, and waits until it is ready.
     pub fn start(data: &Path, air: SocketAddr, eui: &str) -> Self {
+        Self::start_with(data, air, eui, &[])
+    }
+
+    /// The same with further flags.
+    pub fn start_with(data: &Path, air: SocketAddr, eui: &str, flags: &[&str]) -> Self {
         let address_file = data.join("http.addr");
         if address_file.exists() {
             std::fs::remove_file(&address_file).unwrap();
@@ -25,6 +30,7 @@ impl Gateway {
             .arg(data)
             .args(["--http", "127.0.0.1:0", "--log-level", "warn"])
             .args(["--radio", &format!("zep://{air}"), "--eui", eui])
+            .args(flags)
             .stdin(Stdio::null())
             .spawn()
             .unwrap();

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant as Clock};
 
 use tidelog_lowpan::coap::{Code, Event, Exchange, Transmission};
 use tidelog_lowpan::time::{Duration as Span, Instant};
-use tidelog_lowpan::{COAP_PORT, EndpointConfig, FRAME_BUFFER_BYTES, Peer, Quality, SensorEndpoint, zep};
+use tidelog_lowpan::{
+    COAP_PORT, EndpointConfig, FRAME_BUFFER_BYTES, NetworkKey, Peer, Quality, SensorEndpoint, zep,
+};
 use tidelog_record::DeviceId;
 use tidelog_record::uplink::{Answer, BatchEncoder, Metric, Reading, Sample, Schema, encode_registration};
 
@@ -39,9 +41,19 @@ pub struct Sensor {
 
 impl Sensor {
     pub fn new(device: DeviceId, gateway: DeviceId) -> Self {
+        Self::with_key(device, gateway, None, 0)
+    }
+
+    /// One that encrypts, with frame counters from `first` on.
+    pub fn with_key(device: DeviceId, gateway: DeviceId, key: Option<NetworkKey>, first: u32) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
-        let endpoint = Box::new(SensorEndpoint::new(EndpointConfig::new(device), 42).unwrap());
+        let config = EndpointConfig { key, counter_block: 1 << 16, ..EndpointConfig::new(device) };
+        let mut endpoint = Box::new(SensorEndpoint::new(config, 42).unwrap());
+        endpoint.resume_counters(first);
+        if let Some(upto) = endpoint.counter_reserve_due() {
+            endpoint.counters_reserved(upto);
+        }
         Self {
             socket,
             gateway: None,
@@ -54,6 +66,12 @@ impl Sensor {
             draws: 0,
             deaf_to_answers: 0,
         }
+    }
+
+    /// Frames from the gateway that link security refused.
+    pub fn refused(&self) -> u64 {
+        let drops = self.endpoint.counters().drops;
+        drops.replayed + drops.forged + drops.unsecured + drops.security_level
     }
 
     pub fn air(&self) -> SocketAddr {
