@@ -156,7 +156,7 @@ pub(super) fn append(store: &Store, site: &SiteName, record: Vec<u8>) -> Outcome
 /// Returns once the record is durable, or with the store's refusal.
 pub(super) async fn durable(outcome: Outcome) -> Result<(), ApiError> {
     match outcome.await {
-        Ok(appended) => Ok(drop(appended?)),
+        Ok(appended) => appended.map(drop).map_err(ApiError::from),
         Err(_) => Err(ApiError::new(ErrorCode::Unavailable, "the store closed")),
     }
 }

@@ -334,8 +334,11 @@ fn float(token: &[u8]) -> Result<f64, LineFault> {
     if number.is_finite() { Ok(number) } else { Err(LineFault::Float(lossy(token))) }
 }
 
+/// A tag's name and value as they stand.
+pub(crate) type RawTag<'a> = (&'a [u8], &'a [u8]);
+
 /// Measurement and tags of a key, with their escapes, in the order they stand in.
-pub(crate) fn split_key(key: &[u8]) -> Result<(&[u8], Vec<(&[u8], &[u8])>), LineFault> {
+pub(crate) fn split_key(key: &[u8]) -> Result<(&[u8], Vec<RawTag<'_>>), LineFault> {
     let mut scanner = Scanner { rest: key };
     let measurement = scanner.name([b','; 3]);
     let mut tags = Vec::new();
