@@ -1,6 +1,8 @@
 //! The running field as a person meets it: the demo started, its addresses read from what it prints, curl on both sides,
 //! Ctrl-C's signal at the end. Needs the released binaries in `TIDELOG_BIN_DIR`, and curl.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
