@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "http/line.rs"]
+mod line;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

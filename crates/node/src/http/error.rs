@@ -19,6 +19,8 @@ pub(crate) enum ErrorCode {
     BadBody,
     /// One point of the body is bad; `index` tells which.
     BadPoint,
+    /// Lines of line protocol are bad; the others are stored.
+    BadLine,
     /// A query parameter is unknown or its value is bad.
     BadParameter,
     /// The site's name is none.
@@ -48,7 +50,9 @@ pub(crate) enum ErrorCode {
 impl ErrorCode {
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::BadBody | Self::BadPoint | Self::BadParameter | Self::BadSite => StatusCode::BAD_REQUEST,
+            Self::BadBody | Self::BadPoint | Self::BadLine | Self::BadParameter | Self::BadSite => {
+                StatusCode::BAD_REQUEST
+            }
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
@@ -67,6 +71,7 @@ impl ErrorCode {
         match self {
             Self::BadBody => "bad_body",
             Self::BadPoint => "bad_point",
+            Self::BadLine => "bad_line",
             Self::BadParameter => "bad_parameter",
             Self::BadSite => "bad_site",
             Self::NotFound => "not_found",
@@ -130,14 +135,21 @@ struct Inner<'a> {
     index: Option<usize>,
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let inner = Inner { code: self.code, message: &self.message, index: self.index };
-        let mut response = (self.code.status(), Json(Wrapped { error: inner })).into_response();
+impl ApiError {
+    /// The refusal's status and headers around another protocol's form of it.
+    pub fn answered(&self, body: impl IntoResponse) -> Response {
+        let mut response = (self.code.status(), body).into_response();
         if matches!(self.code, ErrorCode::Busy | ErrorCode::Unavailable | ErrorCode::DiskFull) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
         }
         response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let inner = Inner { code: self.code, message: &self.message, index: self.index };
+        self.answered(Json(Wrapped { error: inner }))
     }
 }
 
@@ -169,6 +181,7 @@ mod tests {
         for code in [
             BadBody,
             BadPoint,
+            BadLine,
             BadParameter,
             BadSite,
             NotFound,

@@ -4,6 +4,7 @@
 mod about;
 mod answer;
 mod error;
+mod line;
 mod posted;
 mod read;
 mod server;
@@ -17,7 +18,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 
 use crate::context::NodeContext;
@@ -98,6 +99,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/api/v1/sites", get(about::sites))
         .route("/api/v1/sites/{site}/devices", get(about::devices))
         .route("/api/v1/sites/{site}/points", get(read::get_points).post(write::post_points))
+        .route("/api/v2/write", post(line::write_v2))
+        .route("/write", post(line::write_v1))
         .fallback(async || ApiError::new(ErrorCode::NotFound, "no such path: see docs/HTTP.md"))
         .method_not_allowed_fallback(async || {
             ApiError::new(ErrorCode::MethodNotAllowed, "this path does not take this method")

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::Serialize;
 use tidelog_record::{Batch, SiteName};
+use tidelog_store::{AppendError, Appended, Store};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -77,7 +78,7 @@ fn form_of(headers: &HeaderMap) -> Result<BodyForm, ApiError> {
 }
 
 /// The whole body, within the bounds on its length, on its time and on what all bodies take together.
-async fn collect(
+pub(super) async fn collect(
     api: &Api,
     headers: &HeaderMap,
     mut body: Body,
@@ -128,23 +129,34 @@ async fn take_in(
         };
         // All of them are encoded before the first is appended, so a bad post leaves nothing behind.
         let records = posted.batches.into_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-        let append = |record| {
-            let (done, durable) = oneshot::channel();
-            store.append(&site, record, move |outcome| {
-                // A client that went away needs no answer.
-                drop(done.send(outcome));
-            });
-            durable
-        };
-        Ok::<_, ApiError>((records.into_iter().map(append).collect::<Vec<_>>(), posted.points))
+        let waiting = records.into_iter().map(|record| append(&store, &site, record)).collect::<Vec<_>>();
+        Ok::<_, ApiError>((waiting, posted.points))
     });
     let (waiting, points) =
         handed_over.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))??;
-    for durable in waiting {
-        match durable.await {
-            Ok(outcome) => drop(outcome?),
-            Err(_) => return Err(ApiError::new(ErrorCode::Unavailable, "the store closed")),
-        }
+    for outcome in waiting {
+        durable(outcome).await?;
     }
     Ok(points)
+}
+
+/// What the store will say of a record.
+pub(super) type Outcome = oneshot::Receiver<Result<Appended, AppendError>>;
+
+/// Hands a record to the store without waiting for the disk.
+pub(super) fn append(store: &Store, site: &SiteName, record: Vec<u8>) -> Outcome {
+    let (done, outcome) = oneshot::channel();
+    store.append(site, record, move |appended| {
+        // A client that went away needs no answer.
+        drop(done.send(appended));
+    });
+    outcome
+}
+
+/// Returns once the record is durable, or with the store's refusal.
+pub(super) async fn durable(outcome: Outcome) -> Result<(), ApiError> {
+    match outcome.await {
+        Ok(appended) => appended.map(drop).map_err(ApiError::from),
+        Err(_) => Err(ApiError::new(ErrorCode::Unavailable, "the store closed")),
+    }
 }

@@ -53,6 +53,11 @@ impl Running {
         Answer::of(request.send(body).unwrap())
     }
 
+    pub fn post_encoded(&self, path: &str, coding: &str, body: &[u8]) -> Answer {
+        let request = agent().post(format!("{}{path}", self.url)).header("content-encoding", coding);
+        Answer::of(request.send(body).unwrap())
+    }
+
     pub fn post_json(&self, site: &str, body: &Value) -> Answer {
         let path = format!("/api/v1/sites/{site}/points");
         self.post(&path, "application/json", body.to_string().as_bytes())

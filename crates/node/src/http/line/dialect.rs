@@ -1,0 +1,143 @@
+//! In what InfluxDB's two write paths differ: the names of their parameters and precisions, and the form of their errors.
+//!
+//! ```text
+//! /api/v2/write   bucket=…, precision=ns|us|ms|s              {"code":"invalid","message":"…"}
+//! /write          db=…, precision=n|ns|u|us|ms|s|m|h          {"error":"…"}
+//! ```
+//! The bucket or database names the site; without one the points belong to the node's own site.
+
+use axum::Json;
+use serde_json::{Value, json};
+use tidelog_record::SiteName;
+
+use crate::http::error::{ApiError, ErrorCode};
+use crate::http::write::parse_site;
+
+/// Which of the two paths is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    V1,
+    V2,
+}
+
+/// Where the lines go, and what their times count.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub site: SiteName,
+    /// Nanoseconds in one unit of the lines' timestamps.
+    pub unit_ns: i64,
+}
+
+impl Dialect {
+    fn unit_ns(self, precision: &str) -> Option<i64> {
+        Some(match (self, precision) {
+            (_, "" | "ns") | (Self::V1, "n") => 1,
+            (_, "us") | (Self::V1, "u" | "µ") => 1_000,
+            (_, "ms") => 1_000_000,
+            (_, "s") => 1_000_000_000,
+            (Self::V1, "m") => 60_000_000_000,
+            (Self::V1, "h") => 3_600_000_000_000,
+            _ => return None,
+        })
+    }
+
+    /// The body of an error as this path's clients read it.
+    pub fn error_body(self, error: &ApiError) -> Json<Value> {
+        Json(match self {
+            Self::V1 => json!({"error": error.message}),
+            Self::V2 => json!({"code": code(error.code), "message": error.message}),
+        })
+    }
+}
+
+/// InfluxDB's word for what went wrong.
+fn code(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::BadBody
+        | ErrorCode::BadPoint
+        | ErrorCode::BadLine
+        | ErrorCode::BadParameter
+        | ErrorCode::BadSite
+        | ErrorCode::NotAcceptable
+        | ErrorCode::Timeout => "invalid",
+        ErrorCode::NotFound => "not found",
+        ErrorCode::MethodNotAllowed => "method not allowed",
+        ErrorCode::TooLarge => "request too large",
+        ErrorCode::UnsupportedMediaType => "unsupported media type",
+        ErrorCode::Busy => "too many requests",
+        ErrorCode::Unavailable | ErrorCode::DiskFull => "unavailable",
+        ErrorCode::ReadFailed => "internal error",
+    }
+}
+
+impl Target {
+    pub fn read(dialect: Dialect, query: &str, own: &SiteName) -> Result<Self, ApiError> {
+        let bad = |message: String| Err(ApiError::new(ErrorCode::BadParameter, message));
+        let name_of_site = if dialect == Dialect::V1 { "db" } else { "bucket" };
+        let (mut site, mut unit_ns) = (None, None);
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match name.as_ref() {
+                "precision" => match dialect.unit_ns(&value) {
+                    Some(unit) if unit_ns.is_none() => unit_ns = Some(unit),
+                    Some(_) => return bad("parameter \"precision\" stands twice".to_owned()),
+                    None if dialect == Dialect::V1 => {
+                        return bad(format!("precision {value:?}: there are n, u, ms, s, m and h"));
+                    }
+                    None => return bad(format!("precision {value:?}: there are ns, us, ms and s")),
+                },
+                name if name == name_of_site => {
+                    // Clients of the first version write to the second's buckets as `database/retention policy`.
+                    let bare = value.split_once('/').map_or(&*value, |(database, _)| database);
+                    if site.replace(parse_site(bare)?).is_some() {
+                        return bad(format!("parameter {name:?} stands twice"));
+                    }
+                }
+                // What has no meaning here: a node has one organisation, and keeps a site's points as long as the site's.
+                "org" | "orgID" | "rp" | "consistency" | "u" | "p" => {}
+                name => {
+                    return bad(format!(
+                        "unknown parameter {name:?}: there are {name_of_site} and precision; org, orgID, rp and consistency are ignored"
+                    ));
+                }
+            }
+        }
+        Ok(Self { site: site.unwrap_or_else(|| own.clone()), unit_ns: unit_ns.unwrap_or(1) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bucket_or_database_names_the_site_and_precision_the_unit() {
+        let own: SiteName = "own".parse().unwrap();
+        let cases = [
+            (Dialect::V2, "", "own", 1),
+            (Dialect::V2, "org=x&bucket=plant&precision=ms", "plant", 1_000_000),
+            (Dialect::V2, "orgID=1&bucket=plant%2Fautogen&precision=us", "plant", 1_000),
+            (Dialect::V1, "db=plant&rp=autogen&u=a&p=b&consistency=one", "plant", 1),
+            (Dialect::V1, "precision=n", "own", 1),
+            (Dialect::V1, "precision=u", "own", 1_000),
+            (Dialect::V1, "precision=m", "own", 60_000_000_000),
+            (Dialect::V1, "precision=h", "own", 3_600_000_000_000),
+        ];
+        for (dialect, query, site, unit_ns) in cases {
+            let expected = Target { site: site.parse().unwrap(), unit_ns };
+            assert_eq!(Target::read(dialect, query, &own), Ok(expected), "{query}");
+        }
+        let bad = [
+            (Dialect::V2, "precision=h", ErrorCode::BadParameter),
+            (Dialect::V2, "precision=s&precision=s", ErrorCode::BadParameter),
+            (Dialect::V2, "bucket=a&bucket=b", ErrorCode::BadParameter),
+            (Dialect::V2, "buckt=a", ErrorCode::BadParameter),
+            (Dialect::V2, "db=a", ErrorCode::BadParameter),
+            (Dialect::V2, "bucket=", ErrorCode::BadSite),
+            (Dialect::V1, "db=Upper", ErrorCode::BadSite),
+            (Dialect::V1, "precision=d", ErrorCode::BadParameter),
+        ];
+        for (dialect, query, code) in bad {
+            assert_eq!(Target::read(dialect, query, &own).unwrap_err().code, code, "{query}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! `POST /api/v2/write` and `POST /write`: InfluxDB line protocol, as its clients and Telegraf send it.
+//!
+//! The answer is 204 when every line is durable on this node (invariant 2). A body with bad lines is a partial write, as in
+//! InfluxDB: the good lines are stored, and the 400 that comes when they are durable names the first bad ones. A line without time
+//! gets the time of the request's arrival: the node is its source then. The grammar is [`parse`]'s, the way from lines to series
+//! [`gather`]'s; how many bytes a body may become is decided here.
+
+mod dialect;
+mod gather;
+mod parse;
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io::Read;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use flate2::read::MultiGzDecoder;
+use tidelog_record::{Batch, SiteName};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::Api;
+use super::error::{ApiError, ErrorCode};
+use super::write::{append, collect, durable};
+use dialect::{Dialect, Target};
+use gather::Gather;
+use parse::{BadLine, Line, LineFault, Lines};
+
+/// How the counters name this way in.
+const VIA: &str = "line";
+
+/// Bad lines that an answer names.
+const BAD_LINES_TOLD_MAX: usize = 8;
+
+/// Characters of a bad line that an answer repeats.
+const BAD_LINE_CHARS_TOLD_MAX: usize = 80;
+
+/// Records of one request that wait for the disk together.
+const RECORDS_WAITING_MAX: usize = 2;
+
+/// What the records of one body may take, as a multiple of the greatest body: long tags before many short fields become
+/// many long series.
+const RECORDS_PER_BODY_MAX: u64 = 8;
+
+/// Size of the pieces in which a compressed body is expanded, in bytes. Memory is granted piece by piece.
+const PIECE_BYTES: u32 = 64 * 1024;
+
+/// `POST /api/v2/write`.
+pub(super) async fn write_v2(
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    answer(Dialect::V2, &api, query, &headers, body).await
+}
+
+/// `POST /write`.
+pub(super) async fn write_v1(
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    answer(Dialect::V1, &api, query, &headers, body).await
+}
+
+async fn answer(
+    dialect: Dialect,
+    api: &Api,
+    query: Option<String>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Response {
+    let refused = match take_in(dialect, api, query.as_deref().unwrap_or_default(), headers, body).await {
+        Ok(taken) => {
+            api.metrics.points_in.with_label_values(&[VIA]).inc_by(taken.points);
+            api.metrics.lines_refused.inc_by(taken.bad_lines);
+            match taken.refusal() {
+                None => return StatusCode::NO_CONTENT.into_response(),
+                Some(refusal) => refusal,
+            }
+        }
+        Err(error) => error,
+    };
+    api.metrics.refused.with_label_values(&[VIA, refused.code.name()]).inc();
+    refused.answered(dialect.error_body(&refused))
+}
+
+async fn take_in(
+    dialect: Dialect,
+    api: &Api,
+    query: &str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Taken, ApiError> {
+    let context = api.running()?;
+    let target = Target::read(dialect, query, &context.site)?;
+    let gzip = is_gzip(headers)?;
+    let (body, permit) = collect(api, headers, body).await?;
+    let arrived_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let reading = Reading {
+        unit_ns: target.unit_ns,
+        arrived_ns: i64::try_from(arrived_ns).unwrap_or(i64::MAX),
+        authored_ms: context.now_ms(),
+        body_bytes_max: api.limits.body_bytes_max,
+    };
+    let (sender, records) = mpsc::channel(1);
+    let memory = api.clone();
+    // When an append is refused, the records' receiver goes, and the thread ends at the next one.
+    let reader = tokio::task::spawn_blocking(move || {
+        let mut permit = permit;
+        let body = if gzip { expanded(&memory, &body, &mut permit)? } else { body };
+        reading.read(&body, |record| sender.blocking_send(record).is_ok())
+    });
+    store(context, &target.site, records).await?;
+    reader.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))?
+}
+
+/// Appends records as they come and returns when all are durable.
+async fn store(
+    context: &crate::context::NodeContext,
+    site: &SiteName,
+    mut records: mpsc::Receiver<Vec<u8>>,
+) -> Result<(), ApiError> {
+    let mut waiting = VecDeque::with_capacity(RECORDS_WAITING_MAX);
+    while let Some(record) = records.recv().await {
+        if waiting.len() == RECORDS_WAITING_MAX
+            && let Some(first) = waiting.pop_front()
+        {
+            durable(first).await?;
+        }
+        waiting.push_back(append(&context.store, site, record));
+    }
+    for outcome in waiting {
+        durable(outcome).await?;
+    }
+    Ok(())
+}
+
+fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
+    let Some(coding) = headers.get(header::CONTENT_ENCODING) else { return Ok(false) };
+    match coding.to_str().unwrap_or("not text").trim().to_ascii_lowercase().as_str() {
+        "gzip" | "x-gzip" => Ok(true),
+        "identity" | "" => Ok(false),
+        other => {
+            let message = format!("Content-Encoding {other:?}: expected gzip or identity");
+            Err(ApiError::new(ErrorCode::UnsupportedMediaType, message))
+        }
+    }
+}
+
+/// The body without its compression: as long as a plain one may be, and its memory granted like a plain one's.
+fn expanded(api: &Api, body: &[u8], permit: &mut OwnedSemaphorePermit) -> Result<Bytes, ApiError> {
+    let most = api.limits.body_bytes_max;
+    let mut out = Vec::new();
+    let mut decoder = MultiGzDecoder::new(body);
+    loop {
+        let more = api.body_bytes.clone().try_acquire_many_owned(PIECE_BYTES).map_err(|_| {
+            ApiError::new(ErrorCode::Busy, "too many requests are being received; try again later")
+        })?;
+        permit.merge(more);
+        let piece = decoder
+            .by_ref()
+            .take(u64::from(PIECE_BYTES))
+            .read_to_end(&mut out)
+            .map_err(|error| ApiError::new(ErrorCode::BadBody, format!("gzip: {error}")))?;
+        if out.len() as u64 > u64::from(most) {
+            let message = format!("the body is longer than {most} bytes when expanded");
+            return Err(ApiError::new(ErrorCode::TooLarge, message));
+        }
+        if piece == 0 {
+            return Ok(Bytes::from(out));
+        }
+    }
+}
+
+/// How the lines of a request are to be read.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    unit_ns: i64,
+    arrived_ns: i64,
+    authored_ms: i64,
+    body_bytes_max: u32,
+}
+
+/// What became of a body's lines.
+#[derive(Debug, Default)]
+struct Taken {
+    points: u64,
+    lines: u64,
+    bad_lines: u64,
+    /// The first of them, for people.
+    told: Vec<String>,
+}
+
+impl Taken {
+    fn refuse(&mut self, bad: &BadLine<'_>) {
+        self.bad_lines += 1;
+        if self.told.len() < BAD_LINES_TOLD_MAX {
+            let text = String::from_utf8_lossy(bad.text);
+            let mut shown: String = text.chars().take(BAD_LINE_CHARS_TOLD_MAX).collect();
+            if shown.len() < text.len() {
+                shown.push('…');
+            }
+            self.told.push(format!("line {}: unable to parse {shown:?}: {}", bad.number, bad.fault));
+        }
+    }
+
+    /// Telegraf and others look for the words "partial write" and "unable to parse" and do not send such a body again.
+    fn refusal(&self) -> Option<ApiError> {
+        if self.bad_lines == 0 {
+            return None;
+        }
+        let rest = if self.lines == 0 { "nothing is stored" } else { "the others are stored" };
+        let all = self.lines + self.bad_lines;
+        let mut message = format!("partial write: {} of {all} lines refused, {rest}", self.bad_lines);
+        for told in &self.told {
+            // Writing to a text does not fail.
+            write!(message, "; {told}").ok()?;
+        }
+        let untold = self.bad_lines - self.told.len() as u64;
+        if untold > 0 {
+            write!(message, "; and {untold} more").ok()?;
+        }
+        write!(message, " dropped={}", self.bad_lines).ok()?;
+        Some(ApiError::new(ErrorCode::BadLine, message))
+    }
+}
+
+impl Reading {
+    /// Reads all lines; `send` takes each full record and says whether anybody waits for more.
+    fn read(self, body: &[u8], mut send: impl FnMut(Vec<u8>) -> bool) -> Result<Taken, ApiError> {
+        let (mut lines, mut line) = (Lines::of(body), Line::default());
+        let (mut gather, mut taken) = (Gather::default(), Taken::default());
+        let mut bytes = 0;
+        let mut send = |batch: Batch| {
+            let record = Batch { authored_ms: self.authored_ms, ..batch }
+                .encode()
+                .map_err(|error| ApiError::new(ErrorCode::TooLarge, error.to_string()))?;
+            bytes += record.len() as u64;
+            if bytes > RECORDS_PER_BODY_MAX * u64::from(self.body_bytes_max) {
+                let message = format!(
+                    "the body's points take more than {RECORDS_PER_BODY_MAX} times {} bytes: post it in parts",
+                    self.body_bytes_max
+                );
+                return Err(ApiError::new(ErrorCode::TooLarge, message));
+            }
+            if send(record) { Ok(()) } else { Err(ApiError::new(ErrorCode::Unavailable, "given up")) }
+        };
+        while let Some(read) = lines.next_into(&mut line) {
+            let added = match read {
+                Ok(()) => self.timestamp(line.timestamp).and_then(|at| gather.add(&line, at)),
+                Err(bad) => {
+                    taken.refuse(&bad);
+                    continue;
+                }
+            };
+            match added {
+                Ok(full) => {
+                    taken.lines += 1;
+                    taken.points += line.fields.len() as u64;
+                    full.map_or(Ok(()), &mut send)?;
+                }
+                Err(fault) => taken.refuse(&lines.bad(fault)),
+            }
+        }
+        gather.close().map_or(Ok(()), &mut send)?;
+        Ok(taken)
+    }
+
+    fn timestamp(self, stated: Option<i64>) -> Result<i64, LineFault> {
+        match stated {
+            Some(time) => time.checked_mul(self.unit_ns).ok_or(LineFault::TimestampRange(time)),
+            None => Ok(self.arrived_ns - self.arrived_ns.rem_euclid(self.unit_ns)),
+        }
+    }
+}
