@@ -143,8 +143,9 @@ impl Shared {
     ) -> Result<(), ReadError> {
         let mut next = position;
         while let Some(span) = self.span_at(next) {
+            // A file that grew meanwhile is walked a second time, from a mark before what was just visited.
             let visit = |at: u64, record: RecordFrame<'_>| {
-                if at < position { ControlFlow::Continue(()) } else { visit(at, record) }
+                if at < next { ControlFlow::Continue(()) } else { visit(at, record) }
             };
             let walked = span.walk(&mut wish, visit).inspect_err(|error| self.unreadable(error))?;
             if walked.is_break() {

@@ -34,15 +34,16 @@ async fn every_record_arrives_in_either_form_under_the_topic_of_its_device() {
         node.append(0..500).await;
         node.wait_until_published().await;
         subscriber.wait_for(500 * usize::from(id)).await;
+        assert_eq!(node.metric("tidelog_mqtt_published_messages_total"), 500, "each is handed over once");
+        assert_eq!(node.metric("tidelog_mqtt_published_points_total"), 1000);
+        assert_eq!(node.status("mqtt")["sessions"], 1);
+        assert_eq!(node.status("mqtt")["connected"], true);
         let repeats = check_all_arrived(&node, &subscriber, 500);
         assert_eq!(repeats, 0, "no repeat without a fault: {}", node.status("mqtt"));
         for (topic, message) in subscriber.once().0.into_values() {
             let last = message.sensor.map_or_else(|| "points".to_owned(), |sensor| sensor.device.to_string());
             assert_eq!(topic, format!("tidelog/plant/{last}"));
         }
-        assert_eq!(node.metric("tidelog_mqtt_published_messages_total"), 500);
-        assert_eq!(node.metric("tidelog_mqtt_published_points_total"), 1000);
-        assert_eq!(node.status("mqtt")["connected"], true);
         drop(node.stop().await);
     }
 }

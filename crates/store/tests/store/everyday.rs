@@ -86,3 +86,27 @@ fn many_threads_append_and_each_append_has_its_own_place() {
     lsns.sort_unstable();
     assert_eq!(lsns, (1..=2000).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_follower_beside_a_writer_meets_each_record_once_and_in_order() {
+    let dir = tempdir().unwrap();
+    let (store, _) = Store::open(dir.path(), options()).unwrap();
+    const RECORDS: u64 = 3000;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for time in 0..RECORDS {
+                store.append(&site(), body(1, time.cast_signed(), 0.0), |r| drop(r.unwrap()));
+                if time % 50 == 0 {
+                    store.append_blocking(&site(), body(2, time.cast_signed(), 0.0)).unwrap();
+                }
+            }
+        });
+        let mut next = 1;
+        while next <= RECORDS + RECORDS / 50 {
+            for (position, record) in store.follow(Position(next - 1), usize::MAX).unwrap() {
+                assert_eq!((position, record.lsn), (Position(next), Lsn(next)));
+                next += 1;
+            }
+        }
+    });
+}
