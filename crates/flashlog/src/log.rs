@@ -212,7 +212,8 @@ impl<F: NorFlash> FlashLog<F> {
         self.move_cursor(upto, 0)
     }
 
-    /// Moves the cursor over payloads that can't be delivered, and counts them as lost.
+    /// Moves the cursor over payloads that can't be delivered, and counts them as lost. When the flash is full this may stand in
+    /// memory only, as an acknowledgement may: a power cut forgets both the move and the count.
     ///
     /// # Errors
     /// As [`acknowledge`](Self::acknowledge).

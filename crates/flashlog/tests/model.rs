@@ -27,6 +27,8 @@ struct Model {
     waiting: VecDeque<u64>,
     lost: u64,
     reserved: u32,
+    /// What was given up, by number.
+    given_up: Vec<u64>,
 }
 
 fn payload(seq: u64, length: usize) -> Vec<u8> {
@@ -50,12 +52,24 @@ impl Model {
         (before - self.waiting.len()) as u64
     }
 
+    fn gave_up(&mut self, upto: u64) {
+        self.given_up.extend(self.waiting.iter().filter(|seq| **seq <= upto));
+        self.lost += self.forget(upto);
+    }
+
+    /// A cursor that stood in memory only is forgotten by a power cut: what was given up with it waits again, and is no loss yet.
+    fn take_back(&mut self, log: &FlashLog<Chip>) {
+        let before = self.given_up.len();
+        self.given_up.retain(|seq| *seq <= log.acknowledged());
+        self.lost -= (before - self.given_up.len()) as u64;
+    }
+
     /// Takes over what a power cut decided: whether the step under way took place, which late acknowledgements are forgotten.
     fn after_power_cut(&mut self, log: &FlashLog<Chip>, under_way: &Step) {
         match under_way {
             Step::Append(length) if log.head() > self.head() => self.appended(*length),
             Step::GiveUp(upto) if log.acknowledged() >= *upto && *upto <= self.head() => {
-                self.lost += self.forget(*upto);
+                self.gave_up(*upto);
             }
             Step::Acknowledge(upto) if log.acknowledged() >= *upto && *upto <= self.head() => {
                 self.forget(*upto);
@@ -64,6 +78,7 @@ impl Model {
             _ => {}
         }
         assert_eq!(log.reserved(), self.reserved, "a reservation that was promised is kept");
+        self.take_back(log);
         self.evicted(log);
         assert!(self.waiting.front().is_none_or(|seq| log.acknowledged() < *seq));
         self.waiting = (log.acknowledged() + 1..=self.head()).collect();
@@ -109,7 +124,7 @@ fn run(log: &mut FlashLog<Chip>, model: &mut Model, steps: &[Step]) -> Option<(u
         match (done, step) {
             (Ok(()), Step::Append(length)) => model.appended(*length),
             (Ok(()), Step::Acknowledge(upto)) => drop(model.forget(*upto)),
-            (Ok(()), Step::GiveUp(upto)) => model.lost += model.forget(*upto),
+            (Ok(()), Step::GiveUp(upto)) => model.gave_up(*upto),
             (Ok(()), Step::Reserve(more)) => model.reserved += more,
             (Err(Error::Unwritten { head }), Step::Acknowledge(upto) | Step::GiveUp(upto)) => {
                 assert!(*upto > head);

@@ -238,8 +238,10 @@ mod tests {
                 packet.add_option(CoapOption::from(number), value);
             }
             packet.payload = payload;
-            if !matches!(MessageClass::from(code.0), MessageClass::Reserved(_)) {
-                prop_assert_eq!(read(&packet.to_bytes().unwrap()).unwrap(), parts);
+            // The other implementation writes nothing longer than an IPv6 packet.
+            let bytes = packet.to_bytes();
+            if !matches!(MessageClass::from(code.0), MessageClass::Reserved(_)) && bytes.is_ok() {
+                prop_assert_eq!(read(&bytes.unwrap()).unwrap(), parts);
             }
         }
 
