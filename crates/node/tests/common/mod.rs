@@ -49,13 +49,24 @@ impl Running {
     }
 
     pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
-        let request = agent().post(format!("{}{path}", self.url)).header("content-type", content_type);
-        Answer::of(request.send(body).unwrap())
+        self.send(path, ("content-type", content_type), body)
     }
 
     pub fn post_encoded(&self, path: &str, coding: &str, body: &[u8]) -> Answer {
-        let request = agent().post(format!("{}{path}", self.url)).header("content-encoding", coding);
-        Answer::of(request.send(body).unwrap())
+        self.send(path, ("content-encoding", coding), body)
+    }
+
+    /// A server that refuses a body by its length may close before all of it is written, and then this client sees a broken
+    /// pipe instead of the answer: it asks again, a few times.
+    fn send(&self, path: &str, (name, value): (&str, &str), body: &[u8]) -> Answer {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match agent().post(format!("{}{path}", self.url)).header(name, value).send(body) {
+                Err(ureq::Error::Io(_)) if attempts < 20 => {}
+                sent => return Answer::of(sent.unwrap()),
+            }
+        }
     }
 
     pub fn post_json(&self, site: &str, body: &Value) -> Answer {
