@@ -21,12 +21,12 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, error, warn};
 
-use super::backoff::{Backoff, random};
 use super::broker::network_options;
 use super::payload::{Encoding, Message};
 use super::session::{ACKNOWLEDGEMENT_S_MAX, FAREWELL_S_MAX, Link, LinkStatus, SessionEnd, lock};
 use super::topic::TopicTemplate;
 use super::window::{Disagreement, Window};
+use crate::backoff::{Backoff, random};
 use crate::context::NodeContext;
 
 /// Name of the bridge's cursor in the store and in the status document.

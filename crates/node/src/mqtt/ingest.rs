@@ -25,13 +25,13 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
 
-use super::backoff::{Backoff, random};
 use super::broker::network_options;
 use super::payload::{Message, PayloadError};
 use super::receipts::{Arrival, Receipts};
 use super::recent::{Place, Recent};
 use super::session::{FAREWELL_S_MAX, Link, LinkStatus, SessionEnd};
 use super::topic::TopicFilter;
+use crate::backoff::{Backoff, random};
 use crate::context::NodeContext;
 
 /// Most messages taken from the broker and not yet acknowledged to it.

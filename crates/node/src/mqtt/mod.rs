@@ -6,7 +6,6 @@
 //! Thin: MQTT 3.1.1 only, no last will and no retained state, no commands, no payloads of others (Sparkplug B, plain
 //! values) yet.
 
-mod backoff;
 mod bridge;
 mod broker;
 mod ingest;

@@ -11,11 +11,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsStream;
 
-use super::backoff::{Backoff, random};
 use super::board::{Board, PeerKey, PeerState};
 use super::certificate::{NoNode, Proven, read_proven};
 use super::connection::{Connected, Input};
 use super::tls::{Tls, failure_label};
+use crate::backoff::{Backoff, random};
 use crate::context::NodeContext;
 use crate::settings::HostPort;
 

@@ -6,7 +6,6 @@
 //! are read from it and from nothing else (invariant 13). Without peers and an address to listen on there is no peering.
 
 pub mod authority;
-mod backoff;
 mod board;
 pub mod certificate;
 mod connection;

@@ -1,17 +1,17 @@
-//! How long to wait before the next attempt: doubling from half a second to half a minute, with jitter, so that a thousand
-//! gateways whose broker comes back do not come back in one second. Randomness is handed in.
+//! How long to wait before a connection is tried again: doubling from a quarter of a second to 15 s, with jitter, so that a thousand
+//! gateways whose broker or cloud node comes back do not come back in one second. Randomness is handed in.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 /// Wait before the first repeated attempt, in milliseconds.
-pub(super) const BACKOFF_MS_MIN: u32 = 500;
+const BACKOFF_MS_MIN: u32 = 250;
 
 /// Longest wait, in milliseconds.
-pub(super) const BACKOFF_MS_MAX: u32 = 30_000;
+const BACKOFF_MS_MAX: u32 = 15_000;
 
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     ms: u32,
 }
 
@@ -35,7 +35,7 @@ impl Backoff {
 }
 
 /// Random bits for [`Backoff::next`]: the standard library keys its hash maps from the operating system's random numbers.
-pub(super) fn random() -> u32 {
+pub(crate) fn random() -> u32 {
     let [a, b, c, d, ..] = RandomState::new().build_hasher().finish().to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
 }
