@@ -8,7 +8,6 @@ use tidelog_record::{ChainHash, Lsn, Record, StreamKey};
 
 use crate::errors::{AdoptError, ReadError};
 use crate::frame::FrameWriter;
-use crate::index::Summary;
 use crate::shared::read_locked;
 use crate::writer::{Adopted, Commit, Tip, Writer, put};
 
@@ -38,12 +37,12 @@ impl Writer {
         tip: &Tip,
         frames: &mut FrameWriter,
         commit: &mut Commit,
-        records: Vec<(Record, Summary)>,
+        records: Vec<Record>,
     ) -> Result<Adopted, AdoptError> {
         let mut tails = HashMap::new();
         let mut accepted = Vec::with_capacity(records.len());
         let mut counts = Adopted::default();
-        for (record, summary) in records {
+        for record in records {
             let key = record.stream.key();
             let tail = *tails.entry(key).or_insert_with(|| self.tail(commit, key));
             let held = match commit.adopted.get(&(key, record.lsn)) {
@@ -78,13 +77,13 @@ impl Writer {
             }
             tails.insert(key, after);
             counts.stored += 1;
-            accepted.push((key, record, summary));
+            accepted.push((key, record));
         }
-        for (key, record, summary) in accepted {
+        for (key, record) in accepted {
             let tail = self.tail(commit, key);
             commit.tails.insert(key, tail);
             let placed = Placed { key, lsn: record.lsn, chain: record.chain, body: &record.body };
-            put(tip, frames, commit, &record.stream, &placed, summary);
+            put(tip, frames, commit, &record.stream, &placed);
             commit.adopted.insert((key, record.lsn), record.chain);
         }
         for (key, tail) in tails {

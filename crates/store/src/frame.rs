@@ -234,6 +234,14 @@ impl FrameWriter {
         self.out
     }
 
+    /// The body of the record whose frame of `bytes` stands at `offset` of the file.
+    pub fn body_at(&self, offset: u64, bytes: u64) -> &[u8] {
+        let from = offset.checked_sub(self.offset).and_then(|from| usize::try_from(from).ok());
+        let to = from.zip(usize::try_from(bytes).ok()).and_then(|(from, bytes)| from.checked_add(bytes));
+        let whole = from.zip(to).and_then(|(from, to)| self.out.get(from..to)).unwrap_or_default();
+        whole.get(RECORD_OVERHEAD_BYTES..).unwrap_or_default()
+    }
+
     pub fn stream(&mut self, key: StreamKey, stream: &StreamId) {
         let site = stream.site.as_str().as_bytes();
         self.frame(KIND_STREAM, STREAM_HEAD_BYTES + site.len(), |out| {

@@ -1,26 +1,25 @@
-//! What is where in the log, in memory, rebuilt when the store opens. Thin: it holds all of the log's streams and
-//! series; the catalogue in sled and sealed segments will take most of it over.
-//!
-//! Bounded per entry: a record costs about two bytes for each series in it, a stream one mark per
-//! [`MARK_EVERY_BYTES`] of log or per record, whichever is less.
+//! What is where, in memory: log files, streams and what is held of each, which sensor's samples are held. Rebuilt from
+//! segments' footers and the log when the store opens. The series by name are the catalogue's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use tidelog_record::{Batch, Body, ChainHash, DeviceId, Lsn, Series, SiteName, StreamId, StreamKey};
+use tidelog_record::{
+    BodyReader, ChainHash, DeviceId, Entry, Lsn, Opened, Origin, Seal, SiteName, StreamId, StreamKey,
+};
 
 use crate::disk::DiskFile;
 use crate::ranges::SeqRanges;
-use crate::seriesmap::SeriesRecords;
+use crate::stream::{MARK_EVERY_BYTES, StreamIndex};
+use crate::table::TableBounds;
 
-/// Distance between marks from which a reader walks forward, in bytes of log.
-const MARK_EVERY_BYTES: u64 = 32 * 1024;
-
-/// One log file.
+/// One log file, or the map of one whose records are all sealed.
 #[derive(Debug)]
 pub(crate) struct LogFile {
     pub name: Arc<str>,
     pub file: Arc<dyn DiskFile>,
+    /// The records are in segments; the file is the map.
+    pub trimmed: bool,
     pub salt: u64,
     /// Position of its first record.
     pub first: u64,
@@ -36,7 +35,8 @@ pub(crate) struct LogFile {
 
 impl LogFile {
     pub fn new(name: Arc<str>, file: Arc<dyn DiskFile>, salt: u64, first: u64, end: u64) -> Self {
-        Self { name, file, salt, first, last: first - 1, end, marks: Vec::new(), rot: Vec::new() }
+        let (marks, rot) = (Vec::new(), Vec::new());
+        Self { name, file, trimmed: false, salt, first, last: first - 1, end, marks, rot }
     }
 
     /// Where to start walking to meet the record at `position`.
@@ -55,149 +55,45 @@ impl LogFile {
             self.marks.push((ordinal, offset));
         }
     }
-}
 
-/// Consecutive LSNs of one stream that arrived in order.
-#[derive(Debug, Clone)]
-pub(crate) struct Extent {
-    pub first: u64,
-    pub last: u64,
-    /// Chain hash after `last`.
-    pub chain: ChainHash,
-    /// `(lsn, position, log byte)` of some records, ascending; the first record always.
-    marks: Vec<(u64, u64)>,
-    marked_at: u64,
-}
-
-/// What is held of one stream.
-#[derive(Debug)]
-pub(crate) struct StreamIndex {
-    pub stream: StreamId,
-    /// Disjoint, ascending.
-    pub extents: Vec<Extent>,
-    /// Everything up to here is held, chained and readable (invariant 5).
-    pub upto: Lsn,
-    pub chain: ChainHash,
-}
-
-impl StreamIndex {
-    fn new(stream: StreamId) -> Self {
-        Self { stream, extents: Vec::new(), upto: Lsn::ZERO, chain: ChainHash::GENESIS }
-    }
-
-    /// The highest LSN held and the chain hash there, above gaps too.
-    pub fn top(&self) -> (Lsn, ChainHash) {
-        self.extents.last().map_or((Lsn::ZERO, ChainHash::GENESIS), |e| (Lsn(e.last), e.chain))
-    }
-
-    /// The chain hash that a record at `lsn` must follow, if the record before it is the last of its extent.
-    pub fn chain_before(&self, lsn: Lsn) -> Option<ChainHash> {
-        let before = lsn.0.checked_sub(1)?;
-        if before == 0 {
-            return Some(ChainHash::GENESIS);
-        }
-        self.extent_of(Lsn(before)).filter(|extent| extent.last == before).map(|extent| extent.chain)
-    }
-
-    pub fn extent_of(&self, lsn: Lsn) -> Option<&Extent> {
-        let after = self.extents.partition_point(|e| e.first <= lsn.0);
-        let extent = self.extents.get(after.checked_sub(1)?)?;
-        (lsn.0 <= extent.last).then_some(extent)
-    }
-
-    /// The position from which a walk meets `lsn`.
-    pub fn walk_from(&self, lsn: Lsn) -> Option<u64> {
-        let extent = self.extent_of(lsn)?;
-        let after = extent.marks.partition_point(|(l, _)| *l <= lsn.0);
-        extent.marks.get(after.checked_sub(1)?).map(|(_, position)| *position)
-    }
-
-    /// Takes in a record. `false` when its LSN is held already.
-    fn add(&mut self, lsn: Lsn, chain: ChainHash, position: u64, log_byte: u64) -> bool {
-        if self.extent_of(lsn).is_some() || lsn == Lsn::ZERO {
-            return false;
-        }
-        let at = self.extents.partition_point(|e| e.first <= lsn.0);
-        match at.checked_sub(1).and_then(|before| self.extents.get_mut(before)) {
-            // Arrival order within an extent is LSN order; a record that arrives later than a higher one begins its own.
-            Some(e)
-                if e.last.checked_add(1) == Some(lsn.0)
-                    && e.marks.last().is_some_and(|(_, p)| *p < position) =>
-            {
-                e.last = lsn.0;
-                e.chain = chain;
-                if log_byte >= e.marked_at + MARK_EVERY_BYTES {
-                    e.marks.push((lsn.0, position));
-                    e.marked_at = log_byte;
-                }
-            }
-            _ => {
-                let extent = Extent {
-                    first: lsn.0,
-                    last: lsn.0,
-                    chain,
-                    marks: vec![(lsn.0, position)],
-                    marked_at: log_byte,
-                };
-                self.extents.insert(at, extent);
-            }
-        }
-        self.join();
-        true
-    }
-
-    /// Moves `upto` over everything that is now contiguous.
-    fn join(&mut self) {
-        let mut at = self.extents.partition_point(|e| e.first <= self.upto.0 + 1).saturating_sub(1);
-        while let Some(e) = self.extents.get(at).filter(|e| e.first <= self.upto.0 + 1) {
-            if e.last > self.upto.0 {
-                self.upto = Lsn(e.last);
-                self.chain = e.chain;
-            }
-            at += 1;
-        }
+    /// Puts the map in place of the file.
+    pub fn trim(&mut self, name: Arc<str>, map: Arc<dyn DiskFile>, bytes: u64) {
+        (self.name, self.file, self.end, self.trimmed) = (name, map, bytes, true);
+        self.marks = Vec::new();
+        self.rot = Vec::new();
     }
 }
 
-/// What a record's body means to the index; made where the body enters, off the writer's thread.
-#[derive(Debug, Default)]
+/// What a body is to the store, seen once where it enters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
-    /// Series with the least and greatest timestamp (ns) and the number of points.
-    pub series: Vec<(Series, i64, i64, u64)>,
-    pub origin: Option<(DeviceId, u32, u64, u32)>,
     pub points: u64,
     /// The body is of a kind that this version does not understand.
     pub opaque: bool,
 }
 
-impl Summary {
-    /// Of bytes that may be no body: what this version cannot decode is kept and passed on all the same (invariant 15).
-    pub fn of_bytes(body: &[u8]) -> Self {
-        Body::decode(body).map_or_else(|_| Self { opaque: true, ..Self::default() }, |body| Self::of(&body))
-    }
+/// A body as it is taken in. Bytes that are no body are kept and passed on all the same (invariant 15).
+pub(crate) enum Taken<'a> {
+    Points(BodyReader<'a>),
+    Seal(Seal),
+    Opaque,
+}
 
-    pub fn of(body: &Body) -> Self {
-        match body {
-            Body::Points(batch) => Self::of_batch(batch),
-            Body::Unknown(_) => Self { opaque: true, ..Self::default() },
+impl<'a> Taken<'a> {
+    pub fn of(body: &'a [u8]) -> Self {
+        match BodyReader::open(body) {
+            Ok(Opened::Points(reader)) => Self::Points(reader),
+            Ok(Opened::Unknown(_)) => match Seal::of_body(body) {
+                Ok(Some(seal)) => Self::Seal(seal),
+                _ => Self::Opaque,
+            },
+            Err(_) => Self::Opaque,
         }
-    }
-
-    fn of_batch(batch: &Batch) -> Self {
-        let mut series = Vec::with_capacity(batch.series.len());
-        for (name, points) in &batch.series {
-            let times = || points.iter().map(|(t, _)| *t);
-            if let (Some(min), Some(max)) = (times().min(), times().max()) {
-                series.push((name.clone(), min, max, points.len() as u64));
-            }
-        }
-        let origin = batch.origin.map(|o| (o.device, o.epoch, o.first_seq, o.count));
-        Self { series, origin, points: batch.points() as u64, opaque: false }
     }
 }
 
 /// One record as the index takes it in.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Indexed {
     pub key: StreamKey,
     pub lsn: Lsn,
@@ -206,33 +102,54 @@ pub(crate) struct Indexed {
     /// Offset of its frame in the file.
     pub offset: u64,
     pub bytes: u64,
-    pub summary: Summary,
 }
 
+/// A series that was met for the first time since its stream was last sealed.
+pub(crate) type Met = (SiteName, Arc<[u8]>);
+
+/// What taking in needs beside the record: room to decode in, and where to put the series that it meets.
 #[derive(Debug, Default)]
+pub(crate) struct Intake {
+    pub entry: Entry,
+    pub met: Vec<Met>,
+}
+
+#[derive(Debug)]
 pub(crate) struct Index {
     pub files: Vec<LogFile>,
     pub streams: HashMap<StreamKey, StreamIndex>,
-    pub sites: BTreeMap<SiteName, BTreeMap<Arc<Series>, SeriesRecords>>,
+    /// The streams of each site.
+    pub sites: BTreeMap<SiteName, Vec<StreamKey>>,
     pub devices: BTreeMap<DeviceId, BTreeMap<u32, SeqRanges>>,
-    pub records: u64,
-    pub points: u64,
     pub opaque: u64,
-    /// Bytes of log files before the last.
-    closed_bytes: u64,
+    pub bounds: TableBounds,
+    /// Bytes that were ever in log files before the last.
+    passed_bytes: u64,
 }
 
 impl Index {
+    pub fn new(bounds: TableBounds) -> Self {
+        Self {
+            files: Vec::new(),
+            streams: HashMap::new(),
+            sites: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            opaque: 0,
+            bounds,
+            passed_bytes: 0,
+        }
+    }
+
     pub fn head(&self) -> u64 {
         self.files.last().map_or(0, |file| file.last)
     }
 
     pub fn log_bytes(&self) -> u64 {
-        self.closed_bytes + self.files.last().map_or(0, |file| file.end)
+        self.files.iter().map(|file| file.end).sum()
     }
 
     pub fn push_file(&mut self, file: LogFile) {
-        self.closed_bytes = self.log_bytes();
+        self.passed_bytes += self.files.last().map_or(0, |file| file.end);
         self.files.push(file);
     }
 
@@ -250,20 +167,22 @@ impl Index {
         }
     }
 
-    /// Forgets the last file if it holds no record; its name.
+    /// Forgets the last file if it is a log file that holds no record; its name.
     pub fn pop_empty_last(&mut self) -> Option<Arc<str>> {
-        let empty = self.files.pop_if(|file| file.last < file.first)?;
-        self.closed_bytes -= self.files.last().map_or(0, |file| file.end);
-        Some(empty.name)
+        self.files.pop_if(|file| file.last < file.first && !file.trimmed).map(|file| file.name)
     }
 
-    pub fn declare(&mut self, key: StreamKey, stream: &StreamId) {
-        self.streams.entry(key).or_insert_with(|| StreamIndex::new(stream.clone()));
+    pub fn declare(&mut self, key: StreamKey, stream: &StreamId) -> &mut StreamIndex {
+        let sites = &mut self.sites;
+        self.streams.entry(key).or_insert_with(|| {
+            sites.entry(stream.site.clone()).or_default().push(key);
+            StreamIndex::new(stream.clone())
+        })
     }
 
-    /// Where an offset in the last file lies in the whole log, in bytes.
+    /// Where an offset in the last file lies in all that was ever written, in bytes.
     pub fn log_byte(&self, offset: u64) -> u64 {
-        self.closed_bytes + offset
+        self.passed_bytes + offset
     }
 
     /// Moves the last file's end over a record frame without taking it in; its position.
@@ -277,43 +196,67 @@ impl Index {
     }
 
     /// Takes in a record of the last file whose stream is declared. `false` when it cannot be used.
-    pub fn add(&mut self, record: Indexed) -> bool {
+    pub fn add(&mut self, record: &Indexed, body: &[u8], intake: &mut Intake) -> bool {
         let position = self.pass(record.ordinal, record.offset, record.bytes);
-        self.add_at(position, self.log_byte(record.offset), record)
+        self.add_at(position, self.log_byte(record.offset), record, body, intake)
     }
 
     /// Takes in a record whose place in its file is known already.
-    pub fn add_at(&mut self, position: u64, log_byte: u64, record: Indexed) -> bool {
+    pub fn add_at(
+        &mut self,
+        position: u64,
+        log_byte: u64,
+        record: &Indexed,
+        body: &[u8],
+        intake: &mut Intake,
+    ) -> bool {
         let Some(stream) = self.streams.get_mut(&record.key) else { return false };
+        let is_sealed = stream.sealed_of(record.lsn).is_some();
         if !stream.add(record.lsn, record.chain, position, log_byte) {
             return false;
         }
-        self.records += 1;
-        self.points += record.summary.points;
-        self.opaque += u64::from(record.summary.opaque);
-        if let Some((device, epoch, first, count)) = record.summary.origin {
-            let last = first.saturating_add(u64::from(count).saturating_sub(1));
-            if count > 0 {
-                self.devices.entry(device).or_default().entry(epoch).or_default().insert(first, last);
-            }
-        }
-        let site = stream.stream.site.clone();
-        let by_series = self.sites.entry(site).or_default();
-        for (series, min, max, points) in record.summary.series {
-            if let Some(records) = by_series.get_mut(&series) {
-                records.push(position, min, max, points);
-            } else {
-                let mut records = SeriesRecords::default();
-                records.push(position, min, max, points);
-                by_series.insert(Arc::new(series), records);
-            }
+        if !is_sealed {
+            self.take_in(&record.key, record.lsn, body, intake);
         }
         true
+    }
+
+    /// Takes the content of a record that no segment holds into its stream's tables.
+    pub fn take_in(&mut self, key: &StreamKey, lsn: Lsn, body: &[u8], intake: &mut Intake) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let site = &stream.stream.site;
+        let points = match Taken::of(body) {
+            Taken::Points(reader) => {
+                if let Some(origin) = reader.origin() {
+                    note_origin(&mut self.devices, origin);
+                }
+                Some(reader)
+            }
+            Taken::Seal(seal) => {
+                stream.note_seal(lsn, seal);
+                None
+            }
+            Taken::Opaque => {
+                self.opaque += 1;
+                None
+            }
+        };
+        let met = &mut intake.met;
+        let mut found = |canonical: &Arc<[u8]>| met.push((site.clone(), Arc::clone(canonical)));
+        stream.tables.take_in(lsn, body.len(), points, self.bounds, &mut intake.entry, &mut found);
     }
 
     /// The file that holds `position` or the first position after it.
     pub fn file_at(&self, position: u64) -> Option<usize> {
         let at = self.files.partition_point(|file| file.last < position);
         (at < self.files.len()).then_some(at)
+    }
+}
+
+fn note_origin(devices: &mut BTreeMap<DeviceId, BTreeMap<u32, SeqRanges>>, origin: &Origin) {
+    let last = origin.first_seq.saturating_add(u64::from(origin.count).saturating_sub(1));
+    if origin.count > 0 {
+        let ranges = devices.entry(origin.device).or_default().entry(origin.epoch).or_default();
+        ranges.insert(origin.first_seq, last);
     }
 }

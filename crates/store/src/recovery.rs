@@ -13,22 +13,31 @@ use crate::frame::{
     self, Content, FRAME_BYTES_MAX, FRAME_HEAD_BYTES, FRAMES_AT, Frame, FrameError, HEADER_BYTES, Header,
     HeaderError,
 };
-use crate::index::{Index, Indexed, LogFile, Summary};
+use crate::index::{Index, Indexed, Intake, LogFile};
 use crate::position::Position;
 use crate::reader::Window;
+use crate::trimmed::{self, MAP_BYTES_MAX, Map, MapError};
 
 pub(crate) const LOG_DIR: &str = "log";
 pub(crate) const QUARANTINE_DIR: &str = "quarantine";
 
+const LOG_SUFFIX: &str = "log";
+const MAP_SUFFIX: &str = "map";
+
 /// The name of the log file whose first record is at `first`.
 pub(crate) fn file_name(first: u64) -> String {
-    format!("{first:016x}.log")
+    format!("{first:016x}.{LOG_SUFFIX}")
 }
 
-fn first_of_name(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".log")?;
+/// The name of the map that takes the file's place once all its records are sealed.
+pub(crate) fn map_name(first: u64) -> String {
+    format!("{first:016x}.{MAP_SUFFIX}")
+}
+
+fn first_of_name(name: &str, suffix: &str) -> Option<u64> {
+    let digits = name.strip_suffix(suffix)?.strip_suffix('.')?;
     let first = u64::from_str_radix(digits, 16).ok()?;
-    (file_name(first) == name && first > 0).then_some(first)
+    (format!("{first:016x}.{suffix}") == name && first > 0).then_some(first)
 }
 
 pub(crate) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
@@ -37,9 +46,9 @@ pub(crate) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> O
 }
 
 /// What the log holds.
-#[derive(Default)]
 pub(crate) struct Recovered {
     pub index: Index,
+    pub intake: Intake,
     pub report: Recovery,
     /// Good records behind damage in the last commit, in order.
     pub salvage: Vec<(StreamId, Vec<u8>)>,
@@ -47,26 +56,50 @@ pub(crate) struct Recovered {
     pub header: Option<Header>,
     /// A file is lost of which nobody can say what stood in it.
     pub file_lost: bool,
+    /// A map is lost, and the positions that it named.
+    map_lost: bool,
     /// Runs in whose files something was lost: the runs' last records may be among it.
     pub suspects: Vec<Run>,
     /// The last file must not be appended to.
     pub last_is_closed: bool,
-    pending: Vec<(u64, u64, Indexed)>,
+    /// Records whose stream is not declared yet, with their bodies: those of a MiB of log at most, unless declarations rot.
+    pending: Vec<(u64, u64, Indexed, Vec<u8>)>,
 }
 
-/// Reads the whole log under `dir`.
-pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, OpenError> {
+/// Reads the whole log under `dir` into an index that knows the segments.
+pub(crate) fn recover(disk: &dyn Disk, dir: &Path, index: Index) -> Result<Recovered, OpenError> {
     let log = dir.join(LOG_DIR);
     let names = disk.list(&log).map_err(at("list", &log))?;
-    let mut firsts: Vec<u64> = names.iter().filter_map(|name| first_of_name(name)).collect();
-    firsts.sort_unstable();
-    let mut out = Recovered::default();
-    let last = firsts.last().copied();
-    for first in firsts {
-        file(disk, dir, &mut out, first, Some(first) == last)?;
+    let files = names.iter().filter_map(|name| first_of_name(name, LOG_SUFFIX).map(|first| (first, false)));
+    let maps = names.iter().filter_map(|name| first_of_name(name, MAP_SUFFIX).map(|first| (first, true)));
+    let mut all: Vec<(u64, bool)> = files.chain(maps).collect();
+    all.sort_unstable();
+    // A file that still stands beside its map was about to go: the file says more.
+    all.dedup_by_key(|(first, _)| *first);
+    let mut out = Recovered {
+        index,
+        intake: Intake::default(),
+        report: Recovery::default(),
+        salvage: Vec::new(),
+        header: None,
+        file_lost: false,
+        map_lost: false,
+        suspects: Vec::new(),
+        last_is_closed: false,
+        pending: Vec::new(),
+    };
+    let last = all.last().copied();
+    for (first, is_map) in all {
+        if is_map {
+            map(disk, dir, &mut out, first)?;
+        } else {
+            file(disk, dir, &mut out, first, Some((first, is_map)) == last)?;
+        }
     }
+    // What comes next must not stand in a map.
+    out.last_is_closed |= last.is_some_and(|(_, is_map)| is_map);
     out.resolve_pending();
-    out.report.records = out.index.records;
+    out.report.records = out.index.streams.values().map(crate::stream::StreamIndex::records).sum();
     Ok(out)
 }
 
@@ -74,8 +107,8 @@ impl Recovered {
     /// Places records whose stream was declared only behind them or in another file.
     fn resolve_pending(&mut self) {
         let mut lost = 0u64;
-        for (position, log_byte, record) in std::mem::take(&mut self.pending) {
-            if !self.index.add_at(position, log_byte, record) {
+        for (position, log_byte, record, body) in std::mem::take(&mut self.pending) {
+            if !self.index.add_at(position, log_byte, &record, &body, &mut self.intake) {
                 lost += 1;
             }
         }
@@ -116,6 +149,46 @@ struct Bad {
     to: u64,
 }
 
+/// The map of a file whose records are sealed.
+fn map(disk: &dyn Disk, dir: &Path, out: &mut Recovered, first: u64) -> Result<(), OpenError> {
+    let log = dir.join(LOG_DIR);
+    let name = map_name(first);
+    let path = log.join(&name);
+    let file = disk.open(&path, OpenMode::Read).map_err(at("open", &path))?;
+    let map = match read_map(file.as_ref()).map_err(at("read", &path))? {
+        Ok(map) if map.first == first => map,
+        Err(MapError::Version(found)) => {
+            return Err(OpenError::Version { path, found, supported: trimmed::VERSION });
+        }
+        // Only the order in which sealed records came is lost: a cursor that stands in it goes on behind it.
+        _ => {
+            out.map_lost = true;
+            out.report.findings.push(Finding::FileQuarantined { file: name.clone() });
+            return move_to_quarantine(disk, dir, &log, &name);
+        }
+    };
+    let bytes = file.len().map_err(at("read", &path))?;
+    let mut entry = LogFile::new(Arc::from(name.as_str()), Arc::clone(&file), 0, first, FRAMES_AT);
+    entry.last = map.last();
+    entry.trim(Arc::from(name.as_str()), file, bytes);
+    out.header = Some(Header { node: map.node, run: map.run, first, salt: 0 });
+    out.report.files += 1;
+    out.index.push_file(entry);
+    Ok(())
+}
+
+/// Reads a whole map.
+pub(crate) fn read_map(file: &dyn DiskFile) -> io::Result<Result<Map, MapError>> {
+    let length = file.len()?;
+    let Some(length) = usize::try_from(length).ok().filter(|_| length <= MAP_BYTES_MAX) else {
+        return Ok(Err(MapError::Damaged));
+    };
+    let mut bytes = vec![0; length];
+    let read = read_full(file, &mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(Map::decode(&bytes))
+}
+
 fn file(
     disk: &dyn Disk,
     dir: &Path,
@@ -137,7 +210,10 @@ fn file(
     if first > next {
         let (first, last) = (Position(next), Position(first - 1));
         out.report.findings.push(Finding::MissingPositions { first, last });
-        out.suspects.push(header.run);
+        // What a lost map spoke of is in segments; only a lost file leaves doubt on what its author wrote last.
+        if !std::mem::take(&mut out.map_lost) {
+            out.suspects.push(header.run);
+        }
     }
     out.header = Some(header);
     out.report.files += 1;
@@ -197,12 +273,11 @@ impl Scan<'_> {
             Content::Unknown => return Ok(Some(bytes)),
         };
         let (key, lsn, chain, ordinal) = (record.key, record.lsn, record.chain, record.ordinal);
-        let summary = Summary::of_bytes(record.body);
-        let indexed = Indexed { key, lsn, chain, ordinal, offset, bytes, summary };
+        let indexed = Indexed { key, lsn, chain, ordinal, offset, bytes };
         let index = &mut self.out.index;
         let Some(stream) = index.streams.get(&key) else {
             let position = index.pass(ordinal, offset, bytes);
-            self.out.pending.push((position, index.log_byte(offset), indexed));
+            self.out.pending.push((position, index.log_byte(offset), indexed, record.body.to_vec()));
             return Ok(Some(bytes));
         };
         let follows =
@@ -223,7 +298,7 @@ impl Scan<'_> {
         if self.salvaging {
             self.out.salvage.push((stream.stream.clone(), record.body.to_vec()));
         }
-        index.add(indexed);
+        index.add(&indexed, record.body, &mut self.out.intake);
         Ok(Some(bytes))
     }
 

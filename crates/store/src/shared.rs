@@ -6,17 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use tidelog_record::{ChainHash, Lsn, SiteName, StreamKey};
+use tidelog_record::{BATCH_BYTES_MAX, Lsn, SiteName, StreamKey};
 
 use crate::errors::ReadError;
 use crate::frame::RecordFrame;
-use crate::index::Index;
+use crate::index::{Index, LogFile, Met};
 use crate::position::Position;
 use crate::reader::{Span, Wish};
 use crate::writer::Job;
-
-/// Distance between two wanted records, in records, up to which a reader walks from one to the other.
-const WALK_RECORDS_MAX: u64 = 256;
 
 pub(crate) type Listener = Box<dyn Fn(Position) + Send + Sync>;
 
@@ -56,7 +53,16 @@ impl Counters {
 }
 
 pub(crate) struct Shared {
+    pub node: NodeId,
+    pub disk: Arc<dyn Disk>,
+    pub dir: PathBuf,
     pub index: RwLock<Index>,
+    pub names: Names,
+    pub history: History,
+    pub upkeep: Upkeep,
+    pub cache: Arc<Cache>,
+    pub queue_bytes_max: usize,
+    pub queue_records_max: usize,
     pub queue: Mutex<Queue>,
     wake: Condvar,
     /// Signalled when the queue has room again.
@@ -121,7 +127,8 @@ impl Shared {
     /// The file that holds `position` or the next one behind it, to be walked from near it.
     fn span_at(&self, position: u64) -> Option<Span> {
         let index = read_locked(&self.index);
-        index.file_at(position).and_then(|at| index.files.get(at)).map(|file| Span {
+        let live = |file: &&LogFile| file.last >= position && !file.trimmed;
+        index.files.iter().skip(index.file_at(position)?).find(live).map(|file| Span {
             name: Arc::clone(&file.name),
             file: Arc::clone(&file.file),
             salt: file.salt,
@@ -162,40 +169,6 @@ impl Shared {
         tracing::error!(%error, "a record that was good is no longer readable");
     }
 
-    /// Walks the records at `positions` (ascending), each of which was readable when it was indexed.
-    pub fn walk_positions(
-        &self,
-        positions: &[u64],
-        mut visit: impl FnMut(RecordFrame<'_>),
-    ) -> Result<(), ReadError> {
-        // Records far apart are met by seeking, near ones by walking on.
-        for near in positions.chunk_by(|a, b| b - a <= WALK_RECORDS_MAX) {
-            let Some(first) = near.first() else { continue };
-            let mut wanted = near.iter().copied().peekable();
-            let mut visited = 0usize;
-            let wish = |position: u64| {
-                while wanted.next_if(|p| *p < position).is_some() {}
-                match wanted.peek() {
-                    None => Wish::Stop,
-                    Some(p) if *p == position => Wish::Take,
-                    Some(_) => Wish::Skip,
-                }
-            };
-            self.walk(*first, wish, |_, record| {
-                visited += 1;
-                visit(record);
-                if visited == near.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })?;
-            if visited < near.len() {
-                // What is skipped is not checked, so rot there may hide a record from the walk. It is missed here.
-                let error = ReadError::Missing { first: Position(*first), records: near.len() - visited };
-                self.unreadable(&error);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
     /// Walks the records of one stream from `lsn` on, within one extent: consecutive LSNs.
     pub fn walk_stream(
         &self,
@@ -227,27 +200,5 @@ impl Shared {
                 ControlFlow::Continue(())
             },
         )
-    }
-
-    /// The chain hash at a record that is held.
-    pub fn chain_of(&self, key: StreamKey, lsn: Lsn) -> Result<Option<ChainHash>, ReadError> {
-        {
-            let index = read_locked(&self.index);
-            match index.streams.get(&key).and_then(|stream| stream.extent_of(lsn)) {
-                None => return Ok(None),
-                Some(extent) if extent.last == lsn.0 => return Ok(Some(extent.chain)),
-                Some(_) => {}
-            }
-        }
-        let mut chain = None;
-        self.walk_stream(key, lsn, |_, record| {
-            chain = Some(record.chain);
-            ControlFlow::Break(())
-        })?;
-        Ok(chain)
-    }
-
-    pub fn sites(&self) -> Vec<SiteName> {
-        read_locked(&self.index).sites.keys().cloned().collect()
     }
 }

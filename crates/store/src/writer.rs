@@ -14,7 +14,7 @@ use crate::adopt::{Placed, Tail};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::errors::{AdoptError, AppendError};
 use crate::frame::{FRAMES_AT, FrameWriter, HEADER_BYTES, Header, RecordFrame};
-use crate::index::{Indexed, LogFile, Summary};
+use crate::index::{Indexed, Intake, LogFile};
 use crate::options::{LOG_FILE_BYTES_LIMIT, LOG_FILE_BYTES_MIN};
 use crate::position::Position;
 use crate::recovery::{LOG_DIR, file_name};
@@ -52,8 +52,9 @@ pub(crate) type AdoptDone = Box<dyn FnOnce(Result<Adopted, AdoptError>) + Send>;
 
 /// What waits for the writer.
 pub(crate) enum Job {
-    Append { site: SiteName, body: Vec<u8>, summary: Summary, done: AppendDone },
-    Adopt { records: Vec<(Record, Summary)>, done: AdoptDone },
+    /// `begin_file`: the commit that it is in begins a log file.
+    Append { site: SiteName, body: Vec<u8>, begin_file: bool, done: AppendDone },
+    Adopt { records: Vec<Record>, done: AdoptDone },
 }
 
 impl Job {
@@ -67,7 +68,7 @@ impl Job {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Append { body, .. } => body.len(),
-            Self::Adopt { records, .. } => records.iter().map(|(record, _)| record.body.len()).sum(),
+            Self::Adopt { records, .. } => records.iter().map(|record| record.body.len()).sum(),
         }
     }
 
@@ -104,6 +105,7 @@ pub(crate) struct Writer {
     pub log_file_bytes_max: u64,
     pub tip: Option<Tip>,
     pub buffer: Vec<u8>,
+    pub intake: Intake,
 }
 
 /// What a commit will do once it is durable.
@@ -181,7 +183,8 @@ impl Writer {
             }
             return;
         }
-        match self.ready_tip() {
+        let begin_file = jobs.iter().any(|job| matches!(job, Job::Append { begin_file: true, .. }));
+        match self.ready_tip(begin_file) {
             Ok(()) => {}
             Err(stop) => return self.stopped(stop, jobs),
         }
@@ -200,11 +203,11 @@ impl Writer {
                     tip.declared.insert(*key, *offset);
                 }
                 self.tip = Some(tip);
+                self.durable(commit, &frames);
                 self.buffer = frames.into_bytes();
                 if self.buffer.capacity() > 2 * COMMIT_BYTES_MAX {
                     self.buffer = Vec::new();
                 }
-                self.durable(commit);
             }
             Err(stop) => {
                 self.tip = Some(tip);
@@ -222,7 +225,7 @@ impl Writer {
 
     fn place(&mut self, tip: &Tip, frames: &mut FrameWriter, commit: &mut Commit, job: Job) {
         match job {
-            Job::Append { site, body, summary, done } => {
+            Job::Append { site, body, done, .. } => {
                 let stream = StreamId { site, node: self.node, run: self.run };
                 let key = stream.key();
                 let tail = self.tail(commit, key);
@@ -233,7 +236,7 @@ impl Writer {
                 let chain = tail.top_chain.after(&key, lsn, &body);
                 commit.tails.insert(key, tail);
                 let placed = Placed { key, lsn, chain, body: &body };
-                let position = put(tip, frames, commit, &stream, &placed, summary);
+                let position = put(tip, frames, commit, &stream, &placed);
                 commit.answers.push(Answer::Append(done, Appended { position, stream, lsn, chain }));
             }
             Job::Adopt { records, done } => {
@@ -254,10 +257,10 @@ impl Writer {
     }
 
     /// Sees to it that there is a file to append to.
-    fn ready_tip(&mut self) -> Result<(), Stop> {
+    fn ready_tip(&mut self, begin_file: bool) -> Result<(), Stop> {
         let bytes_max = self.log_file_bytes_max.clamp(LOG_FILE_BYTES_MIN, LOG_FILE_BYTES_LIMIT);
         let next = match &self.tip {
-            Some(tip) if tip.end < bytes_max => return Ok(()),
+            Some(tip) if tip.end < bytes_max && !begin_file => return Ok(()),
             Some(tip) => tip.next,
             None => read_locked(&self.shared.index).head() + 1,
         };
@@ -311,18 +314,19 @@ impl Writer {
         Ok(())
     }
 
-    fn durable(&self, commit: Commit) {
+    fn durable(&mut self, commit: Commit, frames: &FrameWriter) {
         let wrote = !commit.indexed.is_empty();
         let head = {
             let mut index = write_locked(&self.shared.index);
             for (key, stream, _) in &commit.declared {
                 index.declare(*key, stream);
             }
-            for record in commit.indexed {
-                index.add(record);
+            for record in &commit.indexed {
+                index.add(record, frames.body_at(record.offset, record.bytes), &mut self.intake);
             }
             index.head()
         };
+        self.shared.enter_met(&mut self.intake.met);
         if wrote {
             self.shared.set_write_state(WriteState::Ready);
         }
@@ -371,7 +375,6 @@ pub(crate) fn put(
     commit: &mut Commit,
     stream: &StreamId,
     placed: &Placed<'_>,
-    summary: Summary,
 ) -> Position {
     let Placed { key, lsn, chain, body } = *placed;
     let offset = frames.offset();
@@ -387,7 +390,7 @@ pub(crate) fn put(
     let ordinal = u32::try_from(position - tip.header.first).unwrap_or(u32::MAX);
     frames.record(&RecordFrame { ordinal, key, lsn, chain, body });
     let bytes = frames.offset() - offset;
-    commit.indexed.push(Indexed { key, lsn, chain, ordinal, offset, bytes, summary });
+    commit.indexed.push(Indexed { key, lsn, chain, ordinal, offset, bytes });
     let tail = commit.tails.entry(key).or_default();
     if lsn > tail.top {
         (tail.top, tail.top_chain) = (lsn, chain);

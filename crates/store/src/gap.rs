@@ -1,0 +1,163 @@
+//! What is no longer here: a durable note of each segment that policy dropped or that rotted, so that nothing goes silently
+//! (invariant 6). The note stands under the segment's name and keeps what the vector and the chain need to go on.
+//!
+//! ```text
+//! file := "tidegap\n" | version u16 LE | crc u32 LE over what follows | MessagePack of the note
+//! ```
+
+use serde::{Deserialize, Serialize};
+use tidelog_record::{ChainHash, Lsn, Seal, StreamId};
+
+pub(crate) const VERSION: u16 = 1;
+const MAGIC: [u8; 8] = *b"tidegap\n";
+const HEAD_BYTES: usize = 14;
+/// Longest note that is read, in bytes.
+pub(crate) const NOTE_BYTES_MAX: usize = 1024;
+
+/// Why a segment is not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GapReason {
+    /// It no longer was what had been written. A peer that has the records heals it.
+    Rotten,
+    /// It was older than the site's policy keeps.
+    Age,
+    /// The site took more bytes than its policy allows.
+    Bytes,
+    /// The disk was full, and the configuration says that the oldest goes then.
+    Pressure,
+}
+
+/// A sealed range that is not here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub stream: StreamId,
+    pub seal: Seal,
+    pub before: ChainHash,
+    pub after: ChainHash,
+    pub reason: GapReason,
+    /// Points in it, repeats included.
+    pub points: u64,
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// Least and greatest timestamp in it, ns.
+    pub time_ns: (i64, i64),
+}
+
+/// The note as it stands in the file.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    stream: StreamId,
+    first: u64,
+    last: u64,
+    ordinal: u64,
+    parts: u32,
+    hash: [u8; 16],
+    before: ChainHash,
+    after: ChainHash,
+    reason: GapReason,
+    points: u64,
+    bytes: u64,
+    time_ns: (i64, i64),
+}
+
+/// Why a file is no note.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum GapError {
+    Damaged,
+    Version(u16),
+}
+
+impl Gap {
+    /// Whether it went by policy: then it counts as held, and nobody is asked for it.
+    pub fn by_policy(&self) -> bool {
+        self.reason != GapReason::Rotten
+    }
+
+    pub fn records(&self) -> u64 {
+        self.seal.last.0 - self.seal.first.0 + 1
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let note = Note {
+            stream: self.stream.clone(),
+            first: self.seal.first.0,
+            last: self.seal.last.0,
+            ordinal: self.seal.ordinal,
+            parts: self.seal.parts,
+            hash: self.seal.hash,
+            before: self.before,
+            after: self.after,
+            reason: self.reason,
+            points: self.points,
+            bytes: self.bytes,
+            time_ns: self.time_ns,
+        };
+        // Integers, byte strings and short texts: nothing in it can fail to be written.
+        let body = rmp_serde::to_vec(&note).unwrap_or_default();
+        let mut out = MAGIC.to_vec();
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+        out.extend_from_slice(&body);
+        out
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, GapError> {
+        let (head, body) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(GapError::Damaged)?;
+        let (magic, rest) = head.split_first_chunk::<8>().ok_or(GapError::Damaged)?;
+        let (version, rest) = rest.split_first_chunk::<2>().ok_or(GapError::Damaged)?;
+        let crc: [u8; 4] = rest.try_into().map_err(|_| GapError::Damaged)?;
+        if *magic != MAGIC || crc32fast::hash(body) != u32::from_le_bytes(crc) {
+            return Err(GapError::Damaged);
+        }
+        let version = u16::from_le_bytes(*version);
+        if version != VERSION {
+            return Err(GapError::Version(version));
+        }
+        let note: Note = rmp_serde::from_slice(body).map_err(|_| GapError::Damaged)?;
+        if note.first == 0 || note.last < note.first || note.parts == 0 {
+            return Err(GapError::Damaged);
+        }
+        let seal = Seal {
+            first: Lsn(note.first),
+            last: Lsn(note.last),
+            ordinal: note.ordinal,
+            parts: note.parts,
+            hash: note.hash,
+        };
+        let Note { stream, before, after, reason, points, bytes, time_ns, .. } = note;
+        Ok(Self { stream, seal, before, after, reason, points, bytes, time_ns })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tidelog_record::{NodeId, Run};
+
+    proptest! {
+        #[test]
+        fn a_note_is_read_as_it_was_written_and_a_changed_one_is_none(
+            first in 1u64..1_000_000, more in 0u64..1_000_000, points in any::<u64>(), time_ns in any::<(i64, i64)>(),
+            site in "[a-z]{1,64}", at in any::<prop::sample::Index>(), noise in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let gap = Gap {
+                stream: StreamId { site: site.parse().unwrap(), node: NodeId([3; 16]), run: Run(u64::MAX) },
+                seal: Seal { first: Lsn(first), last: Lsn(first + more), ordinal: 7, parts: 16, hash: [9; 16] },
+                before: ChainHash([1; 16]),
+                after: ChainHash([2; 16]),
+                reason: GapReason::Bytes,
+                points,
+                bytes: 77,
+                time_ns,
+            };
+            let mut bytes = gap.encode();
+            prop_assert!(bytes.len() <= NOTE_BYTES_MAX);
+            prop_assert_eq!(Gap::decode(&bytes), Ok(gap));
+            let at = at.index(bytes.len());
+            bytes[at] ^= 0x10;
+            prop_assert!(Gap::decode(&bytes).is_err());
+            drop(Gap::decode(&noise));
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Points that no segment holds yet, in memory, by series: one list of tables for each stream, each over consecutive LSNs. A
+//! table that is full is closed, so that what is sealed next is known. Rebuilt from the log when the store opens.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+use tidelog_record::{BodyReader, Entry, Lsn, Value, Values};
+
+/// Points of one series in order of arrival.
+#[derive(Debug)]
+pub(crate) struct TableColumn {
+    /// The series' canonical bytes.
+    pub canonical: Arc<[u8]>,
+    pub times: Vec<i64>,
+    pub values: Values,
+    /// Each time is greater than the one before.
+    ascending: bool,
+    min: i64,
+    max: i64,
+}
+
+impl TableColumn {
+    fn new(canonical: &[u8]) -> Self {
+        Self {
+            canonical: Arc::from(canonical),
+            times: Vec::new(),
+            values: Values::default(),
+            ascending: true,
+            min: i64::MAX,
+            max: i64::MIN,
+        }
+    }
+
+    fn extend(&mut self, entry: &Entry) {
+        let mut last = self.times.last().copied();
+        for time in &entry.times {
+            self.ascending &= last.is_none_or(|last| last < *time);
+            last = Some(*time);
+            self.min = self.min.min(*time);
+            self.max = self.max.max(*time);
+        }
+        self.times.extend_from_slice(&entry.times);
+        self.values.extend_range(&entry.values, 0..entry.times.len());
+    }
+
+    /// The points within `range` in ascending order of time, each time once with its greatest value (invariant 8).
+    pub fn within(&self, range: &RangeInclusive<i64>) -> (Vec<i64>, Values) {
+        let mut values = Values::default();
+        if self.max < *range.start() || self.min > *range.end() {
+            return (Vec::new(), values);
+        }
+        if self.ascending {
+            let from = self.times.partition_point(|time| time < range.start());
+            let to = self.times.partition_point(|time| time <= range.end());
+            values.extend_range(&self.values, from..to);
+            return (self.times.get(from..to).unwrap_or_default().to_vec(), values);
+        }
+        let chosen = self.times.iter().zip(0usize..).filter(|(time, _)| range.contains(time));
+        let mut points: Vec<(i64, Value)> =
+            chosen.filter_map(|(time, at)| Some((*time, self.values.get(at)?))).collect();
+        points.sort_unstable_by(|(t, v), (u, w)| t.cmp(u).then_with(|| w.cmp(v)));
+        points.dedup_by_key(|(time, _)| *time);
+        let mut times = Vec::with_capacity(points.len());
+        for (time, value) in points {
+            times.push(time);
+            values.push(value);
+        }
+        (times, values)
+    }
+
+    /// The newest point.
+    pub fn last(&self) -> Option<(i64, Value)> {
+        if self.ascending {
+            return Some((*self.times.last()?, self.values.get(self.times.len() - 1)?));
+        }
+        let at_max = self.times.iter().zip(0usize..).filter(|(time, _)| **time == self.max);
+        at_max.filter_map(|(time, at)| Some((*time, self.values.get(at)?))).max_by(|a, b| a.1.cmp(&b.1))
+    }
+}
+
+/// Points of consecutive records of one stream.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub first: Lsn,
+    pub last: Lsn,
+    /// When its first record came, or the store opened.
+    pub begun: Instant,
+    /// The last record that holds points; zero when none does.
+    last_with_points: Lsn,
+    pub points: u64,
+    /// Bytes of the records' bodies.
+    pub bytes: u64,
+    columns: Vec<TableColumn>,
+    places: HashMap<Arc<[u8]>, u32, RandomState>,
+}
+
+impl Table {
+    fn new(first: Lsn) -> Self {
+        let places = HashMap::default();
+        Self { first, last: first, begun: Instant::now(), last_with_points: Lsn::ZERO, points: 0, bytes: 0, columns: Vec::new(), places }
+    }
+
+    /// The column of the `nth` entry of a record. Records of a stream tend to hold the same series in the same order, so the
+    /// column after the last is tried before the table is searched.
+    fn column(&mut self, canonical: &[u8], hint: usize, is_new: &mut bool) -> usize {
+        if self.columns.get(hint).is_some_and(|column| *column.canonical == *canonical) {
+            return hint;
+        }
+        if let Some(at) = self.places.get(canonical) {
+            return *at as usize;
+        }
+        *is_new = true;
+        let column = TableColumn::new(canonical);
+        // A table's columns are far fewer than 2^32: each took bytes of a record.
+        let at = self.columns.len();
+        self.places.insert(Arc::clone(&column.canonical), u32::try_from(at).unwrap_or(u32::MAX));
+        self.columns.push(column);
+        at
+    }
+
+    pub fn get(&self, canonical: &[u8]) -> Option<&TableColumn> {
+        self.places.get(canonical).and_then(|at| self.columns.get(*at as usize))
+    }
+
+    pub fn columns(&self) -> &[TableColumn] {
+        &self.columns
+    }
+}
+
+/// All points of one stream that no segment holds.
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    list: VecDeque<Table>,
+    closed: bool,
+}
+
+/// When a table is closed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TableBounds {
+    pub points_max: u64,
+    pub bytes_max: u64,
+}
+
+impl Tables {
+    /// Takes in the next record; `points` is `None` for one that holds none. `found` is told the canonical bytes of each series
+    /// that is new to the table. Points of an entry that cannot be read are left out: bodies are checked where they enter.
+    pub fn take_in(
+        &mut self,
+        lsn: Lsn,
+        body_bytes: usize,
+        points: Option<BodyReader<'_>>,
+        bounds: TableBounds,
+        entry: &mut Entry,
+        found: &mut dyn FnMut(&Arc<[u8]>),
+    ) {
+        let at = self.place(lsn);
+        let is_newest = at + 1 == self.list.len();
+        let Some(table) = self.list.get_mut(at) else { return };
+        table.last = table.last.max(lsn);
+        table.bytes += body_bytes as u64;
+        if let Some(mut reader) = points {
+            let mut hint = 0usize;
+            while let Ok(true) = reader.next(entry) {
+                let mut is_new = false;
+                let at = table.column(&entry.canonical, hint, &mut is_new);
+                hint = at + 1;
+                let Some(column) = table.columns.get_mut(at) else { continue };
+                if is_new {
+                    found(&column.canonical);
+                }
+                column.extend(entry);
+                table.points += entry.times.len() as u64;
+                if !entry.times.is_empty() {
+                    table.last_with_points = table.last_with_points.max(lsn);
+                }
+            }
+        }
+        if is_newest {
+            self.closed = table.points >= bounds.points_max || table.bytes >= bounds.bytes_max;
+        }
+    }
+
+    /// The place of the table that takes in a record, which is made if there is none. Tables stand in order of LSN.
+    fn place(&mut self, lsn: Lsn) -> usize {
+        let newest = self.list.len().wrapping_sub(1);
+        match self.list.back() {
+            Some(table) if !self.closed && table.last.next() == Some(lsn) => newest,
+            Some(table) if table.last >= lsn => {
+                // A record before the newest: one that is read again, or fills a gap.
+                let before = |table: &Table| table.last.next() == Some(lsn);
+                self.list.iter().position(before).filter(|at| *at != newest).unwrap_or_else(|| {
+                    let at = self.list.partition_point(|table| table.first < lsn);
+                    self.list.insert(at, Table::new(lsn));
+                    at
+                })
+            }
+            _ => {
+                self.list.push_back(Table::new(lsn));
+                self.closed = false;
+                newest.wrapping_add(1)
+            }
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Table> {
+        self.list.iter()
+    }
+
+    pub fn points(&self) -> u64 {
+        self.list.iter().map(|table| table.points).sum()
+    }
+
+    /// The oldest table, if it is full.
+    pub fn full(&self) -> Option<&Table> {
+        self.list.front().filter(|_| self.list.len() > 1 || self.closed)
+    }
+
+    /// The oldest table.
+    pub fn oldest(&self) -> Option<&Table> {
+        self.list.front()
+    }
+
+    /// Lets the next record begin a table.
+    pub fn close(&mut self) {
+        self.closed = !self.list.is_empty();
+    }
+
+    /// Forgets the tables whose points all stand in records up to `last`. One that holds later points too stays whole: what is
+    /// in a segment as well is counted once by every answer (invariant 8).
+    pub fn forget(&mut self, last: Lsn) {
+        let newest = self.list.len();
+        self.list.retain(|table| table.last_with_points > last);
+        if self.list.len() < newest && self.list.is_empty() {
+            self.closed = false;
+        }
+    }
+}

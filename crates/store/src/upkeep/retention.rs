@@ -1,0 +1,146 @@
+//! Retention: whole segments of a site go when they are older than the site keeps, or when the site takes more bytes than it
+//! may; and, where the configuration says so, when the disk is full (invariant 10). Each leaves a note (invariant 6). What a
+//! query sees ends at the horizon, which follows from policy and time, never from when a file went.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tidelog_record::{SiteName, StreamId};
+
+use super::{Keeper, UpkeepError, io};
+use crate::disk::write_atomically;
+use crate::gap::{Gap, GapReason};
+use crate::index::Index;
+use crate::sealed::{GAP_SUFFIX, SEGMENT_DIR, SEGMENT_SUFFIX, Sealed, range_name};
+use crate::shared::{Shared, WriteState, read_locked, write_locked};
+
+/// How much of a site is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Points older than this go; `None`: no point is too old.
+    pub age: Option<Duration>,
+    /// The oldest segments go while the site's segments take more bytes than this; `None`: they may take all there is.
+    pub bytes: Option<u64>,
+}
+
+/// What is kept of each site.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Of sites that are not named.
+    pub all: Keep,
+    /// Of sites that are.
+    pub sites: BTreeMap<SiteName, Keep>,
+    /// When the disk is full, the oldest segment of all goes. Otherwise writes are refused until there is room.
+    pub drop_when_full: bool,
+}
+
+impl Retention {
+    /// What is kept of a site.
+    #[must_use]
+    pub fn of(&self, site: &SiteName) -> Keep {
+        self.sites.get(site).copied().unwrap_or(self.all)
+    }
+
+    fn horizon(&self, site: &SiteName, now_ns: i64) -> Option<i64> {
+        let age = self.of(site).age?;
+        Some(now_ns.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)))
+    }
+}
+
+struct Victim {
+    stream: StreamId,
+    sealed: Arc<Sealed>,
+    reason: GapReason,
+}
+
+impl Keeper {
+    /// Drops what policy no longer keeps. `now_ns` is a clock that can be trusted, Unix time; without one nothing is too old.
+    pub fn retain(&self, now_ns: Option<i64>) -> Result<(), UpkeepError> {
+        if let Some(now_ns) = now_ns {
+            let mut index = write_locked(&self.shared.index);
+            let sites: Vec<SiteName> = index.sites.keys().cloned().collect();
+            for site in sites {
+                if let Some(horizon) = self.options.retention.horizon(&site, now_ns) {
+                    index.raise_horizon(&site, horizon);
+                }
+            }
+        }
+        while let Some(victim) = self.victim(now_ns.is_some()) {
+            self.drop_segment(victim)?;
+        }
+        Ok(())
+    }
+
+    fn victim(&self, clock_is_trusted: bool) -> Option<Victim> {
+        let index = read_locked(&self.shared.index);
+        let full = self.options.retention.drop_when_full && self.shared.write_state() == WriteState::Full;
+        index.sites.keys().find_map(|site| {
+            let (stream, sealed) = oldest(&index, site)?;
+            let keep = self.options.retention.of(site);
+            let newest_ns = sealed.segment.time_range().1;
+            let too_old = clock_is_trusted && keep.age.is_some() && index.horizon(site).is_some_and(|h| newest_ns < h);
+            let too_large = keep.bytes.is_some_and(|most| bytes(&index, site) > most);
+            let reason = match (too_old, too_large, full) {
+                (true, _, _) => GapReason::Age,
+                (_, true, _) => GapReason::Bytes,
+                (_, _, true) => GapReason::Pressure,
+                _ => return None,
+            };
+            Some(Victim { stream, sealed, reason })
+        })
+    }
+
+    fn drop_segment(&self, victim: Victim) -> Result<(), UpkeepError> {
+        let Victim { stream, sealed, reason } = victim;
+        let shared = &self.shared;
+        let (dir, key, seal) = (shared.dir.join(SEGMENT_DIR), stream.key(), sealed.seal);
+        let gap = Gap {
+            stream: stream.clone(),
+            seal,
+            before: sealed.before,
+            after: sealed.after,
+            reason,
+            points: sealed.segment.points(),
+            bytes: sealed.segment.bytes(),
+            time_ns: sealed.segment.time_range(),
+        };
+        let (records, points) = (gap.records(), gap.points);
+        let note = range_name(&key, seal.first, seal.last, GAP_SUFFIX);
+        write_atomically(shared.disk.as_ref(), &dir, &note, &gap.encode()).map_err(io("note what is dropped"))?;
+        write_locked(&shared.index).dig(&key, gap);
+        let name = range_name(&key, seal.first, seal.last, SEGMENT_SUFFIX);
+        shared.disk.remove(&dir.join(name)).map_err(io("drop a segment"))?;
+        shared.disk.sync_dir(&dir).map_err(io("sync the segments' folder"))?;
+        if reason == GapReason::Pressure {
+            // There is room now; the next append finds out whether it is enough.
+            shared.set_write_state(WriteState::Ready);
+        }
+        let counters = &shared.upkeep.counters;
+        counters.dropped_segments.fetch_add(1, Ordering::Relaxed);
+        counters.dropped_records.fetch_add(records, Ordering::Relaxed);
+        counters.dropped_points.fetch_add(points, Ordering::Relaxed);
+        tracing::info!(%stream, first = seal.first.0, last = seal.last.0, points, ?reason, "dropped by policy");
+        Ok(())
+    }
+}
+
+/// The site's segment whose newest point is oldest, of those that begin their stream: a stream is dropped from its beginning.
+fn oldest(index: &Index, site: &SiteName) -> Option<(StreamId, Arc<Sealed>)> {
+    let streams = index.sites.get(site)?.iter().filter_map(|key| index.streams.get(key));
+    let firsts = streams.filter_map(|stream| Some((stream.stream.clone(), Arc::clone(stream.sealed.first()?))));
+    firsts.min_by_key(|(_, sealed)| sealed.segment.time_range().1)
+}
+
+fn bytes(index: &Index, site: &SiteName) -> u64 {
+    let streams = index.sites.get(site).into_iter().flatten().filter_map(|key| index.streams.get(key));
+    streams.flat_map(|stream| &stream.sealed).map(|sealed| sealed.segment.bytes()).sum()
+}
+
+impl Shared {
+    /// The time before which nothing of a site is shown, ns.
+    pub fn horizon(&self, site: &SiteName) -> Option<i64> {
+        read_locked(&self.index).horizon(site)
+    }
+}

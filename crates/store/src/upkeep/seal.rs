@@ -1,0 +1,275 @@
+//! Sealing: an author makes a segment of what it wrote and says so in its stream; everyone else makes the same segment and
+//! compares (invariant 4). The file is whole before the seal is written, and the seal is durable before the segment is used.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use tidelog_record::{ChainHash, Lsn, Seal, StreamId, StreamKey};
+
+use super::{Keeper, UpkeepError, io};
+use crate::disk::{DiskFile, OpenMode};
+use crate::sealed::{GAP_SUFFIX, SEGMENT_DIR, SEGMENT_SUFFIX, Sealed, range_name};
+use crate::segment::{self, Made, Segment, Span};
+use crate::shared::{read_locked, write_locked};
+use crate::table::Table;
+use crate::writer::Job;
+
+/// Bodies that are read at once to be sealed, in bytes.
+const READ_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a segment that are written at once.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// What an author is about to seal.
+struct Due {
+    stream: StreamId,
+    first: Lsn,
+    last: Lsn,
+    ordinal: u64,
+    /// The log begins a file with the seal, so that all before it can go.
+    begin_file: bool,
+}
+
+impl Keeper {
+    /// Seals what is due of this node's own streams. `false` when nothing is.
+    pub(super) fn seal_own(&mut self, now: Instant, is_idle: bool) -> Result<bool, UpkeepError> {
+        let Some(due) = self.due(now, is_idle) else { return Ok(false) };
+        let (before, after) = (self.chain(&due.stream, Lsn(due.first.0 - 1))?, self.chain(&due.stream, due.last)?);
+        let Due { stream, first, last, ordinal, begin_file } = due;
+        let span = Span { stream: stream.clone(), ordinal, parts: 1, first, last, before, after };
+        let key = stream.key();
+        let made = self.make(&key, first, last, |out| self.seal_from_records(&span, out))?;
+        let seal = Seal { first, last, ordinal, parts: 1, hash: made.hash };
+        self.announce(&stream, &seal, begin_file)?;
+        self.install(&stream, seal, before, after)?;
+        self.shared.upkeep.counters.sealed.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%stream, first = first.0, last = last.0, points = made.points, bytes = made.bytes, "sealed");
+        Ok(true)
+    }
+
+    fn due(&self, now: Instant, is_idle: bool) -> Option<Due> {
+        let shared = &self.shared;
+        let index = read_locked(&shared.index);
+        for stream in index.streams.values() {
+            let is_own = stream.stream.node == shared.node && stream.stream.run == shared.run;
+            if !is_own || !stream.seals.is_empty() {
+                continue;
+            }
+            let (last, begin_file) = if let Some(table) = stream.tables.full() {
+                (table.last, false)
+            } else {
+                let enough = self.options.seal_points.div_ceil(16);
+                let waited = |table: &Table| now.saturating_duration_since(table.begun) >= self.options.seal_after;
+                let table = stream.tables.oldest()?;
+                if table.points == 0 || !((is_idle && table.points >= enough) || waited(table)) {
+                    continue;
+                }
+                (table.last, is_idle)
+            };
+            let first = stream.sealed_upto().next()?;
+            if last < first || last > stream.upto {
+                continue;
+            }
+            let ordinal = stream.ordinal_next();
+            return Some(Due { stream: stream.stream.clone(), first, last, ordinal, begin_file });
+        }
+        None
+    }
+
+    /// Makes the segments that other authors' seals speak of, or this node's own from before a crash.
+    pub(super) fn follow_seals(&mut self) -> Result<(), UpkeepError> {
+        loop {
+            let due = {
+                let index = read_locked(&self.shared.index);
+                index.streams.values().find_map(|stream| {
+                    let seal = stream.seals.values().find(|seal| stream.held_through(seal.first, seal.last))?;
+                    Some((stream.stream.clone(), *seal))
+                })
+            };
+            let Some((stream, seal)) = due else { return Ok(()) };
+            self.follow_seal(&stream, seal)?;
+            if self.shared.upkeep.is_closed() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes the segment of a seal and installs it if it has the hash that its author named. What disagrees stays in the log.
+    pub(super) fn follow_seal(&mut self, stream: &StreamId, seal: Seal) -> Result<bool, UpkeepError> {
+        let (before, after) = (self.chain(stream, Lsn(seal.first.0 - 1))?, self.chain(stream, seal.last)?);
+        let (key, Seal { first, last, ordinal, parts, hash }) = (stream.key(), seal);
+        let span = Span { stream: stream.clone(), ordinal, parts, first, last, before, after };
+        let merged = self.tiles(&key, first, last);
+        let made = self.make(&key, first, last, |out| match &merged {
+            Some(tiles) => segment::merge(tiles, out).map_err(|error| UpkeepError::Seal(error.to_string())),
+            None => self.seal_from_records(&span, out),
+        })?;
+        if made.hash != hash {
+            self.shared.upkeep.counters.disagreed.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(%stream, first = first.0, last = last.0,
+                "the segment made here is not the one its author made: the records stay in the log");
+            if let Some(stream) = write_locked(&self.shared.index).streams.get_mut(&key) {
+                stream.seals.remove(&(first.0, parts));
+            }
+            let dir = self.shared.dir.join(SEGMENT_DIR);
+            let name = range_name(&key, first, last, SEGMENT_SUFFIX);
+            self.shared.disk.remove(&dir.join(format!("{name}.new"))).map_err(io("remove a segment"))?;
+            return Ok(false);
+        }
+        self.install(stream, seal, before, after)?;
+        let counters = &self.shared.upkeep.counters;
+        if merged.is_some() { &counters.merged } else { &counters.sealed }.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// The segments that make up a range exactly, if there are at least two.
+    pub(super) fn tiles(&self, key: &StreamKey, first: Lsn, last: Lsn) -> Option<Vec<Arc<Sealed>>> {
+        let index = read_locked(&self.shared.index);
+        let stream = index.streams.get(key)?;
+        let inside = |s: &&Arc<Sealed>| s.seal.first >= first && s.seal.last <= last;
+        let tiles: Vec<_> = stream.sealed.iter().filter(inside).cloned().collect();
+        let touch = |pair: &[Arc<Sealed>]| matches!(pair, [a, b] if a.seal.last.next() == Some(b.seal.first));
+        let whole = tiles.first()?.seal.first == first && tiles.last()?.seal.last == last;
+        (tiles.len() > 1 && whole && tiles.windows(2).all(touch)).then_some(tiles)
+    }
+
+    pub(super) fn chain(&self, stream: &StreamId, lsn: Lsn) -> Result<ChainHash, UpkeepError> {
+        let chain = self.shared.chain_of(stream, lsn)?;
+        chain.ok_or_else(|| UpkeepError::Seal(format!("{stream}: the record {lsn} is not held")))
+    }
+
+    fn seal_from_records(
+        &self,
+        span: &Span,
+        out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<Made, UpkeepError> {
+        let mut read = Vec::new().into_iter();
+        let mut at = Lsn(span.first.0 - 1);
+        let mut failed = None;
+        let mut next = || {
+            if at == span.last {
+                return Ok(None);
+            }
+            if read.len() == 0 {
+                match self.shared.read(&span.stream, at, READ_BYTES_MAX) {
+                    Ok(records) => read = records.into_iter(),
+                    Err(error) => {
+                        failed = Some(error.clone());
+                        return Err(io::Error::other(error));
+                    }
+                }
+            }
+            let record = read.next().ok_or_else(|| io::Error::other("a record to be sealed is gone"))?;
+            at = record.lsn;
+            Ok(Some(record.body))
+        };
+        let made = segment::seal(span, &mut next, out);
+        match (made, failed) {
+            (_, Some(error)) => Err(error.into()),
+            (made, None) => made.map_err(|error| UpkeepError::Seal(error.to_string())),
+        }
+    }
+
+    /// Writes a segment beside its name and makes it durable there.
+    pub(super) fn make(
+        &self,
+        key: &StreamKey,
+        first: Lsn,
+        last: Lsn,
+        fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<Made, UpkeepError>,
+    ) -> Result<Made, UpkeepError> {
+        let dir = self.shared.dir.join(SEGMENT_DIR);
+        let name = range_name(key, first, last, SEGMENT_SUFFIX);
+        let path = dir.join(format!("{name}.new"));
+        let file = self.shared.disk.open(&path, OpenMode::Create).map_err(io("begin a segment"))?;
+        let mut out = Appender { file: file.as_ref(), offset: 0, buffer: Vec::with_capacity(WRITE_BYTES) };
+        let made = fill(&mut |bytes| out.push(bytes))?;
+        out.flush().map_err(io("write a segment"))?;
+        file.sync_data().map_err(io("sync a segment"))?;
+        self.shared.upkeep.counters.segment_bytes_written.fetch_add(made.bytes, Ordering::Relaxed);
+        Ok(made)
+    }
+
+    /// Appends a seal to this node's own stream and waits until it is durable.
+    pub(super) fn announce(&self, stream: &StreamId, seal: &Seal, begin_file: bool) -> Result<(), UpkeepError> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        // The receiver outlives the answer: it is waited for below.
+        let done = Box::new(move |result| drop(answer.send(result)));
+        let job = Job::Append { site: stream.site.clone(), body: seal.encode(), begin_file, done };
+        self.shared.enqueue(job, true);
+        answered.recv().unwrap_or(Err(crate::errors::AppendError::Closed))?;
+        Ok(())
+    }
+
+    /// Gives a segment its name and puts it in the place of what it covers.
+    pub(super) fn install(
+        &self,
+        stream: &StreamId,
+        seal: Seal,
+        before: ChainHash,
+        after: ChainHash,
+    ) -> Result<(), UpkeepError> {
+        let shared = &self.shared;
+        let (key, dir) = (stream.key(), shared.dir.join(SEGMENT_DIR));
+        let name = range_name(&key, seal.first, seal.last, SEGMENT_SUFFIX);
+        let path = dir.join(&name);
+        shared.disk.rename(&dir.join(format!("{name}.new")), &path).map_err(io("name a segment"))?;
+        shared.disk.sync_dir(&dir).map_err(io("sync the segments' folder"))?;
+        let file = shared.disk.open(&path, OpenMode::Read).map_err(io("open a segment"))?;
+        let opened = Segment::open(file, Arc::clone(&shared.cache));
+        let segment = opened.map_err(|error| UpkeepError::Seal(error.to_string()))?;
+        let sealed = Arc::new(Sealed { segment, seal, before, after, name: name.clone() });
+        let (covered, healed) = {
+            let mut index = write_locked(&shared.index);
+            let Some(held) = index.streams.get_mut(&key) else { return Ok(()) };
+            let inside = |s: &&Arc<Sealed>| s.seal.first >= seal.first && s.seal.last <= seal.last && s.name != name;
+            let covered: Vec<String> = held.sealed.iter().filter(inside).map(|s| s.name.clone()).collect();
+            let healed: Vec<String> = held
+                .gaps
+                .iter()
+                .filter(|gap| gap.seal.first >= seal.first && gap.seal.last <= seal.last)
+                .map(|gap| range_name(&key, gap.seal.first, gap.seal.last, GAP_SUFFIX))
+                .collect();
+            held.install(sealed);
+            held.tables.forget(seal.last);
+            (covered, healed)
+        };
+        if covered.is_empty() && healed.is_empty() {
+            return Ok(());
+        }
+        for name in covered.iter().chain(&healed) {
+            shared.disk.remove(&dir.join(name)).map_err(io("remove what a segment covers"))?;
+        }
+        shared.disk.sync_dir(&dir).map_err(io("sync the segments' folder"))
+    }
+}
+
+/// Writes one behind the other, in large pieces.
+struct Appender<'a> {
+    file: &'a dyn DiskFile,
+    offset: u64,
+    buffer: Vec<u8>,
+}
+
+impl Appender<'_> {
+    fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.buffer.len() + bytes.len() > WRITE_BYTES {
+            self.flush()?;
+        }
+        if bytes.len() >= WRITE_BYTES {
+            self.file.write_all_at(bytes, self.offset)?;
+            self.offset += bytes.len() as u64;
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&self.buffer, self.offset)?;
+        self.offset += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
