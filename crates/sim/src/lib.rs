@@ -3,4 +3,5 @@
 
 pub mod air;
 pub mod flash;
+pub mod ports;
 pub mod sensor;
