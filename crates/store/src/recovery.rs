@@ -75,7 +75,9 @@ impl Recovered {
     fn resolve_pending(&mut self) {
         let mut lost = 0u64;
         for (position, log_byte, record) in std::mem::take(&mut self.pending) {
+            let (offset, bytes) = (record.offset, record.bytes);
             if !self.index.add_at(position, log_byte, record) {
+                self.index.set_apart(position, offset, bytes);
                 lost += 1;
             }
         }
@@ -217,13 +219,16 @@ impl Scan<'_> {
                 lsn,
             });
             self.out.suspects.push(self.header.run);
-            index.pass(ordinal, offset, bytes);
+            let position = index.pass(ordinal, offset, bytes);
+            index.set_apart(position, offset, bytes);
             return Ok(Some(bytes));
         }
         if self.salvaging {
             self.out.salvage.push((stream.stream.clone(), record.body.to_vec()));
         }
-        index.add(indexed);
+        if !index.add(indexed) {
+            index.set_apart(index.head(), offset, bytes);
+        }
         Ok(Some(bytes))
     }
 
