@@ -109,6 +109,7 @@ impl Recovered {
         let mut lost = 0u64;
         for (position, log_byte, record, body) in std::mem::take(&mut self.pending) {
             if !self.index.add_at(position, log_byte, &record, &body, &mut self.intake) {
+                self.index.set_apart(position, record.offset, record.bytes);
                 lost += 1;
             }
         }
@@ -292,13 +293,16 @@ impl Scan<'_> {
                 lsn,
             });
             self.out.suspects.push(self.header.run);
-            index.pass(ordinal, offset, bytes);
+            let position = index.pass(ordinal, offset, bytes);
+            index.set_apart(position, offset, bytes);
             return Ok(Some(bytes));
         }
         if self.salvaging {
             self.out.salvage.push((stream.stream.clone(), record.body.to_vec()));
         }
-        index.add(&indexed, record.body, &mut self.out.intake);
+        if !index.add(&indexed, record.body, &mut self.out.intake) {
+            index.set_apart(index.head(), offset, bytes);
+        }
         Ok(Some(bytes))
     }
 
