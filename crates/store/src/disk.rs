@@ -51,6 +51,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
     /// Gives a file another name; atomic; what was there under that name is gone.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Takes a file away. Who has it open reads on.
+    fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Takes the exclusive lock at `path`; `None` when another holds it.
@@ -119,6 +121,10 @@ impl Disk for FileDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -218,6 +218,11 @@ pub enum Finding {
         /// Log file.
         file: String,
     },
+    /// A segment that cannot be read: it was moved to the quarantine folder. Peers send its records again.
+    SegmentQuarantined {
+        /// Its file.
+        file: String,
+    },
     /// Positions that no file holds.
     MissingPositions {
         /// First of them.

@@ -9,6 +9,7 @@ use tidelog_record::{
 };
 
 use crate::disk::DiskFile;
+use crate::gap::Gap;
 use crate::ranges::SeqRanges;
 use crate::stream::{MARK_EVERY_BYTES, StreamIndex};
 use crate::table::TableBounds;
@@ -121,6 +122,8 @@ pub(crate) struct Index {
     /// The streams of each site.
     pub sites: BTreeMap<SiteName, Vec<StreamKey>>,
     pub devices: BTreeMap<DeviceId, BTreeMap<u32, SeqRanges>>,
+    /// The time before which nothing of a site is shown, ns.
+    horizons: BTreeMap<SiteName, i64>,
     pub opaque: u64,
     pub bounds: TableBounds,
     /// Bytes that were ever in log files before the last.
@@ -134,6 +137,7 @@ impl Index {
             streams: HashMap::new(),
             sites: BTreeMap::new(),
             devices: BTreeMap::new(),
+            horizons: BTreeMap::new(),
             opaque: 0,
             bounds,
             passed_bytes: 0,
@@ -237,7 +241,7 @@ impl Index {
         let points = match Taken::of(body) {
             Taken::Points(reader) => {
                 if let Some(origin) = reader.origin() {
-                    note_origin(&mut self.devices, origin);
+                    note_origin(&mut self.devices, &origin);
                 }
                 Some(reader)
             }
@@ -253,6 +257,29 @@ impl Index {
         let met = &mut intake.met;
         let mut found = |canonical: &Arc<[u8]>| met.push((site.clone(), Arc::clone(canonical)));
         stream.tables.take_in(lsn, body.len(), points, self.bounds, &mut intake.entry, &mut found);
+    }
+
+    /// Takes in a gap, in place of the segment that was there. What policy drops takes everything older of its site along, so
+    /// that an answer does not depend on which stream a point came in.
+    pub fn dig(&mut self, key: &StreamKey, gap: Gap) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let site = stream.stream.site.clone();
+        let horizon = gap.by_policy().then(|| gap.time_ns.1.saturating_add(1));
+        stream.dig(gap);
+        if let Some(horizon) = horizon {
+            self.raise_horizon(&site, horizon);
+        }
+    }
+
+    /// The time before which nothing of a site is shown, ns.
+    pub fn horizon(&self, site: &SiteName) -> Option<i64> {
+        self.horizons.get(site).copied()
+    }
+
+    /// Moves a site's horizon on; never back.
+    pub fn raise_horizon(&mut self, site: &SiteName, horizon: i64) {
+        let at = self.horizons.entry(site.clone()).or_insert(horizon);
+        *at = (*at).max(horizon);
     }
 
     /// The file that holds `position` or the first position after it.

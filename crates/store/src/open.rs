@@ -2,7 +2,7 @@
 //! is written before the lock is held and the directory is known to be this node's.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, RwLock, mpsc};
 use std::thread;
 
 use tidelog_record::{NodeId, Run, StreamId};
@@ -11,15 +11,23 @@ use crate::disk::{Disk, OpenMode, read_full, write_atomically};
 use crate::errors::{Finding, OpenError};
 use crate::frame::Header;
 use crate::identity::{self, Identity, IdentityError};
-use crate::index::Summary;
+use crate::history::History;
+use crate::index::{Index, Intake};
+use crate::installed::install_all;
+use crate::names::Names;
 use crate::options::{StateIn, StoreOptions};
 use crate::recovery::{LOG_DIR, Recovered, at, move_to_quarantine, recover};
-use crate::shared::{Shared, read_locked};
+use crate::segment::Cache;
+use crate::shared::{Queue, Shared, WriteState, locked, read_locked};
 use crate::state::State;
 use crate::store::Inner;
+use crate::table::TableBounds;
+use crate::upkeep::{Keeper, Upkeep};
 use crate::writer::{Job, Tip, Writer};
 
 const LOCK_FILE: &str = "lock";
+/// Bodies that one segment is made of, in bytes: with many texts it is these that fill it, not points.
+const SEAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> Result<Inner, OpenError> {
     let log = dir.join(LOG_DIR);
@@ -33,7 +41,14 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
     if let Found::Whole(identity) = &found {
         must_be(dir, options.node, identity.node)?;
     }
-    let mut recovered = recover(disk.as_ref(), dir)?;
+    let bounds = TableBounds { points_max: options.upkeep.seal_points.max(1), bytes_max: SEAL_BYTES_MAX };
+    let cache = Arc::new(Cache::new(options.cache_bytes_max));
+    let mut index = Index::new(bounds);
+    let mut sealed_findings = Vec::new();
+    install_all(disk.as_ref(), dir, &cache, &mut index, &mut sealed_findings)?;
+    let mut recovered = recover(disk.as_ref(), dir, index)?;
+    let has_segments = recovered.index.streams.values().any(|stream| !stream.sealed.is_empty());
+    recovered.report.findings.extend(sealed_findings);
     if let Some(header) = recovered.header {
         must_be(dir, options.node, header.node)?;
     }
@@ -43,7 +58,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
     if recovered.last_is_closed {
         recovered.leave_empty_last(disk.as_ref(), dir)?;
     }
-    let Recovered { index, mut report, salvage, header, last_is_closed, .. } = recovered;
+    let Recovered { index, intake, mut report, salvage, header, last_is_closed, .. } = recovered;
 
     let state = match options.state {
         StateIn::Memory => State::in_memory(),
@@ -60,7 +75,27 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         .zip(header)
         .filter(|_| !last_is_closed)
         .map(|(file, header)| Tip::new(Arc::clone(&file.file), header, file.end, file.last + 1));
-    let shared = Arc::new(Shared::new(index, options.commit_interval));
+    let shared = Arc::new(Shared {
+        node: options.node,
+        run,
+        disk: Arc::clone(&disk),
+        dir: dir.to_owned(),
+        index: RwLock::new(index),
+        names: Names::default(),
+        state,
+        history: History::default(),
+        upkeep: Upkeep::default(),
+        cache,
+        queue_bytes_max: options.queue_bytes_max,
+        queue_records_max: options.queue_records_max,
+        queue: Mutex::new(Queue::default()),
+        wake: Condvar::new(),
+        room: Condvar::new(),
+        write_state: Mutex::new(WriteState::Ready),
+        listeners: Mutex::default(),
+        counters: crate::shared::Counters::default(),
+        commit_interval: options.commit_interval,
+    });
     let mut writer = Writer {
         shared: Arc::clone(&shared),
         disk,
@@ -71,9 +106,14 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         log_file_bytes_max: options.log_file_bytes_max,
         tip,
         buffer: Vec::new(),
+        intake,
     };
+    if has_segments {
+        shared.name_sealed();
+    }
+    shared.enter_met(&mut writer.intake.met);
     write_again(&mut writer, salvage, &mut report.findings);
-    set_cursors_back(&state, &shared, &mut report.findings);
+    set_cursors_back(&shared, &mut report.findings);
     for finding in &report.findings {
         tracing::warn!(dir = %dir.display(), ?finding, "found when opening the store");
     }
@@ -81,14 +121,25 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         .name(String::from("tidelog-log"))
         .spawn(move || writer.run())
         .map_err(at("start the writer for", dir))?;
+    let keeper = Keeper::new(Arc::clone(&shared), options.upkeep.clone());
+    let mut threads = vec![thread];
+    let mut kept = None;
+    if options.upkeep.thread {
+        let spawned = thread::Builder::new().name(String::from("tidelog-upkeep")).spawn(move || keeper.run());
+        threads.push(spawned.map_err(at("start the upkeep of", dir))?);
+        let scrub = options.upkeep.scrub_bytes_per_second;
+        if scrub > 0 {
+            let shared = Arc::clone(&shared);
+            let spawned = thread::Builder::new().name(String::from("tidelog-scrub")).spawn(move || shared.scrub(scrub));
+            threads.push(spawned.map_err(at("start the scrub of", dir))?);
+        }
+    } else {
+        kept = Some(keeper);
+    }
     Ok(Inner {
         shared,
-        state,
-        node: options.node,
-        run: Mutex::new(run),
-        queue_bytes_max: options.queue_bytes_max,
-        queue_records_max: options.queue_records_max,
-        writer: Mutex::new(Some(thread)),
+        keeper: Mutex::new(kept),
+        threads: Mutex::new(threads),
         lock: Mutex::new(Some(lock)),
         recovery: report,
     })
@@ -181,10 +232,9 @@ fn write_again(writer: &mut Writer, salvage: Vec<(StreamId, Vec<u8>)>, findings:
     let (answer, answered) = mpsc::channel();
     let mut jobs = Vec::new();
     for (stream, body) in salvage.into_iter().filter(|(stream, _)| stream.node == node) {
-        let summary = Summary::of_bytes(&body);
         let answer = answer.clone();
         let done = Box::new(move |result| drop(answer.send(result)));
-        jobs.push(Job::Append { site: stream.site, body, summary, done });
+        jobs.push(Job::Append { site: stream.site, body, begin_file: false, done });
     }
     if jobs.is_empty() {
         return;
@@ -198,11 +248,11 @@ fn write_again(writer: &mut Writer, salvage: Vec<(StreamId, Vec<u8>)>, findings:
 }
 
 /// A cursor beyond the head would skip what is written next.
-fn set_cursors_back(state: &State, shared: &Shared, findings: &mut Vec<Finding>) {
+fn set_cursors_back(shared: &Shared, findings: &mut Vec<Finding>) {
     let head = crate::position::Position(read_locked(&shared.index).head());
-    for (name, from) in state.cursors() {
+    for (name, from) in shared.state.cursors() {
         if from > head {
-            if let Err(error) = state.set_cursor(&name, head) {
+            if let Err(error) = shared.state.set_cursor(&name, head) {
                 tracing::error!(%error, name, "cannot set a cursor back");
             }
             findings.push(Finding::CursorSetBack { name, from, to: head });

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tidelog_record::NodeId;
 
+use crate::upkeep::UpkeepOptions;
+
 /// Smallest size at which a log file may be closed, in bytes.
 pub const LOG_FILE_BYTES_MIN: u64 = 4096;
 /// Largest size at which a log file may be closed, in bytes: offsets in the index are 32 bits.
@@ -34,6 +36,10 @@ pub struct StoreOptions {
     pub queue_bytes_max: usize,
     /// Records waiting for the writer; past it an append is refused as busy.
     pub queue_records_max: usize,
+    /// What the store does by itself.
+    pub upkeep: UpkeepOptions,
+    /// Memory for pieces of segments that are read again and again, in bytes.
+    pub cache_bytes_max: usize,
     /// Where cursors and the device registry live.
     pub state: StateIn,
     /// Random bits from the caller: the run of a new store and the salt of its files are made from them.
@@ -46,10 +52,12 @@ impl StoreOptions {
     pub fn new(node: NodeId) -> Self {
         Self {
             node,
-            log_file_bytes_max: 64 * 1024 * 1024,
+            log_file_bytes_max: 8 * 1024 * 1024,
             commit_interval: Duration::ZERO,
             queue_bytes_max: 8 * 1024 * 1024,
             queue_records_max: 65_536,
+            upkeep: UpkeepOptions::default(),
+            cache_bytes_max: 16 * 1024 * 1024,
             state: StateIn::Folder,
             // The standard library keys its hash maps from the operating system's random numbers.
             entropy: RandomState::new().build_hasher().finish(),

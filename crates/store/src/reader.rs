@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::disk::{DiskFile, read_full};
 use crate::errors::ReadError;
 use crate::frame::{self, Content, FRAME_HEAD_BYTES, RecordFrame};
+use crate::index::LogFile;
 
 /// Bytes that one read asks the disk for.
 const WINDOW_BYTES: usize = 64 * 1024;
@@ -66,6 +67,20 @@ pub(crate) enum Wish {
 }
 
 impl Span {
+    /// The file, to be walked from near `position`.
+    pub fn of(file: &LogFile, position: u64) -> Self {
+        Self {
+            name: Arc::clone(&file.name),
+            file: Arc::clone(&file.file),
+            salt: file.salt,
+            first: file.first,
+            last: file.last,
+            from: file.walk_from(position),
+            end: file.end,
+            rot: file.rot.clone(),
+        }
+    }
+
     fn rotten(&self, offset: u64) -> ReadError {
         ReadError::Rotten { file: self.name.to_string(), offset }
     }

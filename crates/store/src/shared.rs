@@ -2,18 +2,25 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use tidelog_record::{BATCH_BYTES_MAX, Lsn, SiteName, StreamKey};
+use tidelog_record::{Lsn, NodeId, Run, StreamKey};
 
-use crate::errors::ReadError;
+use crate::disk::Disk;
+use crate::errors::{AppendError, ReadError};
 use crate::frame::RecordFrame;
+use crate::history::History;
 use crate::index::{Index, LogFile, Met};
+use crate::names::Names;
 use crate::position::Position;
 use crate::reader::{Span, Wish};
-use crate::writer::Job;
+use crate::segment::Cache;
+use crate::state::State;
+use crate::upkeep::Upkeep;
+use crate::writer::{COMMIT_BYTES_MAX, Job};
 
 pub(crate) type Listener = Box<dyn Fn(Position) + Send + Sync>;
 
@@ -54,20 +61,23 @@ impl Counters {
 
 pub(crate) struct Shared {
     pub node: NodeId,
+    /// The run in which this node writes.
+    pub run: Run,
     pub disk: Arc<dyn Disk>,
     pub dir: PathBuf,
     pub index: RwLock<Index>,
     pub names: Names,
+    pub state: State,
     pub history: History,
     pub upkeep: Upkeep,
     pub cache: Arc<Cache>,
     pub queue_bytes_max: usize,
     pub queue_records_max: usize,
     pub queue: Mutex<Queue>,
-    wake: Condvar,
+    pub wake: Condvar,
     /// Signalled when the queue has room again.
     pub room: Condvar,
-    write_state: Mutex<WriteState>,
+    pub write_state: Mutex<WriteState>,
     pub listeners: Mutex<Vec<Listener>>,
     pub counters: Counters,
     pub commit_interval: Duration,
@@ -87,16 +97,42 @@ pub(crate) fn write_locked<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 }
 
 impl Shared {
-    pub fn new(index: Index, commit_interval: Duration) -> Self {
-        Self {
-            index: RwLock::new(index),
-            queue: Mutex::default(),
-            wake: Condvar::new(),
-            room: Condvar::new(),
-            write_state: Mutex::default(),
-            listeners: Mutex::default(),
-            counters: Counters::default(),
-            commit_interval,
+    /// Puts a job before the writer, or answers it with a refusal.
+    pub fn enqueue(&self, job: Job, wait: bool) {
+        let (bytes, records) = (job.bytes(), job.records());
+        let mut queue = locked(&self.queue);
+        loop {
+            if queue.closed {
+                drop(queue);
+                return job.refuse(AppendError::Closed);
+            }
+            let fits = queue.bytes.saturating_add(bytes) <= self.queue_bytes_max
+                && queue.records.saturating_add(records) <= self.queue_records_max;
+            // One alone always fits, so that no bound makes a record impossible.
+            if fits || queue.jobs.is_empty() {
+                break;
+            }
+            if !wait {
+                drop(queue);
+                return job.refuse(AppendError::Busy);
+            }
+            queue = self.wait_room(queue);
+        }
+        queue.bytes += bytes;
+        queue.records += records;
+        queue.jobs.push_back(job);
+        // A writer that waits out its commit interval is woken early only by a full commit.
+        let wake = queue.writer_waits || queue.bytes >= COMMIT_BYTES_MAX;
+        drop(queue);
+        if wake {
+            self.wake_writer();
+        }
+    }
+
+    /// Enters the series that a commit met in the catalogue.
+    pub fn enter_met(&self, met: &mut Vec<Met>) {
+        for (site, canonical) in met.drain(..) {
+            self.names.ensure(&site, &canonical);
         }
     }
 
@@ -125,19 +161,10 @@ impl Shared {
     }
 
     /// The file that holds `position` or the next one behind it, to be walked from near it.
-    fn span_at(&self, position: u64) -> Option<Span> {
+    pub fn span_at(&self, position: u64) -> Option<Span> {
         let index = read_locked(&self.index);
         let live = |file: &&LogFile| file.last >= position && !file.trimmed;
-        index.files.iter().skip(index.file_at(position)?).find(live).map(|file| Span {
-            name: Arc::clone(&file.name),
-            file: Arc::clone(&file.file),
-            salt: file.salt,
-            first: file.first,
-            last: file.last,
-            from: file.walk_from(position),
-            end: file.end,
-            rot: file.rot.clone(),
-        })
+        index.files.iter().skip(index.file_at(position)?).find(live).map(|file| Span::of(file, position))
     }
 
     /// Walks checked records from `position` on, in order of position. What lies between the mark and `position` is checked too
@@ -164,7 +191,7 @@ impl Shared {
     }
 
     /// Notes a read that failed.
-    fn unreadable(&self, error: &ReadError) {
+    pub fn unreadable(&self, error: &ReadError) {
         self.counters.failed_reads.fetch_add(1, Ordering::Relaxed);
         tracing::error!(%error, "a record that was good is no longer readable");
     }

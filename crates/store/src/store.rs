@@ -7,22 +7,23 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use tidelog_record::{
-    BATCH_BYTES_MAX, Body, ChainHash, DeviceId, Lsn, NodeId, Record, Run, Series, SiteName, StreamId, Value,
+    BATCH_BYTES_MAX, BodyReader, ChainHash, DeviceId, Entry, Lsn, NodeId, Opened, Record, Run, Series, SiteName,
+    StreamId, Value,
 };
 
 use crate::disk::{Disk, FileDisk, Lock};
 use crate::errors::{AdoptError, AppendError, OpenError, ReadError, Recovery, ScanError, StateError};
-use crate::index::Summary;
 use crate::options::StoreOptions;
 use crate::position::Position;
 use crate::ranges::SeqRanges;
-use crate::reader::Wish;
 use crate::scan::{GROUP_POINTS_MAX, SeriesPoints};
 use crate::shared::{Shared, WriteState, locked, read_locked};
-use crate::state::State;
-use crate::writer::{Adopted, Appended, COMMIT_BYTES_MAX, Job};
+use crate::stream::StreamIndex;
+use crate::upkeep::{Keeper, UpkeepError};
+use crate::writer::{Adopted, Appended, Job};
 
 /// Counts of what a store holds and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Stats {
     pub points: u64,
     /// Records of a kind that this version does not understand.
     pub opaque_records: u64,
+    /// Points of records that no segment holds.
+    pub open_points: u64,
     /// Series, over all sites.
     pub series: u64,
     /// Streams.
@@ -41,6 +44,10 @@ pub struct Stats {
     pub files: u64,
     /// Bytes of log.
     pub log_bytes: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of segments.
+    pub segment_bytes: u64,
     /// Stretches of rot in it.
     pub rot: u64,
     /// Reads that failed: the disk refused, or met rot that was not there when the store opened.
@@ -49,6 +56,26 @@ pub struct Stats {
     pub commits: u64,
     /// Bytes written to the log since the store opened.
     pub bytes_written: u64,
+    /// Bytes of segments written since the store opened.
+    pub segment_bytes_written: u64,
+    /// Segments made from records since the store opened.
+    pub segments_sealed: u64,
+    /// Segments made from segments since the store opened.
+    pub segments_merged: u64,
+    /// Seals of other authors that this node could not follow, since the store opened: its bytes differ from theirs.
+    pub segments_disagreed: u64,
+    /// Segments found rotten since the store opened.
+    pub segments_rotten: u64,
+    /// Segments that policy dropped since the store opened.
+    pub segments_dropped: u64,
+    /// Records in them.
+    pub records_dropped: u64,
+    /// Points in them.
+    pub points_dropped: u64,
+    /// Log files that went because segments hold their records, since the store opened.
+    pub files_trimmed: u64,
+    /// Rounds of upkeep that ended early since the store opened.
+    pub upkeep_failures: u64,
     /// Bodies that wait for the writer, in bytes.
     pub queue_bytes: u64,
     /// Whether it takes writes.
@@ -61,19 +88,16 @@ pub struct Store(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub shared: Arc<Shared>,
-    pub state: State,
-    pub node: NodeId,
-    pub run: Mutex<Run>,
-    pub queue_bytes_max: usize,
-    pub queue_records_max: usize,
-    pub writer: Mutex<Option<JoinHandle<()>>>,
+    /// Where no thread does the upkeep.
+    pub keeper: Mutex<Option<Keeper>>,
+    pub threads: Mutex<Vec<JoinHandle<()>>>,
     pub lock: Mutex<Option<Lock>>,
     pub recovery: Recovery,
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("node", &self.0.node).field("head", &self.head()).finish()
+        f.debug_struct("Store").field("node", &self.0.shared.node).field("head", &self.head()).finish()
     }
 }
 
@@ -103,13 +127,13 @@ impl Store {
     /// The node it belongs to.
     #[must_use]
     pub fn node(&self) -> NodeId {
-        self.0.node
+        self.0.shared.node
     }
 
     /// The run in which this node writes.
     #[must_use]
     pub fn run(&self) -> Run {
-        *locked(&self.0.run)
+        self.0.shared.run
     }
 
     /// What opening found.
@@ -128,9 +152,9 @@ impl Store {
     ) {
         match checked(&body) {
             Err(error) => done(Err(error)),
-            Ok(summary) => {
-                let job = Job::Append { site: site.clone(), body, summary, done: Box::new(done) };
-                self.enqueue(job, false);
+            Ok(()) => {
+                let job = Job::Append { site: site.clone(), body, begin_file: false, done: Box::new(done) };
+                self.0.shared.enqueue(job, false);
             }
         }
     }
@@ -140,12 +164,12 @@ impl Store {
     /// # Errors
     /// [`AppendError`].
     pub fn append_blocking(&self, site: &SiteName, body: Vec<u8>) -> Result<Appended, AppendError> {
-        let summary = checked(&body)?;
+        checked(&body)?;
         let (answer, answered) = mpsc::sync_channel(1);
         // The receiver outlives the answer: it is waited for below.
         let done = Box::new(move |result| drop(answer.send(result)));
-        let job = Job::Append { site: site.clone(), body, summary, done };
-        self.enqueue(job, true);
+        let job = Job::Append { site: site.clone(), body, begin_file: false, done };
+        self.0.shared.enqueue(job, true);
         answered.recv().unwrap_or(Err(AppendError::Closed))
     }
 
@@ -156,17 +180,11 @@ impl Store {
         records: Vec<Record>,
         done: impl FnOnce(Result<Adopted, AdoptError>) + Send + 'static,
     ) {
-        let mut summed = Vec::with_capacity(records.len());
-        for record in records {
-            let bytes = record.body.len();
-            if bytes > BATCH_BYTES_MAX {
-                let error = AppendError::TooLong { bytes, most: BATCH_BYTES_MAX };
-                return done(Err(error.into()));
-            }
-            let summary = Summary::of_bytes(&record.body);
-            summed.push((record, summary));
+        let too_long = records.iter().map(|record| record.body.len()).find(|bytes| *bytes > BATCH_BYTES_MAX);
+        if let Some(bytes) = too_long {
+            return done(Err(AppendError::TooLong { bytes, most: BATCH_BYTES_MAX }.into()));
         }
-        self.enqueue(Job::Adopt { records: summed, done: Box::new(done) }, false);
+        self.0.shared.enqueue(Job::Adopt { records, done: Box::new(done) }, false);
     }
 
     /// Stores other nodes' records and waits until they are durable.
@@ -177,39 +195,6 @@ impl Store {
         let (answer, answered) = mpsc::sync_channel(1);
         self.adopt(records, move |result| drop(answer.send(result)));
         answered.recv().unwrap_or(Err(AdoptError::Refused(AppendError::Closed)))
-    }
-
-    /// Puts a job before the writer, or answers it with a refusal.
-    fn enqueue(&self, job: Job, wait: bool) {
-        let shared = &self.0.shared;
-        let (bytes, records) = (job.bytes(), job.records());
-        let mut queue = locked(&shared.queue);
-        loop {
-            if queue.closed {
-                drop(queue);
-                return job.refuse(AppendError::Closed);
-            }
-            let fits = queue.bytes.saturating_add(bytes) <= self.0.queue_bytes_max
-                && queue.records.saturating_add(records) <= self.0.queue_records_max;
-            // One alone always fits, so that no bound makes a record impossible.
-            if fits || queue.jobs.is_empty() {
-                break;
-            }
-            if !wait {
-                drop(queue);
-                return job.refuse(AppendError::Busy);
-            }
-            queue = shared.wait_room(queue);
-        }
-        queue.bytes += bytes;
-        queue.records += records;
-        queue.jobs.push_back(job);
-        // A writer that waits out its commit interval is woken early only by a full commit.
-        let wake = queue.writer_waits || queue.bytes >= COMMIT_BYTES_MAX;
-        drop(queue);
-        if wake {
-            shared.wake_writer();
-        }
     }
 
     /// The last durable position in this node's log.
@@ -223,32 +208,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`].
     pub fn follow(&self, after: Position, bytes_max: usize) -> Result<Vec<(Position, Record)>, ReadError> {
-        let shared = &self.0.shared;
-        let mut out = Vec::new();
-        let mut bytes = 0usize;
-        let mut streams = std::collections::HashMap::new();
-        let visit = |position, record: crate::frame::RecordFrame<'_>| {
-            let stream = match streams.get(&record.key) {
-                Some(stream) => StreamId::clone(stream),
-                None => {
-                    let index = read_locked(&shared.index);
-                    let Some(found) = index.streams.get(&record.key) else {
-                        return ControlFlow::Continue(());
-                    };
-                    streams.insert(record.key, found.stream.clone());
-                    found.stream.clone()
-                }
-            };
-            bytes = bytes.saturating_add(record.body.len());
-            if !out.is_empty() && bytes > bytes_max {
-                return ControlFlow::Break(());
-            }
-            let (lsn, chain, body) = (record.lsn, record.chain, record.body.to_vec());
-            out.push((Position(position), Record { stream, lsn, chain, body }));
-            if bytes >= bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        shared.walk(after.0.saturating_add(1), |_| Wish::Take, visit)?;
-        Ok(out)
+        self.0.shared.follow(after, bytes_max)
     }
 
     /// For each stream, up to where everything is held, with the chain hash there (invariant 5). In order of stream.
@@ -267,32 +227,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`].
     pub fn read(&self, stream: &StreamId, after: Lsn, bytes_max: usize) -> Result<Vec<Record>, ReadError> {
-        let key = stream.key();
-        let mut out: Vec<Record> = Vec::new();
-        let mut bytes = 0usize;
-        let mut next = after;
-        // Where a gap was filled, the stream goes on elsewhere in the log: one walk for each piece.
-        loop {
-            let before = out.len();
-            let mut full = false;
-            let Some(lsn) = next.next() else { break };
-            self.0.shared.walk_stream(key, lsn, |_, record| {
-                bytes = bytes.saturating_add(record.body.len());
-                if !out.is_empty() && bytes > bytes_max {
-                    full = true;
-                    return ControlFlow::Break(());
-                }
-                let (lsn, chain, body) = (record.lsn, record.chain, record.body.to_vec());
-                out.push(Record { stream: stream.clone(), lsn, chain, body });
-                next = lsn;
-                full = bytes >= bytes_max;
-                if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })?;
-            if full || out.len() == before {
-                break;
-            }
-        }
-        Ok(out)
+        self.0.shared.read(stream, after, bytes_max)
     }
 
     /// The chain hash at a record, if it is held; the genesis hash at zero.
@@ -300,10 +235,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`].
     pub fn chain_at(&self, stream: &StreamId, lsn: Lsn) -> Result<Option<ChainHash>, ReadError> {
-        if lsn == Lsn::ZERO {
-            return Ok(Some(ChainHash::GENESIS));
-        }
-        self.0.shared.chain_of(stream.key(), lsn)
+        self.0.shared.chain_of(stream, lsn)
     }
 
     /// Calls `listener` after each commit with the new head, on the writer's thread. It must not block, and must not keep the
@@ -317,7 +249,7 @@ impl Store {
     /// # Errors
     /// [`StateError`].
     pub fn cursor(&self, name: &str) -> Result<Position, StateError> {
-        Ok(self.0.state.cursor(name))
+        Ok(self.0.shared.state.cursor(name))
     }
 
     /// Sets a cursor. Durable with the next periodic flush: after a crash it may stand further back.
@@ -329,7 +261,7 @@ impl Store {
         if position > head {
             return Err(StateError::BeyondHead { asked: position, head });
         }
-        self.0.state.set_cursor(name, position)
+        self.0.shared.state.set_cursor(name, position)
     }
 
     /// Forgets a cursor.
@@ -337,13 +269,13 @@ impl Store {
     /// # Errors
     /// [`StateError`].
     pub fn forget_cursor(&self, name: &str) -> Result<(), StateError> {
-        self.0.state.forget_cursor(name)
+        self.0.shared.state.forget_cursor(name)
     }
 
     /// All cursors, by name.
     #[must_use]
     pub fn cursors(&self) -> Vec<(String, Position)> {
-        self.0.state.cursors()
+        self.0.shared.state.cursors()
     }
 
     /// Which sequence numbers of one life of a sensor's log are held: known from the log, so never lost with the state.
@@ -356,7 +288,7 @@ impl Store {
     /// A device's entry in the registry: bytes that only its writer understands.
     #[must_use]
     pub fn device_entry(&self, device: &DeviceId) -> Option<Vec<u8>> {
-        self.0.state.device(device)
+        self.0.shared.state.device(device)
     }
 
     /// Sets a device's entry.
@@ -364,13 +296,13 @@ impl Store {
     /// # Errors
     /// [`StateError`].
     pub fn set_device_entry(&self, device: DeviceId, entry: &[u8]) -> Result<(), StateError> {
-        self.0.state.set_device(device, entry)
+        self.0.shared.state.set_device(device, entry)
     }
 
     /// All entries of the registry, by device.
     #[must_use]
     pub fn device_entries(&self) -> Vec<(DeviceId, Vec<u8>)> {
-        self.0.state.devices()
+        self.0.shared.state.devices()
     }
 
     /// Points of the matching series within `range` (ns, both ends included), by series in canonical order, then time; a
@@ -415,7 +347,22 @@ impl Store {
     /// The sites of which anything is held, in order.
     #[must_use]
     pub fn sites(&self) -> Vec<SiteName> {
-        self.0.shared.sites()
+        self.0.shared.names.sites()
+    }
+
+    /// The time (ns) before which nothing of a site is shown, because policy drops it.
+    #[must_use]
+    pub fn horizon(&self, site: &SiteName) -> Option<i64> {
+        self.0.shared.horizon(site)
+    }
+
+    /// Does one round of upkeep now. For a store whose [`crate::UpkeepOptions::thread`] is off; with it on, does nothing.
+    /// `now` tells how long the store was idle and how long points waited.
+    ///
+    /// # Errors
+    /// [`UpkeepError`]: the round ended early, and the next begins where it stood.
+    pub fn upkeep(&self, now: Instant) -> Result<(), UpkeepError> {
+        locked(&self.0.keeper).as_mut().map_or(Ok(()), |keeper| keeper.round(now))
     }
 
     /// Counts.
@@ -423,20 +370,36 @@ impl Store {
     pub fn stats(&self) -> Stats {
         let shared = &self.0.shared;
         let queue_bytes = locked(&shared.queue).bytes as u64;
-        let counters = &shared.counters;
+        let (counters, upkeep) = (&shared.counters, &shared.upkeep.counters);
+        let series = shared.names.len();
         let index = read_locked(&shared.index);
+        let sealed = || index.streams.values().flat_map(|stream| &stream.sealed);
+        let open_points: u64 = index.streams.values().map(|stream| stream.tables.points()).sum();
         Stats {
-            records: index.records,
-            points: index.points,
+            records: index.streams.values().map(StreamIndex::records).sum(),
+            points: open_points + sealed().map(|sealed| sealed.segment.points()).sum::<u64>(),
+            open_points,
             opaque_records: index.opaque,
-            series: index.sites.values().map(|by_series| by_series.len() as u64).sum(),
+            series,
             streams: index.streams.len() as u64,
-            files: index.files.len() as u64,
+            files: index.files.iter().filter(|file| !file.trimmed).count() as u64,
             log_bytes: index.log_bytes(),
+            segments: sealed().count() as u64,
+            segment_bytes: sealed().map(|sealed| sealed.segment.bytes()).sum(),
             rot: index.files.iter().map(|file| file.rot.len() as u64).sum(),
             failed_reads: counters.failed_reads.load(Ordering::Relaxed),
             commits: counters.commits.load(Ordering::Relaxed),
             bytes_written: counters.bytes_written.load(Ordering::Relaxed),
+            segment_bytes_written: upkeep.segment_bytes_written.load(Ordering::Relaxed),
+            segments_sealed: upkeep.sealed.load(Ordering::Relaxed),
+            segments_merged: upkeep.merged.load(Ordering::Relaxed),
+            segments_disagreed: upkeep.disagreed.load(Ordering::Relaxed),
+            segments_rotten: upkeep.rotten.load(Ordering::Relaxed),
+            segments_dropped: upkeep.dropped_segments.load(Ordering::Relaxed),
+            records_dropped: upkeep.dropped_records.load(Ordering::Relaxed),
+            points_dropped: upkeep.dropped_points.load(Ordering::Relaxed),
+            files_trimmed: upkeep.trimmed.load(Ordering::Relaxed),
+            upkeep_failures: upkeep.failures.load(Ordering::Relaxed),
             queue_bytes,
             write_state: shared.write_state(),
         }
@@ -451,25 +414,30 @@ impl Store {
     }
 }
 
-fn checked(body: &[u8]) -> Result<Summary, AppendError> {
+/// Whether the whole body can be read.
+fn checked(body: &[u8]) -> Result<(), AppendError> {
     if body.len() > BATCH_BYTES_MAX {
         return Err(AppendError::TooLong { bytes: body.len(), most: BATCH_BYTES_MAX });
     }
-    Ok(Summary::of(&Body::decode(body)?))
+    if let Opened::Points(mut reader) = BodyReader::open(body)? {
+        let mut entry = Entry::default();
+        while reader.next(&mut entry)? {}
+    }
+    Ok(())
 }
 
 impl Inner {
     fn close(&self) -> Result<(), StateError> {
+        self.shared.upkeep.close();
         locked(&self.shared.queue).closed = true;
         self.shared.wake_writer();
         self.shared.room.notify_all();
-        let writer = locked(&self.writer).take();
-        if let Some(writer) = writer.filter(|writer| writer.thread().id() != thread::current().id())
-            && writer.join().is_err()
-        {
-            tracing::error!("the writer's thread panicked");
+        for thread in locked(&self.threads).drain(..) {
+            if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
         }
-        let closed = self.state.close();
+        let closed = self.shared.state.close();
         drop(locked(&self.lock).take());
         closed
     }
