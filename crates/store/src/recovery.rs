@@ -130,7 +130,9 @@ fn file(
     let path = log.join(&name);
     let file = disk.open(&path, OpenMode::Write).map_err(at("open", &path))?;
     let length = file.len().map_err(at("read", &path))?;
-    let Some(header) = read_header(file.as_ref(), &path)?.filter(|header| header.first == first) else {
+    // A file got its name with both headers in it: a shorter one lost what stood behind them, and is not written to.
+    let whole = |header: &Header| header.first == first && length >= FRAMES_AT;
+    let Some(header) = read_header(file.as_ref(), &path)?.filter(whole) else {
         out.file_lost = true;
         out.report.findings.push(Finding::FileQuarantined { file: name.clone() });
         return move_to_quarantine(disk, dir, &log, &name);

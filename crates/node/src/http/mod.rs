@@ -28,6 +28,12 @@ use error::{ApiError, ErrorCode};
 
 pub(crate) use server::serve;
 
+/// The readers of bodies alone.
+pub(crate) mod untrusted {
+    pub(crate) use super::line::records_of_lines;
+    pub(crate) use super::posted::BodyForm;
+}
+
 /// Queries answered at a time; each takes a blocking thread and a group of series in memory.
 const QUERIES_MAX: usize = 8;
 
