@@ -22,6 +22,8 @@ mod point;
 #[cfg(feature = "alloc")]
 mod record;
 #[cfg(feature = "alloc")]
+mod seal;
+#[cfg(feature = "alloc")]
 mod series;
 pub mod uplink;
 #[cfg(feature = "alloc")]
@@ -41,5 +43,7 @@ pub use ids::{
 pub use point::Value;
 #[cfg(feature = "alloc")]
 pub use record::{ChainHash, Record};
+#[cfg(feature = "alloc")]
+pub use seal::Seal;
 #[cfg(feature = "alloc")]
 pub use series::{SERIES_BYTES_MAX, Series, SeriesError};
