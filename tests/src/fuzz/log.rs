@@ -105,17 +105,19 @@ pub(super) fn log(input: &[u8]) {
         disk.put(Path::new(LOG), &bytes);
     }
     let Some(store) = open(&disk) else { return };
-    let held = judge(&store);
+    let as_written = mode & MENDED == 0;
+    let held = judge(&store, as_written);
     let body = super::record::batch().encode().expect("a small batch");
     store.append_blocking(&"plant".parse().expect("a name"), body).expect("a whole disk takes a record");
-    assert_eq!(judge(&store), held + 1);
+    assert_eq!(judge(&store, as_written), held + 1);
     drop(store);
     let again = open(&disk).expect("what was open opens again");
-    assert!(judge(&again) > held, "what was served stays");
+    assert!(judge(&again, as_written) > held, "what was served stays");
 }
 
-/// How many records are held.
-fn judge(store: &Store) -> u64 {
+/// How many records are held. Where checksums were put right behind the store's back, records may stand in the file that never followed
+/// each other; that they are told apart is asked only of what some store wrote.
+fn judge(store: &Store, as_written: bool) -> u64 {
     let followed = store.follow(Position::ZERO, usize::MAX).expect("what is held is readable");
     assert_eq!(followed.len() as u64, store.stats().records);
     for (stream, upto, chain) in store.vector() {
@@ -123,7 +125,8 @@ fn judge(store: &Store) -> u64 {
         assert_eq!(read.len() as u64, upto.0);
         let mut before = ChainHash::GENESIS;
         for record in &read {
-            assert!(record.follows(before));
+            let follows = record.follows(before) || !as_written;
+            assert!(follows, "{} {} does not follow", record.stream, record.lsn);
             before = record.chain;
         }
         assert_eq!(before, chain);
