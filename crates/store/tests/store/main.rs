@@ -4,6 +4,7 @@
 
 mod crash;
 mod damage;
+mod each;
 mod everyday;
 mod faults;
 mod model;
