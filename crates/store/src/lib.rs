@@ -21,6 +21,7 @@ mod seriesmap;
 mod shared;
 mod state;
 mod store;
+mod verify;
 mod writer;
 
 pub use disk::{Disk, DiskFile, FileDisk, Lock, OpenMode};
@@ -32,4 +33,5 @@ pub use scan::SeriesPoints;
 pub use shared::WriteState;
 pub use state::{CURSOR_NAME_BYTES_MAX, DEVICE_ENTRY_BYTES_MAX};
 pub use store::{Stats, Store};
+pub use verify::{DAMAGE_TOLD_MAX, Damage, Flaw, Progress, Verification, VerifyError, verify};
 pub use writer::{Adopted, Appended};

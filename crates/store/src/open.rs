@@ -19,7 +19,7 @@ use crate::state::State;
 use crate::store::Inner;
 use crate::writer::{Job, Tip, Writer};
 
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 
 pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> Result<Inner, OpenError> {
     let log = dir.join(LOG_DIR);

@@ -25,7 +25,7 @@ pub(crate) fn file_name(first: u64) -> String {
     format!("{first:016x}.log")
 }
 
-fn first_of_name(name: &str) -> Option<u64> {
+pub(crate) fn first_of_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
     let first = u64::from_str_radix(digits, 16).ok()?;
     (file_name(first) == name && first > 0).then_some(first)
@@ -305,7 +305,7 @@ impl Scan<'_> {
     }
 }
 
-fn frame_at<'w>(window: &'w mut Window, salt: u64, offset: u64) -> io::Result<Option<Frame<'w>>> {
+pub(crate) fn frame_at<'w>(window: &'w mut Window, salt: u64, offset: u64) -> io::Result<Option<Frame<'w>>> {
     let Ok(whole) = frame::frame_bytes(window.at(offset, FRAME_HEAD_BYTES)?) else { return Ok(None) };
     match frame::parse(salt, offset, window.at(offset, whole)?) {
         Ok(frame) => Ok(Some(frame)),
@@ -314,7 +314,12 @@ fn frame_at<'w>(window: &'w mut Window, salt: u64, offset: u64) -> io::Result<Op
 }
 
 /// The next good frame at or after `from`.
-fn resync(window: &mut Window, header: &Header, from: u64, length: u64) -> io::Result<Option<u64>> {
+pub(crate) fn resync(
+    window: &mut Window,
+    header: &Header,
+    from: u64,
+    length: u64,
+) -> io::Result<Option<u64>> {
     let mut offset = from;
     while offset < length {
         let peeked = window.at(offset, FRAME_HEAD_BYTES + 1)?;

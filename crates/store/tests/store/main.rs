@@ -9,3 +9,4 @@ mod everyday;
 mod faults;
 mod model;
 mod sim_disk;
+mod verify;
