@@ -127,7 +127,11 @@ impl Gateway {
                 writer = writer.uint(option::MAX_AGE, seconds).unwrap();
             }
             let length = writer.payload(&body).unwrap();
-            self.endpoint.send(now, peer, &out[..length]).unwrap();
+            // While earlier datagrams to the sensor wait for their acknowledgement an answer is lost, and the request comes again.
+            match self.endpoint.send(now, peer, &out[..length]) {
+                Ok(()) | Err(tidelog_lowpan::SendError::Busy) => {}
+                Err(error) => panic!("{error}"),
+            }
         }
     }
 
