@@ -128,10 +128,8 @@ impl Gateway {
             }
             let length = writer.payload(&body).unwrap();
             // While earlier datagrams to the sensor wait for their acknowledgement an answer is lost, and the request comes again.
-            match self.endpoint.send(now, peer, &out[..length]) {
-                Ok(()) | Err(tidelog_lowpan::SendError::Busy) => {}
-                Err(error) => panic!("{error}"),
-            }
+            let sent = self.endpoint.send(now, peer, &out[..length]);
+            assert!(matches!(sent, Ok(()) | Err(tidelog_lowpan::SendError::Busy)), "{sent:?}");
         }
     }
 

@@ -169,7 +169,7 @@ fn a_file_without_a_good_header_is_kept_and_the_rest_served() {
 
 #[test]
 fn a_file_cut_within_its_headers_is_set_aside_and_no_record_is_written_where_a_header_belongs() {
-    for length in 0..128 {
+    for length in [0, 1, 63, 64, 65, 100, 127] {
         let (disk, _) = filled(2);
         let last = logs(&disk).pop().unwrap();
         disk.change(&last, |bytes| bytes.truncate(length));

@@ -176,7 +176,7 @@ fn names_that_a_folder_was_synced_for_are_lost_with_the_power() {
 fn troubles_drawn_from_a_seed_lose_nothing_acknowledged() {
     let stated = std::env::var("TIDELOG_SEED").ok().map(|text| text.parse().expect("a number"));
     let seeds =
-        stated.map_or(0..if cfg!(target_arch = "x86_64") { 400 } else { 20 }, |seed: u64| seed..seed + 1);
+        stated.map_or(0..if cfg!(target_arch = "x86_64") { 150 } else { 20 }, |seed: u64| seed..seed + 1);
     for seed in seeds {
         println!("TIDELOG_SEED={seed}");
         let mut life = Life::default();
@@ -193,7 +193,7 @@ fn a_flipped_bit_in_any_file_is_never_silently_lost() {
     let mut whole = Life::default();
     whole.run(1);
     assert_eq!(whole.findings, []);
-    for seed in 0..if cfg!(target_arch = "x86_64") { 300 } else { 20 } {
+    for seed in 0..if cfg!(target_arch = "x86_64") { 200 } else { 20 } {
         let model =
             Model { acknowledged: whole.model.acknowledged.clone(), given: whole.model.given.clone() };
         let life = Life { disk: whole.disk.copy(), model, findings: Vec::new() };
