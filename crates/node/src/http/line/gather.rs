@@ -86,8 +86,7 @@ impl<'a> Gather<'a> {
         // Nothing refuses the line from here.
         for (place, value) in self.places.drain(..).zip(self.values.drain(..)) {
             if let Some((_, points)) = self.series.get_mut(place) {
-                let before = points.last().map_or(0, |(before, _)| *before);
-                self.bytes += point_bytes(before, timestamp, &value);
+                self.bytes += point_bytes(&value);
                 points.push((timestamp, value));
             }
         }
@@ -204,23 +203,9 @@ fn most_bytes(key: &[u8], field: &[u8], value: &FieldValue<'_>) -> usize {
     3 * key.len() + field.len() + 16 + SERIES_EXTRA_BYTES + POINT_BYTES_MAX + text
 }
 
-/// What a point takes, at most: it may stand among values of other kinds.
-fn point_bytes(before: i64, timestamp: i64, value: &Value) -> usize {
-    let time = varint_bytes(timestamp.wrapping_sub(before));
-    1 + time
-        + match value {
-            Value::F64(_) => 8,
-            Value::I64(number) => varint_bytes(*number),
-            Value::Bool(_) => 1,
-            Value::Text(text) => 10 + text.len(),
-        }
-}
-
-/// Bytes of a number as a zigzag varint.
-fn varint_bytes(number: i64) -> usize {
-    let zigzag = (number << 1) ^ (number >> 63);
-    // One byte for each seven bits that have begun.
-    usize::try_from((70 - (zigzag | 1).leading_zeros()) / 7).unwrap_or(10)
+/// What a point takes, at most: steps of times and numbers may be as long as they get.
+fn point_bytes(value: &Value) -> usize {
+    POINT_BYTES_MAX + if let Value::Text(text) = value { text.len() } else { 0 }
 }
 
 #[cfg(test)]
