@@ -150,7 +150,8 @@ impl Coder {
     }
 
     fn stepped(&mut self, layout: u8, times: &[i64], values: &Values) -> Known {
-        self.numbers.extend(self.levels.array_windows().map(|[a, b]| b.wrapping_sub(*a)));
+        let next = self.levels.iter().skip(1);
+        self.numbers.extend(next.zip(&self.levels).map(|(b, a)| b.wrapping_sub(*a)));
         self.known(layout, times, values)
     }
 
@@ -161,7 +162,7 @@ impl Coder {
     fn known(&self, layout: u8, times: &[i64], values: &Values) -> Known {
         let base = self.levels.first().copied().unwrap_or(0);
         let mut known = Known { layout, base, first: base, last: base, min: base, max: base, sum: 0 };
-        if times.array_windows().all(|[a, b]| a < b) {
+        if times.iter().skip(1).zip(times).all(|(b, a)| a < b) {
             known.last = self.levels.last().copied().unwrap_or(0);
             for level in &self.levels {
                 known.min = known.min.min(*level);
