@@ -71,12 +71,7 @@ impl Cursor {
             self.block = Arc::new(segment.records_block(self.block_number)?);
             self.walk.begin(&self.block);
             (self.row, self.whole_at) = (0, 0);
-            if let Some(chain) = self.block.chain {
-                if self.chain.is_some_and(|held| held != chain) {
-                    return Err(SegmentError::Inconsistent("the records do not hash to a checkpoint"));
-                }
-                self.chain = Some(chain);
-            }
+            self.chain = self.chain.or(self.block.chain);
         }
         Ok(())
     }
@@ -199,6 +194,7 @@ impl Segment {
     }
 
     fn slice(&self, cursor: &mut Cursor, until: u64, bytes_max: usize) -> Result<Vec<Record>, SegmentError> {
+        let mut chain = cursor.chain.ok_or(Malformed)?;
         let mut entries = Vec::new();
         let mut planned: Vec<Planned> = Vec::new();
         let mut bytes = 0usize;
@@ -214,13 +210,6 @@ impl Segment {
         let arrivals = self.reading(|reading| self.arrivals(reading, &entries))?;
         let stream = self.span().stream.clone();
         let key = stream.key();
-        let mut chain = cursor.chain.ok_or(Malformed)?;
-        if let Some(first) = planned.first()
-            && first.row == 0
-            && let Some(checkpoint) = first.block.chain
-        {
-            chain = checkpoint;
-        }
         let mut records = Vec::with_capacity(planned.len());
         for plan in planned {
             if plan.row == 0 && plan.block.chain.is_some_and(|checkpoint| checkpoint != chain) {
