@@ -238,6 +238,8 @@ impl Reading {
         let (mut gather, mut taken) = (Gather::default(), Taken::default());
         let mut bytes = 0;
         let mut send = |batch: Batch| {
+            // Names stand in a record once, and in whatever reads it for each series.
+            bytes += batch.series.iter().map(|(series, _)| series.canonical().len() as u64).sum::<u64>();
             let record = Batch { authored_ms: self.authored_ms, ..batch }
                 .encode()
                 .map_err(|error| ApiError::new(ErrorCode::TooLarge, error.to_string()))?;

@@ -119,14 +119,24 @@ proptest! {
     }
 
     #[test]
-    fn a_point_is_never_longer_than_it_is_taken_for(before in any::<i64>(), at in any::<i64>(), number in any::<i64>()) {
-        let bytes = |batch: Batch| batch.encode().unwrap().len();
+    fn points_are_never_longer_than_they_are_taken_for(
+        points in prop::collection::vec((any::<i64>(), value()), 1..8), again in any::<bool>(),
+    ) {
         let series = Series::new("m", [("a", "b")]).unwrap();
-        for value in [Value::I64(number), Value::F64(0.5), Value::Bool(true), Value::Text("text".into())] {
-            let one = bytes(Batch { series: vec![(series.clone(), vec![(before, Value::Bool(true))])], ..Batch::default() });
-            let two = bytes(Batch { series: vec![(series.clone(), vec![(before, Value::Bool(true)), (at, value.clone())])], ..Batch::default() });
-            // The first point becomes one of mixed kinds, too: a byte more.
-            prop_assert!(two - one <= point_bytes(&value) + 1);
-        }
+        let entries = if again { 2 } else { 1 };
+        let bound = RECORD_EXTRA_BYTES
+            + entries * (canonical_bytes_max(&series) + SERIES_EXTRA_BYTES)
+            + entries * points.iter().map(|(_, value)| point_bytes(value)).sum::<usize>();
+        let batch = Batch { series: vec![(series, points); entries], ..Batch::default() };
+        prop_assert!(batch.encode().unwrap().len() <= bound);
     }
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        any::<i64>().prop_map(Value::I64),
+        any::<f64>().prop_map(Value::F64),
+        any::<bool>().prop_map(Value::Bool),
+        "[a-z]{0,9}".prop_map(Value::Text),
+    ]
 }
