@@ -62,6 +62,7 @@ pub(crate) struct Api {
     node: Arc<OnceLock<NodeContext>>,
     queries: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
+    gathers: line::Gathers,
 }
 
 impl Api {
@@ -75,6 +76,7 @@ impl Api {
             node: Arc::new(OnceLock::new()),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             body_bytes: Arc::new(Semaphore::new(body_bytes)),
+            gathers: line::Gathers::new(limits.body_bytes_max),
         }
     }
 
