@@ -15,8 +15,8 @@ use super::stream::Place;
 const PAGE_SERIES: usize = 128;
 /// Sections after which a page ends.
 const PAGE_SECTIONS: usize = 1_024;
-/// Most sections of a page: those of a series with all points that a segment can have.
-const PAGE_SECTIONS_MAX: usize = 1 << 22;
+/// Most sections of a page: of a series with as many points as one can have, a section for each span of sixty-four, and the page's others.
+const PAGE_SECTIONS_MAX: usize = 1 << 20;
 /// Streams that sections have their numbers in: numbers, floats, texts.
 pub(super) const STREAMS: usize = 3;
 const COLUMNS: usize = 11;
@@ -235,14 +235,16 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Decodes; `sequence` gives an entry of the table of sequences.
+    /// Decodes; `points` are those of the segment, `sequence` gives an entry of the table of sequences.
     pub fn read<E: From<Malformed>>(
         bytes: &[u8],
+        points: u64,
         mut sequence: impl FnMut(u32) -> Result<Sequence, E>,
     ) -> Result<Self, E> {
         let mut cut = Cut(bytes);
         let series_count = cut.count(PAGE_SERIES)?;
-        let section_count = cut.count(PAGE_SECTIONS_MAX)?;
+        let sections_max = usize::try_from(points).map_or(PAGE_SECTIONS_MAX, |points| points.min(PAGE_SECTIONS_MAX));
+        let section_count = cut.count(sections_max)?;
         let mut ends = [Place::take(&mut cut)?, Place::take(&mut cut)?, Place::take(&mut cut)?];
         let names = take_packed(&mut cut)?;
         let counts = take_ints(&mut cut, series_count)?;

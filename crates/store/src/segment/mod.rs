@@ -15,6 +15,8 @@ mod column;
 mod cut;
 mod directory;
 mod errors;
+#[cfg(test)]
+mod hostile;
 mod ints;
 mod key;
 mod merge;

@@ -285,7 +285,7 @@ impl Segment {
     pub(super) fn page(&self, number: u32) -> Result<Arc<Page>, SegmentError> {
         let decode = |bytes: Vec<u8>| {
             let mut last: Option<(u32, Arc<Vec<Sequence>>)> = None;
-            let page = Page::read(&bytes, |number| {
+            let page = Page::read(&bytes, self.footer.points, |number| {
                 let page = number / TABLE_PAGE_SEQUENCES;
                 let table = match &last {
                     Some((held, table)) if *held == page => table,

@@ -378,7 +378,9 @@ impl Block {
                 relay: if flags & 8 == 0 { None } else { relays.next() },
             };
             let bytes = if kept == Kept::Whole { u32::try_from(length).map_err(|_| Malformed)? } else { bounded(length)? };
-            rows.push(Row { kept, head, bytes, entries: bounded(entries)? });
+            // An entry takes a byte or more of its body.
+            let entries = u32::try_from(entries).ok().filter(|entries| *entries <= bytes).ok_or(Malformed)?;
+            rows.push(Row { kept, head, bytes, entries });
         }
         let needed: u64 = rows.iter().filter(|row| row.kept != Kept::AsPoints).map(|row| u64::from(row.bytes)).sum();
         if needed != whole.len() as u64 {
