@@ -48,7 +48,12 @@ fn main() -> Result<(), Failure> {
             for level in [2, 4, 6, 8, 10] {
                 let config = ChunkConfig::default().with_compression_level(level);
                 let config = config.with_mode_spec(ModeSpec::Classic).with_delta_spec(DeltaSpec::NoOp);
-                measure(&format!("pco level {level}, own differences"), &flat, |v| with_pco(v, &config), from_pco)?;
+                measure(
+                    &format!("pco level {level}, own differences"),
+                    &flat,
+                    |v| with_pco(v, &config),
+                    from_pco,
+                )?;
             }
             let auto = ChunkConfig::default();
             measure("pco level 8, own choice", &set.decimals.concat(), |v| with_pco(v, &auto), from_pco)?;
@@ -61,7 +66,8 @@ fn main() -> Result<(), Failure> {
             let classic = ChunkConfig::default().with_mode_spec(ModeSpec::Classic);
             let none = classic.clone().with_delta_spec(DeltaSpec::NoOp);
             measure("pco f64, own choice", &flat, |v| with_pco(v, &ChunkConfig::default()), from_pco)?;
-            let dict = ChunkConfig::default().with_mode_spec(ModeSpec::TryDict).with_delta_spec(DeltaSpec::NoOp);
+            let dict =
+                ChunkConfig::default().with_mode_spec(ModeSpec::TryDict).with_delta_spec(DeltaSpec::NoOp);
             measure("pco f64, dictionary", &flat, |v| with_pco(v, &dict), from_pco)?;
             measure("pco f64 classic, no differences", &flat, |v| with_pco(v, &none), from_pco)?;
             measure("pco ordered bits, classic", &bits, |v| with_pco(v, &classic), from_pco)?;
@@ -73,7 +79,9 @@ fn main() -> Result<(), Failure> {
                 let config = classic.clone().with_delta_spec(delta);
                 measure(name, &bits, |v| with_pco(v, &config), from_pco)?;
             }
-            let config = ChunkConfig::default().with_mode_spec(ModeSpec::TryDict).with_delta_spec(DeltaSpec::TryLookback);
+            let config = ChunkConfig::default()
+                .with_mode_spec(ModeSpec::TryDict)
+                .with_delta_spec(DeltaSpec::TryLookback);
             measure("pco ordered bits, dict lookback", &bits, |v| with_pco(v, &config), from_pco)?;
             measure("deflate 6 of the bytes", &flat, deflated_floats, inflated_floats)?;
         }
@@ -128,7 +136,9 @@ fn from_pco<T: pco::data_types::Number + Default>(bytes: &[u8], count: usize) ->
     let mut values = vec![T::default(); count];
     for page in values.chunks_mut(PAGE_VALUES) {
         let (_, body) = rest.split_at_checked(2).ok_or("cut short")?;
-        rest = chunk.page_decompressor(body, page.len()).and_then(|mut reader| reader.read(page).map(|_| reader.into_src()))?;
+        rest = chunk
+            .page_decompressor(body, page.len())
+            .and_then(|mut reader| reader.read(page).map(|_| reader.into_src()))?;
     }
     Ok(values)
 }

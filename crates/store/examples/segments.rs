@@ -86,7 +86,13 @@ fn field(points: usize, late: u32, twice: u32) -> Result<(Vec<Series>, Vec<Sampl
     }
     let mut devices: Vec<[i64; 5]> = Vec::new();
     for _ in 0..DEVICES {
-        devices.push([dice.random_range(1_500..2_500), dice.random_range(300..700), dice.random_range(3_300..3_600), 0, 0]);
+        devices.push([
+            dice.random_range(1_500..2_500),
+            dice.random_range(300..700),
+            dice.random_range(3_300..3_600),
+            0,
+            0,
+        ]);
     }
     let (mut samples, mut held) = (Vec::with_capacity(points), Vec::new());
     for sample in 0i64.. {
@@ -156,7 +162,10 @@ fn body(names: &[Series], samples: &[Sample]) -> Result<Vec<u8>, Failure> {
         entry.1.push(*time);
         entry.2.push(value.clone());
     }
-    let head = BodyHead { authored_ms: samples.first().map_or(0, |(_, time, _)| time / 1_000_000), ..BodyHead::default() };
+    let head = BodyHead {
+        authored_ms: samples.first().map_or(0, |(_, time, _)| time / 1_000_000),
+        ..BodyHead::default()
+    };
     let mut writer = BodyWriter::new(head, entries.len());
     for (series, times, values) in &entries {
         writer.entry(&names.get(*series).ok_or("no name")?.canonical(), times, values)?;
@@ -173,18 +182,28 @@ fn print(name: &str, segments: &[Arc<Segment>], ns: f64) {
     let bytes: u64 = segments.iter().map(|segment| segment.bytes()).sum();
     let mut parts: BTreeMap<&str, u64> = BTreeMap::new();
     for segment in segments {
-        segment.bytes_by_kind().into_iter().for_each(|(kind, bytes)| *parts.entry(kind).or_default() += bytes);
+        segment
+            .bytes_by_kind()
+            .into_iter()
+            .for_each(|(kind, bytes)| *parts.entry(kind).or_default() += bytes);
     }
     let each = |bytes: u64| bytes as f64 / points as f64;
-    let parts: Vec<String> = parts.into_iter().map(|(kind, bytes)| format!("{kind} {:.4}", each(bytes))).collect();
-    println!("{name}: {} files, {:.4} bytes/point, {ns:.1} ns/point  ({})", segments.len(), each(bytes), parts.join(", "));
+    let parts: Vec<String> =
+        parts.into_iter().map(|(kind, bytes)| format!("{kind} {:.4}", each(bytes))).collect();
+    println!(
+        "{name}: {} files, {:.4} bytes/point, {ns:.1} ns/point  ({})",
+        segments.len(),
+        each(bytes),
+        parts.join(", ")
+    );
 }
 
 fn measure(title: &str, names: &[Series], samples: impl Iterator<Item = Sample>) -> Result<(), Failure> {
     let samples: Vec<Sample> = samples.collect();
     let points = samples.len();
     println!("\n{title}: {points} points, {} series", names.len());
-    let bodies: Vec<Vec<u8>> = samples.chunks(RECORD_POINTS).map(|part| body(names, part)).collect::<Result<_, _>>()?;
+    let bodies: Vec<Vec<u8>> =
+        samples.chunks(RECORD_POINTS).map(|part| body(names, part)).collect::<Result<_, _>>()?;
     drop(samples);
     println!("bodies: {:.4} bytes/point", bodies.iter().map(Vec::len).sum::<usize>() as f64 / points as f64);
 
@@ -194,7 +213,15 @@ fn measure(title: &str, names: &[Series], samples: impl Iterator<Item = Sample>)
     let (mut lsn, mut chain, mut raw) = (Lsn(1), ChainHash::GENESIS, Vec::new());
     let mut spent = 0.0;
     for (ordinal, part) in (0u64..).zip(bodies.chunks(PART_POINTS / RECORD_POINTS)) {
-        let mut span = Span { stream: stream.clone(), ordinal, parts: 1, first: lsn, last: lsn, before: chain, after: chain };
+        let mut span = Span {
+            stream: stream.clone(),
+            ordinal,
+            parts: 1,
+            first: lsn,
+            last: lsn,
+            before: chain,
+            after: chain,
+        };
         for body in part {
             chain = chain.after(&key, lsn, body);
             (span.last, span.after) = (lsn, chain);
@@ -240,9 +267,12 @@ fn ask(segments: &[Arc<Segment>]) -> Result<(), Failure> {
     let us = |began: Instant| began.elapsed().as_nanos() as f64 / 1e3;
 
     let began = Instant::now();
-    segment.each_series(|_, _, whole| { std::hint::black_box(whole.last_ts); })?;
+    segment.each_series(|_, _, whole| {
+        std::hint::black_box(whole.last_ts);
+    })?;
     println!("  each_series over {count} series, warm: {:.0} us", us(began));
-    let series: Vec<Arc<Series>> = all.iter().map(|(name, _)| Series::from_canonical(name).map(Arc::new)).collect::<Result<_, _>>()?;
+    let series: Vec<Arc<Series>> =
+        all.iter().map(|(name, _)| Series::from_canonical(name).map(Arc::new)).collect::<Result<_, _>>()?;
     let began = Instant::now();
     segment.find_many(&series)?;
     println!("  find_many of all, warm: {:.0} us", us(began));
@@ -263,7 +293,11 @@ fn ask(segments: &[Arc<Segment>]) -> Result<(), Failure> {
             points += times.len();
         }
         let reads = all.iter().step_by(7).count() as f64;
-        println!("  sections and one section of {:.0} points, {round}: {:.2} us", points as f64 / reads, us(began) / reads);
+        println!(
+            "  sections and one section of {:.0} points, {round}: {:.2} us",
+            points as f64 / reads,
+            us(began) / reads
+        );
     }
     let began = Instant::now();
     for (_, at) in &all {

@@ -117,7 +117,6 @@ pub(super) fn take_packed(cut: &mut Cut<'_>) -> Result<Vec<u8>, Malformed> {
     if length > packed.len().saturating_mul(INFLATE_RATIO_MAX) {
         return Err(Malformed);
     }
-    let bytes =
-        miniz_oxide::inflate::decompress_to_vec_with_limit(packed, length).map_err(|_| Malformed)?;
+    let bytes = miniz_oxide::inflate::decompress_to_vec_with_limit(packed, length).map_err(|_| Malformed)?;
     if bytes.len() == length { Ok(bytes) } else { Err(Malformed) }
 }

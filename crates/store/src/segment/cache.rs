@@ -58,7 +58,7 @@ pub struct Cache {
     bytes_max: usize,
     next_segment: AtomicU64,
     inner: Mutex<Inner>,
-    workspaces: Mutex<Vec<Box<Reading>>>,
+    workspaces: Mutex<Vec<Reading>>,
 }
 
 impl std::fmt::Debug for Cache {
@@ -74,7 +74,12 @@ impl Cache {
     /// A cache of at most `bytes_max` bytes. What is larger alone is decoded each time.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, next_segment: AtomicU64::new(0), inner: Mutex::default(), workspaces: Mutex::default() }
+        Self {
+            bytes_max,
+            next_segment: AtomicU64::new(0),
+            inner: Mutex::default(),
+            workspaces: Mutex::default(),
+        }
     }
 
     /// Bytes that it holds now.
@@ -100,17 +105,21 @@ impl Cache {
     pub(super) fn forget(&self, segment: u64) {
         let mut inner = locked(&self.inner);
         for place in 0..inner.slots.len() {
-            if inner.slots.get(place).is_some_and(|slot| slot.as_ref().is_some_and(|slot| slot.key.0 == segment)) {
+            if inner
+                .slots
+                .get(place)
+                .is_some_and(|slot| slot.as_ref().is_some_and(|slot| slot.key.0 == segment))
+            {
                 inner.drop_slot(place);
             }
         }
     }
 
-    pub(super) fn workspace(&self) -> Box<Reading> {
+    pub(super) fn workspace(&self) -> Reading {
         locked(&self.workspaces).pop().unwrap_or_default()
     }
 
-    pub(super) fn give_back(&self, workspace: Box<Reading>) {
+    pub(super) fn give_back(&self, workspace: Reading) {
         let mut workspaces = locked(&self.workspaces);
         if workspaces.len() < WORKSPACES_MAX && workspace.is_small() {
             workspaces.push(workspace);

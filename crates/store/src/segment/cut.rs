@@ -22,12 +22,12 @@ fn level(times: &[i64]) -> u32 {
     let mut hours = Hours::default();
     let mut before = None;
     for time in times {
-        if let Some(hour) = hours.entered(*time) {
-            if let Some(before) = before.replace(hour) {
-                let highest = 63 - ((before ^ hour) as u64 | 1).leading_zeros();
-                if let Some(count) = borders.get_mut(highest as usize) {
-                    *count += 1;
-                }
+        if let Some(hour) = hours.entered(*time)
+            && let Some(before) = before.replace(hour)
+        {
+            let highest = 63 - ((before ^ hour).cast_unsigned() | 1).leading_zeros();
+            if let Some(count) = borders.get_mut(highest as usize) {
+                *count += 1;
             }
         }
     }

@@ -139,7 +139,8 @@ impl DirectoryWriter {
             let known = &section.known;
             let numbers = before.differences(known, section.distinct);
             let next = i64::from(section.sequence);
-            let head = [next - std::mem::replace(&mut sequence, next) - 1, i64::from(known.layout), section.step];
+            let head =
+                [next - std::mem::replace(&mut sequence, next) - 1, i64::from(known.layout), section.step];
             let row = head.into_iter().chain(numbers);
             columns.iter_mut().zip(row).for_each(|(column, number)| column.push(number));
         }
@@ -243,7 +244,8 @@ impl Page {
     ) -> Result<Self, E> {
         let mut cut = Cut(bytes);
         let series_count = cut.count(PAGE_SERIES)?;
-        let sections_max = usize::try_from(points).map_or(PAGE_SECTIONS_MAX, |points| points.min(PAGE_SECTIONS_MAX));
+        let sections_max =
+            usize::try_from(points).map_or(PAGE_SECTIONS_MAX, |points| points.min(PAGE_SECTIONS_MAX));
         let section_count = cut.count(sections_max)?;
         let mut ends = [Place::take(&mut cut)?, Place::take(&mut cut)?, Place::take(&mut cut)?];
         let names = take_packed(&mut cut)?;
@@ -255,7 +257,8 @@ impl Page {
         }
         cut.end()?;
 
-        let mut page = Self { keys: Vec::new(), series: Vec::new(), sections: Vec::with_capacity(section_count) };
+        let mut page =
+            Self { keys: Vec::new(), series: Vec::new(), sections: Vec::with_capacity(section_count) };
         let (mut number, mut before) = (-1i64, Before::default());
         for _ in 0..section_count {
             let mut row = [0i64; COLUMNS];
@@ -265,7 +268,8 @@ impl Page {
             let [step_of_sequence, layout, step, numbers @ ..] = row;
             number = number.wrapping_add(step_of_sequence).wrapping_add(1);
             let times = sequence(u32::try_from(number).map_err(|_| Malformed)?)?;
-            let layout = u8::try_from(layout).ok().filter(|layout| *layout <= column::MIXED).ok_or(Malformed)?;
+            let layout =
+                u8::try_from(layout).ok().filter(|layout| *layout <= column::MIXED).ok_or(Malformed)?;
             let known = before.known(layout, times.distinct, numbers);
             let length = match stream_of(layout) {
                 2 => u32::try_from(known.base).map_err(|_| Malformed)?,

@@ -4,7 +4,9 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
-use tidelog_record::{BodyHead, BodyWriter, ChainHash, DeviceId, Lsn, NodeId, Origin, Run, Series, StreamId, Value, Values};
+use tidelog_record::{
+    BodyHead, BodyWriter, ChainHash, DeviceId, Lsn, NodeId, Origin, Run, Series, StreamId, Value, Values,
+};
 
 use super::blocks::{BlockWriter, Kind};
 use super::{Cache, Segment, Span, merge, seal};
@@ -58,7 +60,8 @@ fn good() -> Vec<u8> {
             let (mut times, mut values) = (Vec::new(), Values::default());
             for step in 0..20u64 {
                 let late = if next(20) == 0 { 400 } else { 0 };
-                let time = i64::try_from((u64::from(record) * 20 + step + next(2)).saturating_sub(late)).unwrap();
+                let time =
+                    i64::try_from((u64::from(record) * 20 + step + next(2)).saturating_sub(late)).unwrap();
                 times.push(time * 7_000_000_000);
                 let number = i64::try_from(next(1_000)).unwrap();
                 values.push(match kind {

@@ -47,7 +47,8 @@ pub fn merge(
 ) -> Result<Sealed, SealError> {
     let span = merged_span(parts)?;
     let mut builder = Builder::new(&span, out)?;
-    let mut sources: Vec<Source<'_>> = parts.iter().map(|part| Source::new(part)).collect::<Result<_, _>>()?;
+    let mut sources: Vec<Source<'_>> =
+        parts.iter().map(|part| Source::new(part)).collect::<Result<_, _>>()?;
     let mut gathered = Gathered::default();
     let mut key = Vec::new();
     loop {

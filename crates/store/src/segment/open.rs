@@ -1,21 +1,17 @@
 //! An open segment: its footer in memory, everything else on demand through the cache.
 
 use std::io;
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
-
-use tidelog_record::{Series, Value, Values};
 
 use crate::disk::{DiskFile, read_full};
 
-use super::blocks::{CRC_BYTES, KINDS, Kind, Salt, TAIL_BYTES, first_16, footer_at, read_block};
+use super::blocks::{KINDS, Kind, Salt, TAIL_BYTES, first_16, footer_at, read_block};
 use super::bytes::{Cut, Malformed, take_packed};
 use super::cache::{Cache, Cached};
-use super::column::{self, DECIMAL_LAST, WHOLE};
-use super::directory::{Page, SectionEntry};
+use super::directory::Page;
 use super::errors::SegmentError;
 use super::ints::Chunk;
-use super::key;
+use super::points::SeriesRef;
 use super::regenerate::Cursor;
 use super::sequence::{self, Sequence, TABLE_PAGE_SEQUENCES};
 use super::span::{Footer, HEADER_BYTES_MAX, HeaderError, Span, VERSION};
@@ -23,7 +19,7 @@ use super::span::{Footer, HEADER_BYTES_MAX, HeaderError, Span, VERSION};
 /// A sealed range of records, open for reading.
 pub struct Segment {
     pub(super) file: Arc<dyn DiskFile>,
-    cache: Arc<Cache>,
+    pub(super) cache: Arc<Cache>,
     id: u64,
     span: Span,
     pub(super) salt: Salt,
@@ -37,85 +33,10 @@ pub struct Segment {
 
 impl std::fmt::Debug for Segment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Segment").field("span", &self.span).field("points", &self.footer.points).finish_non_exhaustive()
-    }
-}
-
-/// A series of a segment. It means nothing to another segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SeriesRef {
-    pub(super) page: u32,
-    pub(super) slot: u32,
-}
-
-/// What is known of a section's values without decoding them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SectionStats {
-    /// Value at the first time.
-    pub first: Value,
-    /// Value at the last time.
-    pub last: Value,
-    /// Least value, in the order of [`Value`].
-    pub min: Value,
-    /// Greatest value, in the order of [`Value`].
-    pub max: Value,
-    /// Exact sum in units of 10⁻⁹, if all values are whole numbers or short decimals.
-    pub sum: Option<i128>,
-}
-
-/// A stretch of one series: ascending in time, before the next one, never interleaved with it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Section {
-    /// Points: different times.
-    pub count: u64,
-    /// First time, in ns.
-    pub first_ts: i64,
-    /// Last time, in ns.
-    pub last_ts: i64,
-    /// None for texts, mixed kinds, and where a NaN is among the values: decode them.
-    pub stats: Option<SectionStats>,
-}
-
-/// What is known of a series as a whole.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Whole {
-    /// Points: different times.
-    pub count: u64,
-    /// First time, in ns.
-    pub first_ts: i64,
-    /// Last time, in ns.
-    pub last_ts: i64,
-    /// The value at the last time.
-    pub last: Value,
-}
-
-/// 10⁻⁹ in units of a decimal with so many digits.
-const SCALES: [i128; 10] =
-    [1_000_000_000, 100_000_000, 10_000_000, 1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
-
-impl SectionEntry {
-    fn stats(&self) -> Option<SectionStats> {
-        let known = &self.known;
-        if known.layout > column::FLOAT {
-            return None;
-        }
-        let value = |number| column::value(known.layout, number);
-        let sum = match known.layout {
-            digits @ 0..=DECIMAL_LAST => SCALES.get(usize::from(digits)).and_then(|scale| known.sum.checked_mul(*scale)),
-            WHOLE => known.sum.checked_mul(1_000_000_000),
-            _ => None,
-        };
-        let (first, last) = (value(known.first), value(known.last));
-        Some(SectionStats { first, last, min: value(known.min), max: value(known.max), sum })
-    }
-
-    fn public(&self) -> Section {
-        Section {
-            count: u64::from(self.times.distinct),
-            first_ts: self.times.first,
-            last_ts: self.times.last,
-            stats: self.stats(),
-        }
+        f.debug_struct("Segment")
+            .field("span", &self.span)
+            .field("points", &self.footer.points)
+            .finish_non_exhaustive()
     }
 }
 
@@ -325,150 +246,6 @@ impl Segment {
         u32::try_from(self.footer.pages.len()).unwrap_or(u32::MAX)
     }
 
-    fn page_of_key(&self, key: &[u8]) -> Option<u32> {
-        let after = self.footer.pages.partition_point(|(_, first)| first.as_slice() <= key);
-        u32::try_from(after).ok()?.checked_sub(1)
-    }
-
-    /// The series of these canonical bytes, if it is named in the segment.
-    ///
-    /// # Errors
-    /// [`SegmentError`] when the directory cannot be read.
-    pub fn find(&self, canonical: &[u8]) -> Result<Option<SeriesRef>, SegmentError> {
-        let mut wanted = Vec::with_capacity(canonical.len() + 8);
-        if key::put_key(&mut wanted, canonical).is_err() {
-            return Ok(None);
-        }
-        let Some(page) = self.page_of_key(&wanted) else { return Ok(None) };
-        let slot = self.page(page)?.find(&wanted);
-        Ok(slot.and_then(|slot| u32::try_from(slot).ok()).map(|slot| SeriesRef { page, slot }))
-    }
-
-    /// As [`Segment::find`] for many series in ascending order; quicker than one by one.
-    ///
-    /// # Errors
-    /// [`SegmentError`] when the directory cannot be read.
-    pub fn find_many(&self, sorted: &[Arc<Series>]) -> Result<Vec<Option<SeriesRef>>, SegmentError> {
-        let mut wanted = Vec::new();
-        let mut held: Option<(u32, Arc<Page>)> = None;
-        let mut expected = 0usize;
-        let mut found = Vec::with_capacity(sorted.len());
-        for series in sorted {
-            wanted.clear();
-            key::put_key_of(&mut wanted, series);
-            // The neighbour of the last one, mostly.
-            if let Some((page, decoded)) = &held
-                && decoded.key(expected) == Some(wanted.as_slice())
-            {
-                found.push(u32::try_from(expected).ok().map(|slot| SeriesRef { page: *page, slot }));
-                expected += 1;
-                continue;
-            }
-            let Some(number) = self.page_of_key(&wanted) else {
-                found.push(None);
-                continue;
-            };
-            let page = match &held {
-                Some((of, page)) if *of == number => page,
-                _ => &held.insert((number, self.page(number)?)).1,
-            };
-            let slot = page.find(&wanted);
-            expected = slot.map_or(expected, |slot| slot + 1);
-            found.push(slot.and_then(|slot| u32::try_from(slot).ok()).map(|slot| SeriesRef { page: number, slot }));
-        }
-        Ok(found)
-    }
-
-    /// Visits every series that has points, in canonical order: its canonical bytes, where it stands, what is known of it.
-    ///
-    /// # Errors
-    /// [`SegmentError`] when the segment cannot be read.
-    pub fn each_series(
-        &self,
-        mut visit: impl FnMut(&[u8], SeriesRef, &Whole),
-    ) -> Result<(), SegmentError> {
-        let mut canonical = Vec::new();
-        for number in 0..self.page_count() {
-            let page = self.page(number)?;
-            for (index, slot) in (0u32..).zip(0..page.series.len()).map(|(slot, index)| (index, slot)) {
-                let Some(whole) = self.whole_of(&page, index)? else { continue };
-                canonical.clear();
-                key::put_canonical(&mut canonical, page.key(index).ok_or(Malformed)?)?;
-                visit(&canonical, SeriesRef { page: number, slot }, &whole);
-            }
-        }
-        Ok(())
-    }
-
-    /// What is known of one series as a whole; `None` when it has no points.
-    ///
-    /// # Errors
-    /// [`SegmentError`] when the segment cannot be read.
-    pub fn whole(&self, series: SeriesRef) -> Result<Option<Whole>, SegmentError> {
-        self.whole_of(&*self.page(series.page)?, series.slot as usize)
-    }
-
-    fn whole_of(&self, page: &Page, slot: usize) -> Result<Option<Whole>, SegmentError> {
-        let sections = page.sections(slot).ok_or(Malformed)?;
-        let (Some(first), Some(last)) = (sections.first(), sections.last()) else { return Ok(None) };
-        let value = if last.known.layout <= column::FLOAT {
-            column::value(last.known.layout, last.known.last)
-        } else {
-            let (mut times, mut values) = (Vec::new(), Values::default());
-            self.reading(|reading| reading.points(self, last, &mut times, &mut values))?;
-            values.len().checked_sub(1).and_then(|at| values.get(at)).ok_or(Malformed)?
-        };
-        Ok(Some(Whole {
-            count: sections.iter().map(|section| u64::from(section.times.distinct)).sum(),
-            first_ts: first.times.first,
-            last_ts: last.times.last,
-            last: value,
-        }))
-    }
-
-    pub(super) fn reading<T>(
-        &self,
-        read: impl FnOnce(&mut super::read::Reading) -> Result<T, SegmentError>,
-    ) -> Result<T, SegmentError> {
-        let mut workspace = self.cache.workspace();
-        let outcome = read(&mut workspace);
-        self.cache.give_back(workspace);
-        outcome
-    }
-
-    /// A series' sections, ascending in time and disjoint.
-    ///
-    /// # Errors
-    /// [`SegmentError`] when the directory cannot be read.
-    pub fn sections(&self, series: SeriesRef) -> Result<Vec<Section>, SegmentError> {
-        let page = self.page(series.page)?;
-        let sections = page.sections(series.slot as usize).ok_or(Malformed)?;
-        Ok(sections.iter().map(SectionEntry::public).collect())
-    }
-
-    /// Points of some sections of a series behind `times` and `values`: ascending, each time once, with the greatest of its values
-    /// (invariant 8). Sections that the series does not have hold no points.
-    ///
-    /// # Errors
-    /// [`SegmentError`] when they cannot be read; what was read before stands in the buffers.
-    pub fn read(
-        &self,
-        series: SeriesRef,
-        sections: Range<usize>,
-        times: &mut Vec<i64>,
-        values: &mut Values,
-    ) -> Result<(), SegmentError> {
-        let page = self.page(series.page)?;
-        let all = page.sections(series.slot as usize).ok_or(Malformed)?;
-        let range = sections.start.min(all.len())..sections.end.min(all.len());
-        self.reading(|reading| {
-            for section in all.get(range).unwrap_or_default() {
-                reading.points(self, section, times, values)?;
-            }
-            Ok(())
-        })
-    }
-
     /// BLAKE3 of the whole file, cut to 16 bytes; reads all of it.
     ///
     /// # Errors
@@ -493,13 +270,11 @@ impl Segment {
     /// Bytes that the blocks of each kind take, checksums included; for measuring.
     #[must_use]
     pub fn bytes_by_kind(&self) -> Vec<(&'static str, u64)> {
-        let names =
-            ["numbers", "floats", "times", "orders", "texts", "sequences", "directory", "records"];
+        let names = ["numbers", "floats", "times", "orders", "texts", "sequences", "directory", "records"];
         let sum = |kind: Kind| {
             let blocks = self.footer.table.iter().filter(|(of, _)| *of == kind);
             blocks.map(|(_, length)| u64::from(*length)).sum()
         };
-        debug_assert!(CRC_BYTES == 4);
         names.into_iter().zip(KINDS).map(|(name, kind)| (name, sum(kind))).collect()
     }
 }

@@ -45,7 +45,13 @@ impl Reading {
     }
 
     /// The numbers of a run.
-    fn run(&mut self, segment: &Segment, kind: Kind, place: Place, length: u32) -> Result<&[i64], SegmentError> {
+    fn run(
+        &mut self,
+        segment: &Segment,
+        kind: Kind,
+        place: Place,
+        length: u32,
+    ) -> Result<&[i64], SegmentError> {
         if length == 0 {
             return Ok(&[]);
         }
@@ -105,7 +111,9 @@ impl Reading {
             2 => {
                 let place = section.place;
                 let text = match &self.text {
-                    Some((id, number, text)) if (*id, *number) == (segment.id(), place.chunk) => Arc::clone(text),
+                    Some((id, number, text)) if (*id, *number) == (segment.id(), place.chunk) => {
+                        Arc::clone(text)
+                    }
                     _ => segment.text(place.chunk)?,
                 };
                 self.text = Some((segment.id(), place.chunk, Arc::clone(&text)));

@@ -7,9 +7,7 @@
 
 use std::io;
 
-use tidelog_record::{
-    BATCH_BYTES_MAX, BodyHead, ChainHash, DeviceId, Lsn, NodeId, Origin, Relay, Run,
-};
+use tidelog_record::{BATCH_BYTES_MAX, BodyHead, ChainHash, DeviceId, Lsn, NodeId, Origin, Relay, Run};
 
 use super::blocks::{BlockWriter, Kind};
 use super::bytes::{Cut, Malformed, put_i64, put_len, put_packed, put_u64, take_packed};
@@ -184,9 +182,13 @@ impl RecordWriter {
             put_ints(&mut out, &values);
         };
         column(&mut |row| {
-            row.kept as i64 | i64::from(row.head.origin.is_some()) << 2 | i64::from(row.head.relay.is_some()) << 3
+            row.kept as i64
+                | i64::from(row.head.origin.is_some()) << 2
+                | i64::from(row.head.relay.is_some()) << 3
         });
-        column(&mut |row| row.head.authored_ms.wrapping_sub(std::mem::replace(&mut before, row.head.authored_ms)));
+        column(&mut |row| {
+            row.head.authored_ms.wrapping_sub(std::mem::replace(&mut before, row.head.authored_ms))
+        });
         before = 0;
         column(&mut |row| {
             let bytes = i64::from(row.bytes);
@@ -229,7 +231,9 @@ fn take_scattered(cut: &mut Cut<'_>, count: usize) -> Result<Vec<i64>, Malformed
     }
     take_ints(cut, count)?
         .into_iter()
-        .map(|place| usize::try_from(place).ok().and_then(|place| distinct.get(place).copied()).ok_or(Malformed))
+        .map(|place| {
+            usize::try_from(place).ok().and_then(|place| distinct.get(place).copied()).ok_or(Malformed)
+        })
         .collect()
 }
 
@@ -279,9 +283,9 @@ fn take_origins(cut: &mut Cut<'_>, count: usize) -> Result<Vec<Origin>, Malforme
 }
 
 fn halves(id: [u8; 16]) -> (i64, i64) {
-    let number = u128::from_le_bytes(id);
-    let [low, high] = [number, number >> 64].map(|half| (half & u128::from(u64::MAX)) as u64);
-    (low.cast_signed(), high.cast_signed())
+    let (mut low, mut high) = ([0u8; 8], [0u8; 8]);
+    low.iter_mut().chain(&mut high).zip(id).for_each(|(to, from)| *to = from);
+    (i64::from_le_bytes(low), i64::from_le_bytes(high))
 }
 
 fn put_relays(out: &mut Vec<u8>, relays: &[Relay]) {
@@ -290,9 +294,12 @@ fn put_relays(out: &mut Vec<u8>, relays: &[Relay]) {
     put_scattered(out, &column(&mut |relay| halves(relay.node.0).0));
     put_scattered(out, &column(&mut |relay| halves(relay.node.0).1));
     put_scattered(out, &column(&mut |relay| relay.run.0.cast_signed()));
-    put_ints(out, &column(&mut |relay| {
-        relay.lsn.0.wrapping_sub(std::mem::replace(&mut before, relay.lsn.0)).cast_signed()
-    }));
+    put_ints(
+        out,
+        &column(&mut |relay| {
+            relay.lsn.0.wrapping_sub(std::mem::replace(&mut before, relay.lsn.0)).cast_signed()
+        }),
+    );
     put_ints(out, &column(&mut |relay| i64::from(relay.first_point.is_some())));
     put_ints(out, &column(&mut |relay| relay.first_point.unwrap_or(0).cast_signed()));
 }
@@ -361,7 +368,9 @@ impl Block {
         cut.end()?;
         let (mut authored_ms, mut length) = (0i64, 0i64);
         let mut rows = Vec::with_capacity(count);
-        for ((flags, authored), (step, entries)) in flags.iter().zip(authored).zip(lengths.into_iter().zip(entries)) {
+        for ((flags, authored), (step, entries)) in
+            flags.iter().zip(authored).zip(lengths.into_iter().zip(entries))
+        {
             authored_ms = authored_ms.wrapping_add(authored);
             length = length.wrapping_add(step);
             let kept = match flags & 3 {
@@ -371,18 +380,24 @@ impl Block {
                 _ => return Err(Malformed),
             };
             let most = u32::try_from(BATCH_BYTES_MAX).unwrap_or(u32::MAX);
-            let bounded = |number: i64| u32::try_from(number).ok().filter(|number| *number <= most).ok_or(Malformed);
+            let bounded =
+                |number: i64| u32::try_from(number).ok().filter(|number| *number <= most).ok_or(Malformed);
             let head = BodyHead {
                 authored_ms,
                 origin: if flags & 4 == 0 { None } else { origins.next() },
                 relay: if flags & 8 == 0 { None } else { relays.next() },
             };
-            let bytes = if kept == Kept::Whole { u32::try_from(length).map_err(|_| Malformed)? } else { bounded(length)? };
+            let bytes = if kept == Kept::Whole {
+                u32::try_from(length).map_err(|_| Malformed)?
+            } else {
+                bounded(length)?
+            };
             // An entry takes a byte or more of its body.
             let entries = u32::try_from(entries).ok().filter(|entries| *entries <= bytes).ok_or(Malformed)?;
             rows.push(Row { kept, head, bytes, entries });
         }
-        let needed: u64 = rows.iter().filter(|row| row.kept != Kept::AsPoints).map(|row| u64::from(row.bytes)).sum();
+        let needed: u64 =
+            rows.iter().filter(|row| row.kept != Kept::AsPoints).map(|row| u64::from(row.bytes)).sum();
         if needed != whole.len() as u64 {
             return Err(Malformed);
         }
@@ -424,10 +439,14 @@ impl EntryWalk {
             let step = block.surprises.get(self.run).ok_or(Malformed)?;
             self.run += 1;
             self.hits_left = block.hit_runs.get(self.run).copied().unwrap_or(i64::MAX);
-            i64::from(self.before).checked_add(*step).and_then(|next| u32::try_from(next).ok()).ok_or(Malformed)?
+            i64::from(self.before)
+                .checked_add(*step)
+                .and_then(|next| u32::try_from(next).ok())
+                .ok_or(Malformed)?
         };
         if self.counts_left == 0 {
-            self.counts_left = *block.count_runs.get(self.count_run).filter(|run| **run > 0).ok_or(Malformed)?;
+            self.counts_left =
+                *block.count_runs.get(self.count_run).filter(|run| **run > 0).ok_or(Malformed)?;
             self.count_run += 1;
         }
         self.counts_left -= 1;

@@ -53,7 +53,8 @@ struct Arrivals {
     values: Values,
 }
 
-const INCOHERENT: SegmentError = SegmentError::Inconsistent("the records do not name the points that are there");
+const INCOHERENT: SegmentError =
+    SegmentError::Inconsistent("the records do not name the points that are there");
 
 impl Cursor {
     fn start(segment: &Segment) -> Result<Self, SegmentError> {
@@ -123,7 +124,11 @@ impl Segment {
             Some(next) => *next,
             None => self.span().last.0 + 1,
         };
-        if end.checked_sub(first) == Some(block.rows.len() as u64) { Ok(block) } else { Err(Malformed.into()) }
+        if end.checked_sub(first) == Some(block.rows.len() as u64) {
+            Ok(block)
+        } else {
+            Err(Malformed.into())
+        }
     }
 
     /// Records behind `after`, in order, with bodies of together about `bytes_max` bytes, at least one if there is one. Each hashes to
@@ -176,7 +181,8 @@ impl Segment {
         // The last checkpoint at or before it.
         let block = self.footer().records.iter().rev().find(|first| {
             **first <= wanted
-                && (**first == self.span().first.0 || first.is_multiple_of(super::records::CHECKPOINT_RECORDS))
+                && (**first == self.span().first.0
+                    || first.is_multiple_of(super::records::CHECKPOINT_RECORDS))
         });
         let checkpoint = block.copied().ok_or(Malformed)?;
         let mut cursor = match held {
@@ -300,7 +306,8 @@ impl Segment {
         match places {
             None => Ok(Arrivals { series, canonical, from: read_from, times, values }),
             Some(places) => {
-                let (mut arrived_times, mut arrived_values) = (Vec::with_capacity(places.len()), Values::default());
+                let (mut arrived_times, mut arrived_values) =
+                    (Vec::with_capacity(places.len()), Values::default());
                 for place in places {
                     let at = place.checked_sub(read_from).ok_or(INCOHERENT)? as usize;
                     arrived_times.push(*times.get(at).ok_or(INCOHERENT)?);

@@ -135,7 +135,8 @@ impl Arrived {
 
     /// The number of a series, by order of arrival. Series come round again in one order, so the next one is mostly known.
     fn series_of(&mut self, canonical: &[u8]) -> Option<u32> {
-        let foretold = self.before.and_then(|before| self.successor.get(before as usize)).copied().unwrap_or(0);
+        let foretold =
+            self.before.and_then(|before| self.successor.get(before as usize)).copied().unwrap_or(0);
         let number = if self.names.get(foretold as usize).is_some_and(|name| name == canonical) {
             foretold
         } else if let Some(number) = self.series.get(canonical) {
@@ -238,9 +239,10 @@ impl Arrived {
             let length = if row.kept == Kept::AsPoints { 0 } else { row.bytes as usize };
             let (body, rest) = whole.split_at_checked(length).unwrap_or_default();
             whole = rest;
-            let mut of_row = entries.by_ref().take(row.entries as usize).map(|entry| {
-                (ranks.get(entry.series as usize).copied().unwrap_or(0), entry.count)
-            });
+            let mut of_row = entries
+                .by_ref()
+                .take(row.entries as usize)
+                .map(|entry| (ranks.get(entry.series as usize).copied().unwrap_or(0), entry.count));
             builder.record(row, &mut of_row, body, chain)?;
         }
         Ok(())
@@ -273,8 +275,11 @@ impl Gathered {
         self.times.clear();
         let held = || entries.iter().filter_map(|index| arrived.entries.get(*index as usize));
         let range = |entry: &Held| entry.start as usize..(entry.start + entry.count) as usize;
-        held().for_each(|entry| self.times.extend_from_slice(arrived.times.get(range(entry)).unwrap_or_default()));
-        let bits = || held().flat_map(|entry| arrived.bits.get(range(entry)).unwrap_or_default().iter().copied());
+        held().for_each(|entry| {
+            self.times.extend_from_slice(arrived.times.get(range(entry)).unwrap_or_default());
+        });
+        let bits =
+            || held().flat_map(|entry| arrived.bits.get(range(entry)).unwrap_or_default().iter().copied());
         // What an empty entry's values are of does not count.
         let mut sorts = held().filter(|entry| entry.count > 0).map(|entry| entry.sort);
         let sort = sorts.next().unwrap_or(Sort::Float);
@@ -328,9 +333,15 @@ impl Gathered {
         self.values = match &self.values {
             Values::F64(all) => Values::F64(places.iter().filter_map(|p| all.get(at(p)).copied()).collect()),
             Values::I64(all) => Values::I64(places.iter().filter_map(|p| all.get(at(p)).copied()).collect()),
-            Values::Bool(all) => Values::Bool(places.iter().filter_map(|p| all.get(at(p)).copied()).collect()),
-            Values::Text(all) => Values::Text(places.iter().filter_map(|p| all.get(at(p)).cloned()).collect()),
-            Values::Mixed(all) => Values::Mixed(places.iter().filter_map(|p| all.get(at(p)).cloned()).collect()),
+            Values::Bool(all) => {
+                Values::Bool(places.iter().filter_map(|p| all.get(at(p)).copied()).collect())
+            }
+            Values::Text(all) => {
+                Values::Text(places.iter().filter_map(|p| all.get(at(p)).cloned()).collect())
+            }
+            Values::Mixed(all) => {
+                Values::Mixed(places.iter().filter_map(|p| all.get(at(p)).cloned()).collect())
+            }
         };
         self.order = Some(match arrivals {
             None => places,

@@ -124,7 +124,9 @@ impl SequenceWriter {
         self.bytes.clear();
         let head = [i64::from(sequence.count), sequence.first, sequence.step];
         self.bytes.push(sequence.form as u8);
-        head.iter().chain(&self.numbers).for_each(|number| self.bytes.extend_from_slice(&number.to_le_bytes()));
+        head.iter()
+            .chain(&self.numbers)
+            .for_each(|number| self.bytes.extend_from_slice(&number.to_le_bytes()));
         let hash = first_16(&blake3::hash(&self.bytes));
         if let Some(number) = self.known.get(&hash) {
             return Ok(*number);
@@ -192,7 +194,9 @@ fn table_page(pending: &[(Sequence, i64)], began: [Place; 2]) -> Vec<u8> {
         first.wrapping_sub(std::mem::replace(&mut before, s.last / unit))
     });
     // The last of regular times follows.
-    column(&mut |s, _| if s.form == Form::Regular { 0 } else { (s.last / unit).wrapping_sub(s.first / unit) });
+    column(&mut |s, _| {
+        if s.form == Form::Regular { 0 } else { (s.last / unit).wrapping_sub(s.first / unit) }
+    });
     out
 }
 
@@ -214,7 +218,8 @@ pub(super) fn read_table_page(bytes: &[u8]) -> Result<Vec<Sequence>, Malformed> 
     let mut before = 0i64;
     let mut sequences = Vec::with_capacity(count);
     for _ in 0..count {
-        let form = usize::try_from(next(0)?).ok().and_then(|form| FORMS.get(form).copied()).ok_or(Malformed)?;
+        let form =
+            usize::try_from(next(0)?).ok().and_then(|form| FORMS.get(form).copied()).ok_or(Malformed)?;
         let count = length(next(1)?)?;
         let distinct = count.checked_sub(length(next(2)?)?).ok_or(Malformed)?;
         let numbers = length(next(3)?)?;
@@ -297,7 +302,9 @@ pub(super) fn undo_order(sequence: &Sequence, numbers: &[i64]) -> Result<Vec<u32
         let mut before = -1i64;
         for number in numbers {
             before = before.wrapping_add(*number).wrapping_add(1);
-            order.push(u32::try_from(before).ok().filter(|arrival| *arrival < sequence.count).ok_or(Malformed)?);
+            order.push(
+                u32::try_from(before).ok().filter(|arrival| *arrival < sequence.count).ok_or(Malformed)?,
+            );
         }
         return Ok(order);
     }
@@ -313,7 +320,10 @@ pub(super) fn undo_order(sequence: &Sequence, numbers: &[i64]) -> Result<Vec<u32
         order.extend(arrived..until);
         let behind = u64::try_from(*behind).map_err(|_| Malformed)?;
         left = left.checked_sub(behind).ok_or(Malformed)?;
-        let at = usize::try_from(behind).ok().and_then(|behind| order.len().checked_sub(behind)).ok_or(Malformed)?;
+        let at = usize::try_from(behind)
+            .ok()
+            .and_then(|behind| order.len().checked_sub(behind))
+            .ok_or(Malformed)?;
         order.insert(at, until);
         arrived = until + 1;
     }

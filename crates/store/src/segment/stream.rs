@@ -40,7 +40,9 @@ impl Place {
         match step {
             SAME_PAGE => {}
             NEXT_PAGE => (self.page, self.offset) = (self.page.checked_add(1).ok_or(Malformed)?, 0),
-            NEXT_CHUNK => *self = Self { chunk: self.chunk.checked_add(1).ok_or(Malformed)?, page: 0, offset: 0 },
+            NEXT_CHUNK => {
+                *self = Self { chunk: self.chunk.checked_add(1).ok_or(Malformed)?, page: 0, offset: 0 }
+            }
             _ => return Err(Malformed),
         }
         let place = *self;

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use tidelog_record::{
-    Batch, BodyHead, BodyWriter, ChainHash, DeviceId, Lsn, NodeId, Origin, Relay, Run, Series, StreamId, Value, Values,
+    Batch, BodyHead, BodyWriter, ChainHash, DeviceId, Lsn, NodeId, Origin, Relay, Run, Series, StreamId,
+    Value, Values,
 };
 use tidelog_store::DiskFile;
 use tidelog_store::segment::{Cache, Sealed, Segment, Span, merge, seal};
@@ -95,8 +96,18 @@ pub fn value(kind: u8) -> BoxedStrategy<Value> {
     let odd = prop_oneof![
         any::<u64>().prop_map(f64::from_bits),
         prop::sample::select(vec![
-            f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 0.0, 1e15, 999_999_999_999_999.0,
-            f64::MIN_POSITIVE, f64::MAX, 5e-324, 0.1 + 0.2,
+            f64::NAN,
+            -f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            -0.0,
+            0.0,
+            1e15,
+            999_999_999_999_999.0,
+            f64::MIN_POSITIVE,
+            f64::MAX,
+            5e-324,
+            0.1 + 0.2,
         ]),
         any::<u64>().prop_map(|bits| f64::from_bits(bits | 0x7ff0_0000_0000_0000)),
     ]
@@ -144,20 +155,18 @@ fn entry() -> impl Strategy<Value = (Series, Vec<(i64, Value)>)> {
     (0usize..30).prop_flat_map(|number| {
         let (series, kind) = series(number);
         let single = prop::collection::vec((time(), value(kind)), 0..6);
-        let row = (time(), prop::collection::vec(value(kind), 0..60), 0i64..3).prop_map(|(first, values, step)| {
-            let time = |at: i64| first.wrapping_add(step * at * 1_000_000_000);
-            (0i64..).zip(values).map(|(at, value)| (time(at), value)).collect()
-        });
+        let row =
+            (time(), prop::collection::vec(value(kind), 0..60), 0i64..3).prop_map(|(first, values, step)| {
+                let time = |at: i64| first.wrapping_add(step * at * 1_000_000_000);
+                (0i64..).zip(values).map(|(at, value)| (time(at), value)).collect()
+            });
         (Just(series), prop_oneof![single, row])
     })
 }
 
 fn origin() -> impl Strategy<Value = Option<Origin>> {
-    prop::option::of((0u8..3, 0u32..2, 0u64..100, 0u32..9).prop_map(|(device, epoch, first_seq, count)| Origin {
-        device: DeviceId([device; 8]),
-        epoch,
-        first_seq,
-        count,
+    prop::option::of((0u8..3, 0u32..2, 0u64..100, 0u32..9).prop_map(|(device, epoch, first_seq, count)| {
+        Origin { device: DeviceId([device; 8]), epoch, first_seq, count }
     }))
 }
 
@@ -184,8 +193,11 @@ pub fn canonical_body(head: BodyHead, entries: &Entries) -> Vec<u8> {
 
 /// A body, and the points in it.
 pub fn body() -> impl Strategy<Value = (Vec<u8>, Entries)> {
-    let head = (any::<i64>(), origin(), relay())
-        .prop_map(|(authored_ms, origin, relay)| BodyHead { authored_ms, origin, relay });
+    let head = (any::<i64>(), origin(), relay()).prop_map(|(authored_ms, origin, relay)| BodyHead {
+        authored_ms,
+        origin,
+        relay,
+    });
     let points = (head, prop::collection::vec(entry(), 0..7))
         .prop_map(|(head, entries)| (canonical_body(head, &entries), entries));
     let unknown = prop::collection::vec(any::<u8>(), 0..40).prop_map(|mut noise| {

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use tidelog_record::{BodyHead, BodyWriter, ChainHash, DeviceId, Lsn, NodeId, Origin, Relay, Run, Series, Value, Values};
+use tidelog_record::{
+    BodyHead, BodyWriter, ChainHash, DeviceId, Lsn, NodeId, Origin, Relay, Run, Series, Value, Values,
+};
 
 use crate::field::{merged, open, sealed, span_of};
 
@@ -27,8 +29,10 @@ pub fn bodies(count: i64) -> Vec<Vec<u8>> {
             continue;
         }
         let device = u8::try_from(dice.below(4)).unwrap();
-        let origin = Origin { device: DeviceId([device; 8]), epoch: 9, first_seq: record.unsigned_abs(), count: 30 };
-        let relay = Relay { node: NodeId([3; 16]), run: Run(8), lsn: Lsn(record.unsigned_abs()), first_point: None };
+        let origin =
+            Origin { device: DeviceId([device; 8]), epoch: 9, first_seq: record.unsigned_abs(), count: 30 };
+        let relay =
+            Relay { node: NodeId([3; 16]), run: Run(8), lsn: Lsn(record.unsigned_abs()), first_point: None };
         let head = BodyHead {
             authored_ms: 1_795_219_200_000 + record * 30_000 + dice.below(50),
             origin: (dice.below(2) == 0).then_some(origin),
@@ -36,7 +40,8 @@ pub fn bodies(count: i64) -> Vec<Vec<u8>> {
         };
         let late = if dice.below(8) == 0 { 900 } else { 0 };
         let start = 1_795_219_200 + record * 30 - late;
-        let times: Vec<i64> = (0..30).map(|step| (start + step) * 1_000_000_000 + dice.below(3) * 1_000_000).collect();
+        let times: Vec<i64> =
+            (0..30).map(|step| (start + step) * 1_000_000_000 + dice.below(3) * 1_000_000).collect();
         let mut writer = BodyWriter::new(head, 6);
         for metric in ["battery", "co", "door", "mixed", "note", "temperature"] {
             let mut values = Values::default();
@@ -45,11 +50,15 @@ pub fn bodies(count: i64) -> Vec<Vec<u8>> {
                 values.push(match metric {
                     "battery" => Value::I64(3_600 - record / 8),
                     "co" if dice.below(200) == 0 => Value::F64(f64::from_bits(0x7ff8_0000_0000_0001)),
-                    "co" => Value::F64(f64::from_bits(0x3f50_0000_0000_0000 + dice.below(1 << 40).unsigned_abs())),
+                    "co" => {
+                        Value::F64(f64::from_bits(0x3f50_0000_0000_0000 + dice.below(1 << 40).unsigned_abs()))
+                    }
                     "door" => Value::Bool((record + step / 10) % 7 == 0),
                     "mixed" if step % 3 == 0 => Value::I64(i64::MIN + step),
                     "mixed" => Value::F64(-0.0),
-                    "note" => Value::Text(["", "open", "closed", "überall"][usize::try_from(dice.below(4)).unwrap()].into()),
+                    "note" => Value::Text(
+                        ["", "open", "closed", "überall"][usize::try_from(dice.below(4)).unwrap()].into(),
+                    ),
                     _ => Value::F64(level as f64 / 100.0),
                 });
             }
@@ -68,7 +77,10 @@ fn check(name: &str, file: &[u8]) {
         std::fs::write(&path, file).unwrap();
     }
     let frozen = std::fs::read(&path).unwrap();
-    assert!(frozen == file, "{name} came out otherwise; a new format needs a new version, and this file stays");
+    assert!(
+        frozen == file,
+        "{name} came out otherwise; a new format needs a new version, and this file stays"
+    );
 }
 
 #[test]

@@ -61,14 +61,18 @@ fn check(segment: &Segment, model: &Model) {
             assert_eq!(values.get(index).as_ref(), Some(value), "{series}");
         }
         assert_eq!(whole.count, points.len() as u64);
-        assert_eq!((Some(&whole.first_ts), Some(&whole.last_ts)), (points.keys().next(), points.keys().next_back()));
+        assert_eq!(
+            (Some(&whole.first_ts), Some(&whole.last_ts)),
+            (points.keys().next(), points.keys().next_back())
+        );
         assert_eq!(Some(&whole.last), points.values().next_back());
         let sections = segment.sections(at).unwrap();
         let mut before = None;
         for (index, section) in sections.iter().enumerate() {
             assert!(before < Some(section.first_ts), "sections ascend");
             before = Some(section.last_ts);
-            let part: Vec<&Value> = points.range(section.first_ts..=section.last_ts).map(|(_, value)| value).collect();
+            let part: Vec<&Value> =
+                points.range(section.first_ts..=section.last_ts).map(|(_, value)| value).collect();
             assert_eq!(section.count, part.len() as u64);
             let (mut times, mut values) = (Vec::new(), Values::default());
             segment.read(at, index..index + 1, &mut times, &mut values).unwrap();
@@ -111,7 +115,12 @@ fn check_records(segment: &Segment, bodies: &[Vec<u8>], slice_bytes: usize) {
     assert_eq!(chain, key_chain(&span.before, &key, span.first, bodies));
 }
 
-fn key_chain(before: &ChainHash, key: &tidelog_record::StreamKey, first: Lsn, bodies: &[Vec<u8>]) -> ChainHash {
+fn key_chain(
+    before: &ChainHash,
+    key: &tidelog_record::StreamKey,
+    first: Lsn,
+    bodies: &[Vec<u8>],
+) -> ChainHash {
     (first.0..).zip(bodies).fold(*before, |chain, (lsn, body)| chain.after(key, Lsn(lsn), body))
 }
 
