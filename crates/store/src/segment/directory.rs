@@ -19,7 +19,7 @@ const PAGE_SECTIONS: usize = 1_024;
 const PAGE_SECTIONS_MAX: usize = 1 << 20;
 /// Streams that sections have their numbers in: numbers, floats, texts.
 pub(super) const STREAMS: usize = 3;
-const COLUMNS: usize = 11;
+const COLUMNS: usize = 10;
 
 /// A section before it is written.
 #[derive(Clone, Copy, Debug)]
@@ -179,12 +179,11 @@ impl Before {
             known.max.wrapping_sub(known.base.max(known.last)),
             low,
             high,
-            0,
         ]
     }
 
     fn known(&mut self, layout: u8, distinct: u32, numbers: [i64; COLUMNS - 3]) -> Known {
-        let [base, first, last, min, max, low, high, _] = numbers;
+        let [base, first, last, min, max, low, high] = numbers;
         let before = if self.layout == layout { self.last } else { 0 };
         let base = base.wrapping_add(before);
         let last = base.wrapping_add(last);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 
 use super::blocks::{BlockWriter, Kind, first_16};
-use super::bytes::{Cut, Malformed, put_len, put_u64};
+use super::bytes::{Cut, Malformed, put_i64, put_len, put_u64};
 use super::ints::{Kinship, PAGE_VALUES_MAX, put_ints, take_ints};
 use super::stream::{ChunkWriter, Place};
 
@@ -124,9 +124,8 @@ impl SequenceWriter {
         self.bytes.clear();
         let head = [i64::from(sequence.count), sequence.first, sequence.step];
         self.bytes.push(sequence.form as u8);
-        head.iter()
-            .chain(&self.numbers)
-            .for_each(|number| self.bytes.extend_from_slice(&number.to_le_bytes()));
+        // As varints, because there is less to hash than in words.
+        head.iter().chain(&self.numbers).for_each(|number| put_i64(&mut self.bytes, *number));
         let hash = first_16(&blake3::hash(&self.bytes));
         if let Some(number) = self.known.get(&hash) {
             return Ok(*number);
