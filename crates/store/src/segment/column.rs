@@ -26,6 +26,10 @@ const DECIMAL_LIMIT: f64 = 1e15;
 /// 1.5 × 2⁵²: a float below 2⁵¹ is rounded to a whole number by adding and taking away this.
 const ROUNDER: f64 = 6_755_399_441_055_744.0;
 
+/// So many numbers below this in magnitude have a sum that fits.
+const SMALL: i64 = 1 << 50;
+const SMALL_RUN: usize = 4_096;
+
 /// What is known of a section without its points, as numbers of its layout. Statistics are of the distinct times' values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
@@ -164,13 +168,14 @@ impl Coder {
         let mut known = Known { layout, base, first: base, last: base, min: base, max: base, sum: 0 };
         if times.iter().skip(1).zip(times).all(|(b, a)| a < b) {
             known.last = self.levels.last().copied().unwrap_or(0);
+            let (mut min, mut max) = (base, base);
             for level in &self.levels {
-                known.min = known.min.min(*level);
-                known.max = known.max.max(*level);
+                (min, max) = (min.min(*level), max.max(*level));
             }
+            (known.min, known.max) = (min, max);
             // Runs whose sum surely fits make it quick.
-            known.sum = if self.levels.iter().all(|level| level.unsigned_abs() < 1 << 50) {
-                self.levels.chunks(4_096).map(|run| i128::from(run.iter().sum::<i64>())).sum()
+            known.sum = if min > -SMALL && max < SMALL {
+                self.levels.chunks(SMALL_RUN).map(|run| i128::from(run.iter().sum::<i64>())).sum()
             } else {
                 self.levels.iter().map(|level| i128::from(*level)).sum()
             };
