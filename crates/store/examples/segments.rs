@@ -272,26 +272,26 @@ fn ask(segments: &[Arc<Segment>]) -> Result<(), Failure> {
     let mut all: Vec<(Vec<u8>, SeriesRef)> = Vec::new();
     segment.each_series(|name, at, _| all.push((name.to_vec(), at)))?;
     let count = all.len() as f64;
-    let us = |began: f64| (spent_ns() - began) / 1e3;
+    let us = |began: Instant| began.elapsed().as_nanos() as f64 / 1e3;
 
-    let began = spent_ns();
+    let began = Instant::now();
     segment.each_series(|_, _, whole| {
         std::hint::black_box(whole.last_ts);
     })?;
     println!("  each_series over {count} series, warm: {:.0} us", us(began));
     let series: Vec<Arc<Series>> =
         all.iter().map(|(name, _)| Series::from_canonical(name).map(Arc::new)).collect::<Result<_, _>>()?;
-    let began = spent_ns();
+    let began = Instant::now();
     segment.find_many(&series)?;
     println!("  find_many of all, warm: {:.0} us", us(began));
-    let began = spent_ns();
+    let began = Instant::now();
     for (name, _) in &all {
         std::hint::black_box(segment.find(name)?);
     }
     println!("  find, warm: {:.2} us", us(began) / count);
     let (mut times, mut values) = (Vec::new(), Values::default());
     for round in ["cold", "warm"] {
-        let began = spent_ns();
+        let began = Instant::now();
         let mut points = 0;
         for (_, at) in all.iter().step_by(7) {
             times.clear();
@@ -307,14 +307,14 @@ fn ask(segments: &[Arc<Segment>]) -> Result<(), Failure> {
             us(began) / reads
         );
     }
-    let began = spent_ns();
+    let began = Instant::now();
     for (_, at) in &all {
         times.clear();
         values.clear();
         segment.read(*at, 0..usize::MAX, &mut times, &mut values)?;
     }
     println!("  reading everything: {:.2} ns/point", us(began) * 1e3 / segment.points() as f64);
-    let began = spent_ns();
+    let began = Instant::now();
     segment.verify(None, &mut |_| ControlFlow::Continue(()))?;
     println!("  verifying everything: {:.1} ns/point", us(began) * 1e3 / segment.points() as f64);
     Ok(())

@@ -212,6 +212,21 @@ pub(super) fn winners(times: &[i64], values: &Values) -> Vec<usize> {
     kept
 }
 
+/// Puts the values at some places of a column behind another.
+pub(super) fn extend_kept(out: &mut Values, from: &Values, kept: &[usize]) {
+    if out.is_empty() {
+        // Takes the kind; the values follow.
+        out.extend_range(from, 0..1);
+        out.clear();
+    }
+    match (&mut *out, from) {
+        (Values::F64(all), Values::F64(from)) => all.extend(kept.iter().filter_map(|at| from.get(*at))),
+        (Values::I64(all), Values::I64(from)) => all.extend(kept.iter().filter_map(|at| from.get(*at))),
+        (Values::Bool(all), Values::Bool(from)) => all.extend(kept.iter().filter_map(|at| from.get(*at))),
+        (out, from) => kept.iter().filter_map(|at| from.get(*at)).for_each(|value| out.push(value)),
+    }
+}
+
 fn put_value(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::F64(value) => {

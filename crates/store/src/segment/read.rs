@@ -156,10 +156,9 @@ impl Reading {
         let (mut stored_times, mut stored_values) = (Vec::new(), Values::default());
         self.stored_times(segment, &section.times, &mut stored_times)?;
         self.stored_values(segment, section, &mut stored_values)?;
-        for index in column::winners(&stored_times, &stored_values) {
-            times.extend(stored_times.get(index));
-            values.extend_range(&stored_values, index..index + 1);
-        }
+        let kept = column::winners(&stored_times, &stored_values);
+        times.extend(kept.iter().filter_map(|at| stored_times.get(*at)));
+        column::extend_kept(values, &stored_values, &kept);
         Ok(())
     }
 

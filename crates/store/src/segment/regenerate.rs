@@ -12,6 +12,7 @@ use crate::shared::locked;
 
 use super::blocks::Kind;
 use super::bytes::Malformed;
+use super::column;
 use super::errors::SegmentError;
 use super::key;
 use super::open::Segment;
@@ -306,14 +307,18 @@ impl Segment {
         match places {
             None => Ok(Arrivals { series, canonical, from: read_from, times, values }),
             Some(places) => {
-                let (mut arrived_times, mut arrived_values) =
-                    (Vec::with_capacity(places.len()), Values::default());
-                for place in places {
-                    let at = place.checked_sub(read_from).ok_or(INCOHERENT)? as usize;
-                    arrived_times.push(*times.get(at).ok_or(INCOHERENT)?);
-                    arrived_values.extend_range(&values, at..at + 1);
+                let kept: Vec<usize> = places
+                    .iter()
+                    .filter_map(|place| place.checked_sub(read_from))
+                    .map(|at| at as usize)
+                    .collect();
+                let times: Vec<i64> = kept.iter().filter_map(|at| times.get(*at).copied()).collect();
+                let mut arrived = Values::default();
+                column::extend_kept(&mut arrived, &values, &kept);
+                if times.len() != places.len() || arrived.len() != places.len() {
+                    return Err(INCOHERENT);
                 }
-                Ok(Arrivals { series, canonical, from, times: arrived_times, values: arrived_values })
+                Ok(Arrivals { series, canonical, from, times, values: arrived })
             }
         }
     }

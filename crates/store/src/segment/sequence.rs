@@ -261,33 +261,23 @@ fn lateness(order: &[u32], out: &mut Vec<i64>) -> bool {
             *slot = place;
         }
     }
-    // A Fenwick tree counts the places taken so far.
-    let mut taken = vec![0u32; order.len() + 1];
+    // The places taken so far, ascending. A late one is put between; how far from the end that is on the whole is bounded.
+    let mut taken: Vec<usize> = Vec::with_capacity(order.len());
     let (mut displaced, mut since) = (Vec::new(), 0i64);
-    let (mut total, mut highest) = (0u64, None);
-    for (arrived, place) in (0i64..).zip(&place_of) {
-        if highest.is_none_or(|highest| *place > highest) {
-            highest = Some(*place);
+    let mut left = DISPLACED_EACH_MAX * order.len() as u64;
+    for place in place_of {
+        if taken.last().is_none_or(|highest| place > *highest) {
+            taken.push(place);
             since += 1;
-        } else {
-            let (mut below, mut at) = (0i64, place + 1);
-            while at > 0 {
-                below += taken.get(at).map_or(0, |count| i64::from(*count));
-                at &= at - 1;
-            }
-            let behind = arrived - below;
-            total += behind.unsigned_abs();
-            if total > DISPLACED_EACH_MAX * order.len() as u64 {
-                return false;
-            }
-            out.push(std::mem::take(&mut since));
-            displaced.push(behind);
+            continue;
         }
-        let mut at = place + 1;
-        while let Some(count) = taken.get_mut(at) {
-            *count += 1;
-            at += at & at.wrapping_neg();
-        }
+        let at = taken.partition_point(|other| *other < place);
+        let behind = taken.len() - at;
+        let Some(rest) = left.checked_sub(behind as u64) else { return false };
+        left = rest;
+        taken.insert(at, place);
+        out.push(std::mem::take(&mut since));
+        displaced.push(i64::try_from(behind).unwrap_or(i64::MAX));
     }
     out.append(&mut displaced);
     true
