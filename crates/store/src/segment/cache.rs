@@ -171,3 +171,40 @@ impl Inner {
         self.bytes += weight;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(bytes: usize) -> Cached {
+        Cached::Text(Arc::new(vec![0; bytes]))
+    }
+
+    #[test]
+    fn the_bound_holds_and_what_is_used_stays() {
+        const BYTES_MAX: usize = 10_000;
+        let cache = Cache::new(BYTES_MAX);
+        let mut loads_of_first = 0;
+        for number in 0..500u32 {
+            let loaded: Result<Cached, ()> = cache.get((1, number), || Ok(text(1_000)));
+            assert!(loaded.is_ok() && cache.bytes() <= BYTES_MAX);
+            let again: Result<Cached, ()> = cache.get((1, 0), || {
+                loads_of_first += 1;
+                Ok(text(1_000))
+            });
+            assert!(again.is_ok());
+        }
+        assert_eq!(loads_of_first, 0, "it was used between any two others");
+        assert!(cache.get((2, 0), || Ok::<_, ()>(text(2 * BYTES_MAX))).is_ok());
+        assert!(cache.bytes() <= BYTES_MAX, "what is larger than all is not kept");
+        cache.forget(1);
+        assert_eq!(cache.bytes(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_is_not_kept() {
+        let cache = Cache::new(1_000);
+        assert!(cache.get((1, 1), || Err("no")).is_err());
+        assert!(cache.get((1, 1), || Ok::<_, ()>(text(10))).is_ok());
+    }
+}

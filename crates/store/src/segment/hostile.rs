@@ -146,8 +146,6 @@ fn the_segment_that_is_to_be_spoilt_is_good_and_has_all_kinds_of_blocks() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
-
     #[test]
     fn wrong_content_under_right_checksums_never_panics(
         block in any::<prop::sample::Index>(),

@@ -210,8 +210,7 @@ pub fn body() -> impl Strategy<Value = (Vec<u8>, Entries)> {
         let points = vec![(time, Value::I64(i64::from(number)))];
         let entries = vec![(series.clone(), points.clone()), (series, points)];
         let body = canonical_body(BodyHead::default(), &entries);
-        let spelled = respelled(&body).unwrap_or(body);
-        (spelled, entries)
+        (respelled(&body).unwrap_or(body), entries)
     });
     let malformed = (any::<i64>(), 1usize..20).prop_map(|(authored_ms, cut)| {
         let series = Series::new("cut", [("a", "b")]).unwrap();
@@ -224,7 +223,7 @@ pub fn body() -> impl Strategy<Value = (Vec<u8>, Entries)> {
 }
 
 /// The same content with one flag taken back: the second entry's times are spelled out.
-fn respelled(body: &[u8]) -> Option<Vec<u8>> {
+pub fn respelled(body: &[u8]) -> Option<Vec<u8>> {
     use tidelog_record::Body;
     let Ok(Body::Points(batch)) = Body::decode(body) else { return None };
     // kind, authored, no origin, two entries, the first entry's head.

@@ -125,8 +125,6 @@ fn key_chain(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
-
     #[test]
     fn a_segment_says_what_a_map_says_and_gives_every_record_back(
         bodies in prop::collection::vec(body(), 1..24), first in 1u64..3_000, slice in 1usize..3_000,
