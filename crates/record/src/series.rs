@@ -16,6 +16,9 @@ use crate::varint::{Malformed, Reader, put_bytes, put_u64};
 /// Longest canonical form of one series, in bytes.
 pub const SERIES_BYTES_MAX: usize = 16 * 1024;
 
+/// The label that stands for the metric in queries, and so is none.
+const NAME_OF_METRIC: &[u8] = b"__name__";
+
 /// Why a metric and labels are no series.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SeriesError {
@@ -63,13 +66,13 @@ impl Series {
         V: Into<String>,
     {
         let metric = metric.into();
-        if !is_name(&metric, true) {
+        if !is_name(metric.as_bytes(), true) {
             return Err(SeriesError::Metric(metric));
         }
         let mut sorted = BTreeMap::new();
         for (name, value) in labels {
             let (name, value) = (name.into(), value.into());
-            if !is_name(&name, false) || name == "__name__" {
+            if !is_name(name.as_bytes(), false) || name.as_bytes() == NAME_OF_METRIC {
                 return Err(SeriesError::Label(name));
             }
             if !value.is_empty() {
@@ -141,10 +144,37 @@ impl Series {
     }
 }
 
-fn is_name(text: &str, colon: bool) -> bool {
+fn is_name(text: &[u8], colon: bool) -> bool {
     let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_' || (colon && b == b':');
-    text.as_bytes().first().is_some_and(|b| letter(*b))
-        && text.bytes().all(|b| letter(b) || b.is_ascii_digit())
+    text.first().is_some_and(|b| letter(*b)) && text.iter().all(|b| letter(*b) || b.is_ascii_digit())
+}
+
+/// Checks the bytes of a metric's name.
+pub(crate) fn check_metric(name: &[u8]) -> Result<(), SeriesError> {
+    if is_name(name, true) {
+        Ok(())
+    } else {
+        Err(SeriesError::Metric(String::from_utf8_lossy(name).into_owned()))
+    }
+}
+
+/// Checks what stands behind the metric in a canonical form, without allocating: with a checked metric before it,
+/// [`Series::from_canonical`] takes it.
+pub(crate) fn check_labels(bytes: &[u8]) -> Result<(), SeriesError> {
+    let mut reader = Reader(bytes);
+    let mut before: &[u8] = &[];
+    for _ in 0..reader.count(2)? {
+        let name = reader.bytes()?;
+        if !is_name(name, false) || name == NAME_OF_METRIC {
+            return Err(SeriesError::Label(String::from_utf8_lossy(name).into_owned()));
+        }
+        // No name is empty, so the first one is behind the beginning.
+        if name <= before || reader.text()?.is_empty() {
+            return Err(SeriesError::Malformed);
+        }
+        before = name;
+    }
+    Ok(reader.end()?)
 }
 
 /// Prometheus notation: `temperature{device="02124b0000000001"}`.

@@ -17,6 +17,7 @@ mod ranges;
 mod reader;
 mod recovery;
 mod scan;
+pub mod segment;
 mod seriesmap;
 mod shared;
 mod state;

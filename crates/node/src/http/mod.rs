@@ -68,6 +68,7 @@ pub(crate) struct Api {
     node: Arc<OnceLock<NodeContext>>,
     queries: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
+    gathers: line::Gathers,
 }
 
 impl Api {
@@ -81,6 +82,7 @@ impl Api {
             node: Arc::new(OnceLock::new()),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             body_bytes: Arc::new(Semaphore::new(body_bytes)),
+            gathers: line::Gathers::new(limits.body_bytes_max),
         }
     }
 
