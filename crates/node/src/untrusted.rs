@@ -23,8 +23,9 @@ pub fn records_of_msgpack(body: &[u8]) -> Vec<Vec<u8>> {
     records(BodyForm::MessagePack, body)
 }
 
-/// The records that lines of InfluxDB's line protocol become, bad lines left out.
+/// The records that lines of InfluxDB's line protocol become, bad lines left out: read by a node that sees their names for the first time,
+/// and again.
 #[must_use]
-pub fn records_of_lines(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn records_of_lines(body: &[u8]) -> [Vec<Vec<u8>>; 2] {
     of_lines(body)
 }

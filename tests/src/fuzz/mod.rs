@@ -8,6 +8,7 @@ mod log;
 mod network;
 mod radio;
 mod record;
+mod segment;
 
 /// One target.
 #[derive(Clone, Copy, Debug)]
@@ -21,12 +22,13 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     Target { name: "body", run: record::body, seeds: record::body_seeds },
     Target { name: "series", run: record::series, seeds: record::series_seeds },
     Target { name: "msgpack", run: record::msgpack, seeds: record::msgpack_seeds },
     Target { name: "uplink", run: record::uplink, seeds: record::uplink_seeds },
     Target { name: "log", run: log::log, seeds: log::log_seeds },
+    Target { name: "segment", run: segment::segment, seeds: segment::segment_seeds },
     Target { name: "flashlog", run: log::flash, seeds: log::flash_seeds },
     Target { name: "mac", run: radio::mac, seeds: radio::mac_seeds },
     Target { name: "lowpan", run: radio::lowpan, seeds: radio::lowpan_seeds },

@@ -271,17 +271,21 @@ impl Taken {
     }
 }
 
-/// The records that a body's good lines become, at fixed times and within the bounds that stand by default.
-pub(crate) fn records_of_lines(body: &[u8]) -> Vec<Vec<u8>> {
+/// The records that a body's good lines become, at fixed times: to a node that has seen no name of them yet, and to one that has
+/// just read the same.
+pub(crate) fn records_of_lines(body: &[u8]) -> [Vec<Vec<u8>>; 2] {
     let reading = Reading { unit_ns: 1, arrived_ns: 1, authored_ms: 1, body_bytes_max: 8 * 1024 * 1024 };
-    let mut records = Vec::new();
-    let read = reading.read(body, |record| {
-        records.push(record);
-        true
-    });
-    // What was refused as a whole was told to nobody here.
-    drop(read);
-    records
+    let mut gather = Gather::new(1024 * 1024);
+    [(); 2].map(|()| {
+        let mut records = Vec::new();
+        let read = reading.read(body, &mut gather, |record| {
+            records.push(record);
+            true
+        });
+        // What was refused as a whole was told to nobody here.
+        drop(read);
+        records
+    })
 }
 
 impl Reading {
