@@ -108,8 +108,8 @@ fn in_words(found: &Verification) -> String {
     }
     let node = found.node.map_or_else(|| "unknown node".to_owned(), |node| format!("node {node}"));
     text.push_str(&format!(
-        "{node}: {} records of {} streams in {} files, {} bytes",
-        found.records, found.streams, found.files, found.bytes
+        "{node}: {} records of {} streams in {} files and {} segments, {} bytes",
+        found.records, found.streams, found.files, found.segments, found.bytes
     ));
     if found.gaps > 0 {
         text.push_str(&format!(", {} gaps in streams", found.gaps));
@@ -143,6 +143,7 @@ fn in_json(found: &Verification) -> Value {
         "good": found.is_good(),
         "node": found.node.map(|node| node.to_string()),
         "files": found.files,
+        "segments": found.segments,
         "bytes": found.bytes,
         "records": found.records,
         "streams": found.streams,
@@ -188,7 +189,10 @@ mod tests {
         let (dir, _) = filled();
         let (outcome, text) = said(dir.path(), false);
         assert!(outcome.unwrap());
-        assert!(text.contains("20 records of 1 streams in 1 files") && text.ends_with(": good\n"), "{text}");
+        assert!(
+            text.contains("20 records of 1 streams in 1 files and 0 segments") && text.ends_with(": good\n"),
+            "{text}"
+        );
         let (outcome, text) = said(dir.path(), true);
         assert!(outcome.unwrap());
         let told: Value = serde_json::from_str(&text).unwrap();

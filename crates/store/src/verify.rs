@@ -1,12 +1,13 @@
-//! Checks a store that nobody has open: the checksum of every frame, the chain of every stream, both headers of every file, the
-//! identity. It only reads: what is wrong is told and left as it is, for opening the store is what sets rot apart.
+//! Checks a store that nobody has open: the checksum of every frame, the chain of every stream, both headers of every file, every
+//! segment, the identity. It only reads: what is wrong is told and left as it is, for opening the store is what sets rot apart.
 //!
 //! Memory is bounded by streams and by gaps in them, not by records. The state folder and the quarantine folder are not
-//! checked: the first can be deleted, the second is what was found before. What is sealed hands its ranges to
-//! [`Chains::sealed`] before the log is read, so that the log's records are held to what stands before them.
+//! checked: the first can be deleted, the second is what was found before. Segments come before the log, so that the log's
+//! records are held to what stands before them.
 
 mod chains;
 mod log;
+mod sealed;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -112,6 +113,12 @@ pub enum Flaw {
         /// Its place there.
         lsn: Lsn,
     },
+    /// A segment is rotten, or contradicts itself.
+    #[error("{reason}")]
+    Segment {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Records of a stream that is declared nowhere.
     #[error("{records} records belong to a stream that is declared nowhere")]
     Undeclared {
@@ -138,6 +145,7 @@ impl Flaw {
             Self::MissingPositions { .. } => "missing_positions",
             Self::Disorder => "disorder",
             Self::BrokenChain { .. } => "broken_chain",
+            Self::Segment { .. } => "segment",
             Self::Undeclared { .. } => "undeclared",
         }
     }
@@ -170,6 +178,8 @@ pub struct Verification {
     pub node: Option<NodeId>,
     /// Log files.
     pub files: u64,
+    /// Good segments.
+    pub segments: u64,
     /// Bytes read.
     pub bytes: u64,
     /// Good records whose chain holds.
@@ -262,6 +272,11 @@ pub fn verify(
         let file = check.open_log(first)?;
         check.bytes_total += file.length;
         opened.push(file);
+    }
+    let segments = check.segments()?;
+    check.bytes_total += segments.iter().map(|found| found.length).sum::<u64>();
+    for found in segments {
+        check.segment(found)?;
     }
     let last = opened.len().checked_sub(1);
     for at in 0..opened.len() {

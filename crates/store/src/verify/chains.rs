@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use tidelog_record::{ChainHash, Lsn, StreamId, StreamKey};
 
+use crate::segment::Span;
+
 /// Where a frame stands: number of the file, and offset in it.
 pub(super) type Place = (usize, u64);
 
@@ -51,13 +53,18 @@ impl Chains {
         self.0.get(key).and_then(|stream| stream.stream.clone())
     }
 
-    /// A range that is sealed and was checked there: the chain hash after its last record. To be told before the log is read.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what is sealed is checked where segments are"))]
-    pub fn sealed(&mut self, stream: &StreamId, first: Lsn, last: Lsn, after: ChainHash) {
-        let key = stream.key();
-        self.declare(key, stream.clone());
+    /// Takes in a range that is sealed and was checked there, before the log is read. Whether it adds anything: what covers most is
+    /// to be told first.
+    pub fn sealed(&mut self, span: &Span) -> bool {
+        let key = span.stream.key();
+        self.declare(key, span.stream.clone());
         let extents = &mut self.0.entry(key).or_default().extents;
-        extents.insert(first.0, Extent { last: last.0, chain: after, begins: None });
+        let before = extents.range(..=span.last.0).next_back();
+        if before.is_some_and(|(_, extent)| extent.last >= span.first.0) {
+            return false;
+        }
+        extents.insert(span.first.0, Extent { last: span.last.0, chain: span.after, begins: None });
+        true
     }
 
     /// Takes in a record. `follows` says whether it follows a hash.
@@ -194,7 +201,17 @@ mod tests {
     fn what_is_sealed_stands_before_the_log() {
         let (stream, records) = chain();
         let mut chains = Chains::default();
-        chains.sealed(&stream, Lsn(1), Lsn(5), records[4].1);
+        let span = |first: u64, last: usize| Span {
+            stream: stream.clone(),
+            ordinal: 0,
+            parts: 1,
+            first: Lsn(first),
+            last: Lsn(last as u64),
+            before: ChainHash::GENESIS,
+            after: records[last - 1].1,
+        };
+        assert!(chains.sealed(&span(1, 5)));
+        assert!(!chains.sealed(&span(2, 3)), "it is covered");
         assert_eq!(meet(&mut chains, &stream, &records[2]), Met::Again);
         assert_eq!(meet(&mut chains, &stream, &records[6]), Met::Good(None));
         assert_eq!(meet(&mut chains, &stream, &records[5]), Met::Good(Some((0, 7))));

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tidelog_record::{Lsn, NodeId};
+use tidelog_record::{ChainHash, Lsn, NodeId};
+use tidelog_store::segment::{Span, seal};
 use tidelog_store::{Flaw, Position, Store, Verification, VerifyError, verify};
 
 use crate::model::{Author, Model, NODE, body, open, options, random_body, site, small};
@@ -203,4 +204,50 @@ fn a_store_on_a_real_disk_is_checked_once_its_process_lets_go() {
     let found = check().unwrap();
     assert!(found.is_good() && found.records == 1, "{found:?}");
     Store::open(dir.path(), options()).unwrap();
+}
+
+/// A segment of another node's first records, in its place.
+fn with_segment(disk: &SimDisk, author: &Author, count: usize) -> PathBuf {
+    let stream = author.stream.clone();
+    let (first, last) = (Lsn(1), Lsn(count as u64));
+    let after = author.records[count - 1].chain;
+    let span = Span { stream, ordinal: 0, parts: 1, first, last, before: ChainHash::GENESIS, after };
+    let mut bodies = author.records[..count].iter().map(|record| record.body.clone());
+    let mut bytes = Vec::new();
+    let made = seal(&span, &mut || Ok(bodies.next()), &mut |piece| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    });
+    made.unwrap();
+    let path = PathBuf::from("/store/segments/one.seg");
+    disk.put(&path, &bytes);
+    path
+}
+
+#[test]
+fn a_flipped_bit_in_a_segment_is_found_and_the_log_goes_on_where_it_ends() {
+    let (disk, mut author) = (SimDisk::default(), Author::new(1));
+    let mut rng = StdRng::seed_from_u64(5);
+    for number in 0..12 {
+        author.write(random_body(&mut rng, number));
+    }
+    let (store, _) = open(&disk, small(1));
+    store.adopt_blocking(author.records.clone()).unwrap();
+    drop(store);
+    let path = with_segment(&disk, &author, 7);
+    let found = checked(&disk);
+    assert!(found.is_good(), "{found:?}");
+    assert_eq!((found.segments, found.records, found.gaps), (1, 12, 0));
+    for byte in 0..disk.bytes(&path).len() {
+        let flip = |bytes: &mut Vec<u8>| bytes[byte] ^= 1 << (byte % 8);
+        disk.change(&path, flip);
+        match verify(&disk, Path::new(DIR), &mut |_| ControlFlow::Continue(())) {
+            Ok(found) => {
+                let [damage] = found.damage.as_slice() else { panic!("byte {byte}: {found:?}") };
+                assert!(matches!(damage.flaw, Flaw::Segment { .. }) && path.ends_with(&damage.file));
+            }
+            Err(error) => panic!("byte {byte}: {error}"),
+        }
+        disk.change(&path, flip);
+    }
 }
