@@ -129,7 +129,7 @@ mod tests {
                     if span(times[last.start], level) == span(*time, level)
                         && (last.len() < SECTION_POINTS || times[index - 1] == *time) =>
                 {
-                    last.end = index + 1
+                    last.end = index + 1;
                 }
                 _ => out.push(index..index + 1),
             }

@@ -68,7 +68,10 @@ impl Reading {
                 Some((of, number, chunk)) if (*of, *number) == (id, place.chunk) => Arc::clone(chunk),
                 _ => segment.chunk(kind, place.chunk)?,
             };
-            if chunk.page_len(place.page).is_none_or(|count| count as u64 > segment.points().max(1) * 2) {
+            if chunk
+                .page_len(place.page)
+                .is_none_or(|count| count as u64 > segment.points().max(1).saturating_mul(2))
+            {
                 return Err(SegmentError::Inconsistent("a page has more numbers than the segment points"));
             }
             chunk.page(place.page, &mut self.scratch, &mut last.values)?;
