@@ -19,7 +19,10 @@ const MIB: f64 = 1024.0 * 1024.0;
 /// The whole workload, ready to be sent.
 pub struct Bodies {
     by_form: HashMap<Form, Vec<Vec<u8>>>,
+    /// As sent, those that come twice counted twice.
     pub points: u64,
+    /// Each counted once.
+    pub distinct: u64,
     pub written: Written,
 }
 
@@ -43,7 +46,8 @@ impl Bodies {
         }
         let steps = (options.points / POINTS_PER_SAMPLE).div_ceil(u64::from(options.devices)).max(1);
         let written = Written { start: START_S, end: START_S + (steps - 1) * STEP_S, device: devices / 3 };
-        Ok(Self { by_form, points: samples * POINTS_PER_SAMPLE, written })
+        let distinct = options.points / POINTS_PER_SAMPLE * POINTS_PER_SAMPLE;
+        Ok(Self { by_form, points: samples * POINTS_PER_SAMPLE, distinct, written })
     }
 }
 

@@ -172,7 +172,10 @@ fn queries(options: &Options, runs: u32, questions: &[Question]) -> Result<(), B
         subject.settle(&process)?;
         for question in questions {
             let asked = ask::ask(subject, &process, *question, bodies.written, runs)?;
-            println!("{:<18} {:<40} {}", subject.name(), question.says(), asked.show());
+            let counted = subject.says_points(bodies.distinct);
+            let wrong = *question == Question::Q4 && !asked.holds(&counted);
+            let remark = if wrong { ": not the points that were written" } else { "" };
+            println!("{:<18} {:<40} {}{remark}", subject.name(), question.says(), asked.show());
         }
         process.end()?;
     }

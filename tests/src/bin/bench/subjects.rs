@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use crate::forms::{Form, device_name};
 use crate::http::{Connection, quoted};
 use crate::process::{Process, free_address};
+use crate::workload::POINTS_PER_SAMPLE;
 
 /// A server under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
@@ -111,6 +112,11 @@ impl Subject {
         }
     }
 
+    /// How an answer to [`Question::Q4`] says that there are `points`.
+    pub fn says_points(self, points: u64) -> String {
+        if self == Self::Influxdb { (points / POINTS_PER_SAMPLE).to_string() } else { points.to_string() }
+    }
+
     /// Asks for what it would do in its own time: merge.
     pub fn settle(self, process: &Process) -> Result<(), Box<dyn Error>> {
         process.idle()?;
@@ -163,7 +169,8 @@ impl Subject {
                         3_600,
                     ),
                     Question::Q4 => {
-                        at_end(&format!("sum(count_over_time({{__name__=~\"env_.*\"}}[{span}s]))"))
+                        let of = |metric| format!("sum(count_over_time(env_{metric}[{span}s]))");
+                        at_end(&["temperature", "humidity", "battery", "light"].map(of).join("+"))
                     }
                     Question::Q5 if self == Self::VictoriaMetrics => format!(
                         "/api/v1/export?match[]={}&start={start}&end={hour_end}",
