@@ -57,4 +57,4 @@ pub use point::Value;
 #[cfg(feature = "alloc")]
 pub use record::{ChainHash, Record};
 #[cfg(feature = "alloc")]
-pub use series::{SERIES_BYTES_MAX, Series, SeriesError};
+pub use series::{Labels, SERIES_BYTES_MAX, Series, SeriesError};
