@@ -28,6 +28,8 @@ mod point;
 #[cfg(feature = "alloc")]
 mod record;
 #[cfg(feature = "alloc")]
+mod seal;
+#[cfg(feature = "alloc")]
 mod series;
 pub mod uplink;
 #[cfg(feature = "alloc")]
@@ -57,4 +59,6 @@ pub use point::Value;
 #[cfg(feature = "alloc")]
 pub use record::{ChainHash, Record};
 #[cfg(feature = "alloc")]
-pub use series::{SERIES_BYTES_MAX, Series, SeriesError};
+pub use seal::Seal;
+#[cfg(feature = "alloc")]
+pub use series::{Labels, SERIES_BYTES_MAX, Series, SeriesError};
