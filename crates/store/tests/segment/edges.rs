@@ -119,10 +119,9 @@ fn long_texts_and_whole_bodies_come_back() {
 
 #[test]
 fn a_body_that_is_spelled_otherwise_is_kept_and_its_points_are_read() {
-    let points = vec![(1_000, Value::I64(4))];
     let canonical = canonical_body(
         head(5),
-        &vec![(series(0), points.clone()), (series(0), vec![(2_000, Value::I64(5))])],
+        &vec![(series(0), vec![(1_000, Value::I64(4))]), (series(0), vec![(2_000, Value::I64(5))])],
     );
     let spelled = crate::field::respelled(&canonical).unwrap();
     assert_ne!(spelled, canonical);
