@@ -158,7 +158,7 @@ fn what_is_sent_twice_is_one_point_each_and_comes_back_twice() {
     };
     let all: Vec<Entries> =
         (0..60).map(entry).chain((20..60).map(entry)).chain((50..60).map(entry)).collect();
-    let (times, values) = check(&bodies(all.clone()));
+    let (times, values) = check(&bodies(all));
     let points: Vec<(i64, Value)> =
         (0..60).step_by(3).flat_map(|record| entry(record)[0].1.clone()).collect();
     assert!(times.iter().eq(points.iter().map(|(time, _)| time)));
