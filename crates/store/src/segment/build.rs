@@ -59,7 +59,7 @@ impl<'o> Builder<'o> {
         }
         Ok(Self {
             out: BlockWriter::new(&span.header(), out)?,
-            numbers: ChunkWriter::new(Kind::Numbers, Kinship::None),
+            numbers: ChunkWriter::new(Kind::Numbers, Kinship::Steps),
             floats: ChunkWriter::new(Kind::Floats, Kinship::Lookback),
             texts: TextWriter::default(),
             sequences: SequenceWriter::new(),

@@ -35,6 +35,8 @@ const SMALL_RUN: usize = 4_096;
 pub(super) struct Known {
     /// See the layouts above.
     pub layout: u8,
+    /// Repeats of a time are there, all with the value of the one before, and have no numbers of their own.
+    pub echoes: bool,
     /// The first value as stored, repeats included: what the differences begin from. Length in bytes, for texts.
     pub base: i64,
     pub first: i64,
@@ -105,10 +107,11 @@ impl Coder {
                 }
                 self.levels.clear();
                 self.levels.extend(all.iter().map(|value| ordered(*value)));
-                let known = self.known(FLOAT, times, values);
+                let echoes = self.drop_echoes(times);
+                let known = self.known(FLOAT, echoes, times, values);
                 self.numbers.extend_from_slice(&self.levels);
                 if all.iter().any(|value| value.is_nan()) {
-                    return Known { layout: FLOAT_NAN, ..Known::default() };
+                    return Known { layout: FLOAT_NAN, echoes, ..Known::default() };
                 }
                 Known { sum: 0, ..known }
             }
@@ -154,19 +157,36 @@ impl Coder {
     }
 
     fn stepped(&mut self, layout: u8, times: &[i64], values: &Values) -> Known {
+        let echoes = self.drop_echoes(times);
         let next = self.levels.iter().skip(1);
         self.numbers.extend(next.zip(&self.levels).map(|(b, a)| b.wrapping_sub(*a)));
-        self.known(layout, times, values)
+        self.known(layout, echoes, times, values)
+    }
+
+    /// Takes out the levels of repeated times if all of them are those before them; whether there were such.
+    fn drop_echoes(&mut self, times: &[i64]) -> bool {
+        let repeated = |index: usize| index > 0 && times.get(index) == times.get(index - 1);
+        let mut repeats = (1..times.len()).filter(|index| repeated(*index)).peekable();
+        let same = |index: usize| self.levels.get(index) == self.levels.get(index - 1);
+        if repeats.peek().is_none() || !repeats.all(same) {
+            return false;
+        }
+        let mut index = 0;
+        self.levels.retain(|_| {
+            index += 1;
+            !repeated(index - 1)
+        });
+        true
     }
 
     fn written(&self, layout: u8) -> Known {
         Known { layout, base: i64::try_from(self.bytes.len()).unwrap_or(i64::MAX), ..Known::default() }
     }
 
-    fn known(&self, layout: u8, times: &[i64], values: &Values) -> Known {
+    fn known(&self, layout: u8, echoes: bool, times: &[i64], values: &Values) -> Known {
         let base = self.levels.first().copied().unwrap_or(0);
-        let mut known = Known { layout, base, first: base, last: base, min: base, max: base, sum: 0 };
-        if times.iter().skip(1).zip(times).all(|(b, a)| a < b) {
+        let mut known = Known { layout, echoes, base, first: base, last: base, min: base, max: base, sum: 0 };
+        if echoes || times.iter().skip(1).zip(times).all(|(b, a)| a < b) {
             known.last = self.levels.last().copied().unwrap_or(0);
             let (mut min, mut max) = (base, base);
             for level in &self.levels {
@@ -310,9 +330,10 @@ pub(super) fn extend(out: &mut Values, layout: u8, base: i64, numbers: &[i64]) {
     }
 }
 
-/// How many numbers a section of `count` points has in its stream; none for texts.
-pub(super) fn numbers_of(layout: u8, count: u32) -> u32 {
-    match layout {
+/// How many numbers a section has in its stream, of so many points and different times; none for texts.
+pub(super) fn numbers_of(known: &Known, count: u32, distinct: u32) -> u32 {
+    let count = if known.echoes { distinct } else { count };
+    match known.layout {
         FLOAT | FLOAT_NAN => count,
         TEXT | MIXED => 0,
         _ => count.saturating_sub(1),

@@ -9,7 +9,7 @@ use super::column::Values;
 
 const HOUR_NS: i64 = 3_600_000_000_000;
 /// Points that a span has on average, at least, for the series to be cut by spans of its width.
-const SPAN_POINTS_MIN: usize = 64;
+const SPAN_POINTS_MIN: usize = 240;
 /// Points after which a section ends, repeats of one time aside.
 const SECTION_POINTS: usize = 1_024;
 /// Bytes of text after which a section ends, repeats of one time aside.
@@ -129,7 +129,7 @@ mod tests {
                     if span(times[last.start], level) == span(*time, level)
                         && (last.len() < SECTION_POINTS || times[index - 1] == *time) =>
                 {
-                    last.end = index + 1
+                    last.end = index + 1;
                 }
                 _ => out.push(index..index + 1),
             }

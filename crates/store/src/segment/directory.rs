@@ -139,8 +139,11 @@ impl DirectoryWriter {
             let known = &section.known;
             let numbers = before.differences(known, section.distinct);
             let next = i64::from(section.sequence);
-            let head =
-                [next - std::mem::replace(&mut sequence, next) - 1, i64::from(known.layout), section.step];
+            let head = [
+                next - std::mem::replace(&mut sequence, next) - 1,
+                i64::from(known.layout) | i64::from(known.echoes) << ECHOES_BIT,
+                section.step,
+            ];
             let row = head.into_iter().chain(numbers);
             columns.iter_mut().zip(row).for_each(|(column, number)| column.push(number));
         }
@@ -157,6 +160,8 @@ struct Before {
 }
 
 const LOW_BITS: u32 = 64;
+/// Above the layout, in its column.
+const ECHOES_BIT: u32 = 4;
 
 impl Before {
     fn base(&mut self, layout: u8, last: i64) -> i64 {
@@ -191,6 +196,7 @@ impl Before {
         let sum = (i128::from(high) << LOW_BITS).wrapping_add(i128::from(low));
         Known {
             layout,
+            echoes: false,
             base,
             first: base.wrapping_add(first),
             last,
@@ -267,12 +273,14 @@ impl Page {
             let [step_of_sequence, layout, step, numbers @ ..] = row;
             number = number.wrapping_add(step_of_sequence).wrapping_add(1);
             let times = sequence(u32::try_from(number).map_err(|_| Malformed)?)?;
+            let echoes = layout >> ECHOES_BIT == 1;
+            let layout = layout - (i64::from(echoes) << ECHOES_BIT);
             let layout =
                 u8::try_from(layout).ok().filter(|layout| *layout <= column::MIXED).ok_or(Malformed)?;
-            let known = before.known(layout, times.distinct, numbers);
+            let known = Known { echoes, ..before.known(layout, times.distinct, numbers) };
             let length = match stream_of(layout) {
                 2 => u32::try_from(known.base).map_err(|_| Malformed)?,
-                _ => column::numbers_of(layout, times.count),
+                _ => column::numbers_of(&known, times.count, times.distinct),
             };
             let end = ends.get_mut(stream_of(layout)).ok_or(Malformed)?;
             let place = end.advance(step, length)?;

@@ -18,18 +18,19 @@ const PACKED: u8 = 2;
 /// How the numbers of a chunk lie to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kinship {
-    /// They are differences already.
+    /// They are differences, or as good as that.
     None,
+    /// Differences that may come in a round, as they do where every point stands twice: looked at before it is tried.
+    Steps,
+    /// Few, and often in a round: both are tried.
+    Rounds,
     /// Many stand a second time, or near to one that stood before: bits of floats.
     Lookback,
 }
 
-fn config(kinship: Kinship, pages: &[usize]) -> ChunkConfig {
+fn config(lookback: bool, pages: &[usize]) -> ChunkConfig {
     // Said and not searched for: a search compares estimates in floating point, and logarithms differ between C libraries.
-    let delta = match kinship {
-        Kinship::None => DeltaSpec::NoOp,
-        Kinship::Lookback => DeltaSpec::TryLookback,
-    };
+    let delta = if lookback { DeltaSpec::TryLookback } else { DeltaSpec::NoOp };
     ChunkConfig::default()
         .with_compression_level(LEVEL)
         .with_mode_spec(ModeSpec::Classic)
@@ -40,8 +41,50 @@ fn config(kinship: Kinship, pages: &[usize]) -> ChunkConfig {
 /// The bytes of one chunk: what is common to its pages, then the pages. `pages` are their lengths in numbers, none of them zero.
 /// `None` when the codec refuses, which it does for bad lengths only.
 pub(super) fn chunk(values: &[i64], pages: &[usize], kinship: Kinship) -> Option<Vec<u8>> {
+    if kinship == Kinship::Lookback {
+        return chunk_as(values, pages, true);
+    }
+    let plain = chunk_as(values, pages, false)?;
+    let try_rounds = match kinship {
+        Kinship::None | Kinship::Lookback => false,
+        Kinship::Steps => comes_round(values, plain.len()),
+        Kinship::Rounds => true,
+    };
+    let rounds = if try_rounds { chunk_as(values, pages, true) } else { None };
+    Some(rounds.filter(|rounds| rounds.len() < plain.len()).unwrap_or(plain))
+}
+
+/// Numbers told apart in looking for rounds.
+const TOLD_APART: usize = 64;
+/// Longest round that is looked for.
+const ROUND_MAX: usize = 4;
+/// Numbers that take less than a byte for so many are small enough.
+const SMALL_ENOUGH: usize = 16;
+
+/// Whether numbers equal those a few places before more often than chance would have it: half as many differ as would if each were drawn
+/// alone. In whole numbers, because the bytes follow from it.
+fn comes_round(values: &[i64], bytes: usize) -> bool {
+    if bytes.saturating_mul(SMALL_ENOUGH) < values.len() {
+        return false;
+    }
+    let mut counts = [0u64; TOLD_APART];
+    for value in values {
+        let slot = usize::try_from(zigzag(*value)).ok().and_then(|slot| counts.get_mut(slot));
+        if let Some(count) = slot {
+            *count += 1;
+        }
+    }
+    let all = values.len() as u64;
+    let differ_by_chance = (all * all).saturating_sub(counts.iter().map(|count| count * count).sum());
+    (1..=ROUND_MAX).any(|round| {
+        let differ = values.iter().skip(round).zip(values).filter(|(b, a)| a != b).count() as u64;
+        differ.saturating_mul(all).saturating_mul(2) < differ_by_chance
+    })
+}
+
+fn chunk_as(values: &[i64], pages: &[usize], lookback: bool) -> Option<Vec<u8>> {
     let file = FileCompressor::default();
-    let mut chunk = file.chunk_compressor(values, &config(kinship, pages)).ok()?;
+    let mut chunk = file.chunk_compressor(values, &config(lookback, pages)).ok()?;
     let common = chunk.write_meta(file.write_header(Vec::new()).ok()?).ok()?;
     let mut bodies = Vec::new();
     let mut out = Vec::new();

@@ -68,7 +68,10 @@ impl Reading {
                 Some((of, number, chunk)) if (*of, *number) == (id, place.chunk) => Arc::clone(chunk),
                 _ => segment.chunk(kind, place.chunk)?,
             };
-            if chunk.page_len(place.page).is_none_or(|count| count as u64 > segment.points().max(1) * 2) {
+            if chunk
+                .page_len(place.page)
+                .is_none_or(|count| count as u64 > segment.points().max(1).saturating_mul(2))
+            {
                 return Err(SegmentError::Inconsistent("a page has more numbers than the segment points"));
             }
             chunk.page(place.page, &mut self.scratch, &mut last.values)?;
@@ -95,8 +98,34 @@ impl Reading {
         Ok(())
     }
 
-    /// A section's values as stored behind `out`.
+    /// A section's values as stored behind `out`, repeats included.
     pub fn stored_values(
+        &mut self,
+        segment: &Segment,
+        section: &SectionEntry,
+        out: &mut Values,
+    ) -> Result<(), SegmentError> {
+        if !section.known.echoes {
+            return self.numbered_values(segment, section, out);
+        }
+        let (mut times, mut values) = (Vec::new(), Values::default());
+        self.stored_times(segment, &section.times, &mut times)?;
+        self.numbered_values(segment, section, &mut values)?;
+        let mut kept = Vec::with_capacity(times.len());
+        let mut place = 0usize;
+        for (index, time) in times.iter().enumerate() {
+            place += usize::from(index > 0 && times.get(index - 1) != Some(time));
+            kept.push(place);
+        }
+        if place + 1 != values.len() {
+            return Err(SegmentError::Inconsistent("a section has other times than values"));
+        }
+        column::extend_kept(out, &values, &kept);
+        Ok(())
+    }
+
+    /// The values of a section that have numbers: all as stored, or one for each time if the others are echoes.
+    fn numbered_values(
         &mut self,
         segment: &Segment,
         section: &SectionEntry,
@@ -124,7 +153,12 @@ impl Reading {
             }
             stream => {
                 let kind = if stream == 1 { Kind::Floats } else { Kind::Numbers };
-                let numbers = self.run(segment, kind, section.place, column::numbers_of(layout, count))?;
+                let numbers = self.run(
+                    segment,
+                    kind,
+                    section.place,
+                    column::numbers_of(&section.known, count, section.times.distinct),
+                )?;
                 column::extend(out, layout, section.known.base, numbers);
             }
         }
@@ -152,6 +186,16 @@ impl Reading {
         if section.times.distinct == section.times.count {
             self.stored_times(segment, &section.times, times)?;
             return self.stored_values(segment, section, values);
+        }
+        if section.known.echoes {
+            let mut stored = Vec::new();
+            self.stored_times(segment, &section.times, &mut stored)?;
+            stored.dedup();
+            if stored.len() != section.times.distinct as usize {
+                return Err(SegmentError::Inconsistent("a section has other times than values"));
+            }
+            times.append(&mut stored);
+            return self.numbered_values(segment, section, values);
         }
         let (mut stored_times, mut stored_values) = (Vec::new(), Values::default());
         self.stored_times(segment, &section.times, &mut stored_times)?;

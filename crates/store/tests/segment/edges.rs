@@ -119,10 +119,9 @@ fn long_texts_and_whole_bodies_come_back() {
 
 #[test]
 fn a_body_that_is_spelled_otherwise_is_kept_and_its_points_are_read() {
-    let points = vec![(1_000, Value::I64(4))];
     let canonical = canonical_body(
         head(5),
-        &vec![(series(0), points.clone()), (series(0), vec![(2_000, Value::I64(5))])],
+        &vec![(series(0), vec![(1_000, Value::I64(4))]), (series(0), vec![(2_000, Value::I64(5))])],
     );
     let spelled = crate::field::respelled(&canonical).unwrap();
     assert_ne!(spelled, canonical);
@@ -141,4 +140,27 @@ fn bodies_that_are_not_those_of_the_span_are_refused() {
     other[1].push(0);
     assert!(refused(&bodies[..2]) && refused(&[&bodies[..], &bodies[..1]].concat()) && refused(&other));
     assert!(!refused(&bodies));
+}
+
+#[test]
+fn what_is_sent_twice_is_one_point_each_and_comes_back_twice() {
+    let entry = |record: i64| -> Entries {
+        let value = |step: i64| match record % 3 {
+            0 => Value::F64((record * 7 + step) as f64 / 100.0),
+            1 => Value::F64((record + step) as f64 / 7.0),
+            _ => Value::I64(i64::MAX - step),
+        };
+        let number = usize::try_from(record % 3).unwrap();
+        vec![(
+            series(number),
+            (0..50).map(|step| ((record * 50 + step) * 9_000_000_000, value(step))).collect(),
+        )]
+    };
+    let all: Vec<Entries> =
+        (0..60).map(entry).chain((20..60).map(entry)).chain((50..60).map(entry)).collect();
+    let (times, values) = check(&bodies(all));
+    let points: Vec<(i64, Value)> =
+        (0..60).step_by(3).flat_map(|record| entry(record)[0].1.clone()).collect();
+    assert!(times.iter().eq(points.iter().map(|(time, _)| time)));
+    assert!((0..).zip(&points).all(|(index, (_, value))| values.get(index).as_ref() == Some(value)));
 }

@@ -365,7 +365,7 @@ impl Gather {
             column.iter().for_each(|value| values.push(self.value(*value)));
             Column::from(&*values)
         };
-        writer.entry(&slot.canonical, times, column)
+        writer.entry(self.known.text(slot.canonical), times, column)
     }
 
     fn value(&self, value: CellValue) -> Value {

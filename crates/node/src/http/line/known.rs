@@ -3,16 +3,36 @@
 //! known is bounded in bytes; past the bound all is forgotten, which costs time only.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::ops::Range;
 
 use super::gather::point_bytes_max;
 use super::naming::Naming;
 use super::parse::{LineFault, unescaped_name};
 
-/// What a key takes beside its bytes, about, in bytes: itself, its place in the table, and allocations.
-const KEY_BYTES: usize = 192;
+/// What a key takes beside its name, about, in bytes: itself, its place in the table, its list of slots.
+const KEY_BYTES: usize = 160;
 
 /// What a field of a key takes beside its canonical form, about, in bytes.
-const SLOT_BYTES: usize = 64;
+const SLOT_BYTES: usize = 48;
+
+/// A part of the text that names stand in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    from: u32,
+    to: u32,
+}
+
+impl Span {
+    fn range(self) -> Range<usize> {
+        index(self.from)..index(self.to)
+    }
+
+    /// In bytes.
+    pub fn len(self) -> usize {
+        index(self.to - self.from)
+    }
+}
 
 /// What the name of a field takes beside its bytes, about, in bytes.
 const FIELD_BYTES: usize = 128;
@@ -23,7 +43,7 @@ const FIELDS_COMPARED_MAX: usize = 16;
 /// A measurement with its tags, as posted.
 #[derive(Debug)]
 pub(super) struct Key {
-    raw: Box<[u8]>,
+    raw: Span,
     /// The key that followed this one the last time.
     next: u32,
     pub slots: Vec<Slot>,
@@ -49,14 +69,18 @@ pub(super) struct Slot {
     pub record: u64,
     /// What a point of it and its name take in a record at most, in bytes; without a text.
     pub bytes_max: usize,
-    pub canonical: Box<[u8]>,
+    pub canonical: Span,
 }
 
 /// What is known.
 #[derive(Debug, Default)]
 pub(super) struct Known {
+    /// Keys' names and canonical forms, one after the other: forgetting them is forgetting one thing.
+    text: Vec<u8>,
     keys: Vec<Key>,
-    numbers: HashMap<Box<[u8]>, u32>,
+    /// By a keyed hash of the name. Of two names with one hash, which nobody can find, the later one is known.
+    numbers: HashMap<u64, u32>,
+    hashes: RandomState,
     /// Names of fields, which many keys share.
     fields: Vec<Box<[u8]>>,
     field_numbers: HashMap<Box<[u8]>, u32>,
@@ -84,8 +108,21 @@ impl Known {
         self.bytes
     }
 
+    /// Forgets all, and keeps the room: it will be filled again.
     pub fn forget(&mut self) {
-        *self = Self::default();
+        self.text.clear();
+        self.keys.clear();
+        self.numbers.clear();
+        self.fields.clear();
+        self.field_numbers.clear();
+        self.further.clear();
+        (self.last, self.naming, self.bytes) = (0, None, 0);
+    }
+
+    /// What stands there.
+    #[inline]
+    pub fn text(&self, span: Span) -> &[u8] {
+        self.text.get(span.range()).unwrap_or_default()
     }
 
     pub fn key(&self, number: u32) -> Option<&Key> {
@@ -100,7 +137,7 @@ impl Known {
     #[inline]
     pub fn begins<'b>(&self, line: &'b [u8]) -> Option<(u32, &'b [u8])> {
         if let Some(foretold) = self.key(self.last).map(|key| key.next)
-            && let Some(rest) = self.key(foretold).and_then(|key| line.strip_prefix(&*key.raw))
+            && let Some(rest) = self.key(foretold).and_then(|key| line.strip_prefix(self.text(key.raw)))
             && let Some(rest) = rest.strip_prefix(b" ")
         {
             return Some((foretold, rest));
@@ -108,8 +145,12 @@ impl Known {
         // A key with an escaped blank is longer than this and is not found, which is right: known keys hold no unescaped one.
         let length = memchr::memchr2(b' ', b'\n', line)?;
         let (raw, rest) = line.split_at_checked(length)?;
-        let number = *self.numbers.get(raw)?;
-        Some((number, rest.strip_prefix(b" ")?))
+        Some((self.known_key(raw)?, rest.strip_prefix(b" ")?))
+    }
+
+    fn known_key(&self, raw: &[u8]) -> Option<u32> {
+        let number = *self.numbers.get(&self.hashes.hash_one(raw))?;
+        (self.text(self.key(number)?.raw) == raw).then_some(number)
     }
 
     /// A line of this key was taken in: remembers which key comes after which.
@@ -140,16 +181,17 @@ impl Known {
 
     /// The number of a key, which is read and remembered if it is new.
     pub fn number_of_key(&mut self, raw: &[u8]) -> Result<u32, LineFault> {
-        if let Some(number) = self.numbers.get(raw).copied() {
+        if let Some(number) = self.known_key(raw) {
             return Ok(number);
         }
         let naming = Naming::of_key(raw)?;
-        let new = number(self.keys.len());
-        let key = Key { raw: raw.into(), next: new, slots: Vec::new(), open: OpenRows::default() };
-        self.keys.push(key);
-        self.numbers.insert(raw.into(), new);
+        let (new, from) = (number(self.keys.len()), self.text.len());
+        self.text.extend_from_slice(raw);
+        let raw_span = Span { from: number(from), to: number(self.text.len()) };
+        self.keys.push(Key { raw: raw_span, next: new, slots: Vec::new(), open: OpenRows::default() });
+        self.numbers.insert(self.hashes.hash_one(raw), new);
         self.naming = Some((new, naming));
-        self.bytes += KEY_BYTES + 2 * raw.len();
+        self.bytes += KEY_BYTES + raw.len();
         Ok(new)
     }
 
@@ -170,9 +212,14 @@ impl Known {
         let known = self.keys.get_mut(index(key)).ok_or(LineFault::Measurement)?;
         let naming = match &mut self.naming {
             Some((of, naming)) if *of == key => naming,
-            other => &mut other.insert((key, Naming::of_key(&known.raw)?)).1,
+            other => {
+                let raw = self.text.get(known.raw.range()).unwrap_or_default();
+                &mut other.insert((key, Naming::of_key(raw)?)).1
+            }
         };
-        let canonical = naming.series(&unescaped_name(field)?)?.canonical().into_boxed_slice();
+        let from = self.text.len();
+        naming.put_series(&unescaped_name(field)?, &mut self.text)?;
+        let canonical = Span { from: number(from), to: number(self.text.len()) };
         let at = known.slots.len();
         self.bytes += SLOT_BYTES + canonical.len();
         let bytes_max = point_bytes_max(known.raw.len(), field.len());

@@ -1,7 +1,7 @@
 //! How measurements, tags and fields are named as series. A metric is `measurement_field`, or `measurement` alone when the field is
 //! `value`; tags are labels. Every character that such a name cannot have becomes one `_`, and a digit in front gets one before it.
 
-use tidelog_record::{Series, SeriesError};
+use tidelog_record::Labels;
 
 use super::parse::{LineFault, split_key, unescaped_measurement, unescaped_name};
 
@@ -9,7 +9,8 @@ use super::parse::{LineFault, split_key, unescaped_measurement, unescaped_name};
 #[derive(Debug, Default)]
 pub(super) struct Naming {
     measurement: String,
-    labels: Vec<(String, String)>,
+    labels: Labels,
+    metric: String,
 }
 
 impl Naming {
@@ -20,7 +21,7 @@ impl Naming {
         let mut named = Vec::with_capacity(tags.len());
         for (name, value) in tags {
             let name = unescaped_name(name)?;
-            named.push((series_name(&name, false), name, unescaped_name(value)?.into_owned()));
+            named.push((label_name(&name), name, unescaped_name(value)?));
         }
         named.sort_unstable();
         for pair in named.windows(2) {
@@ -38,32 +39,37 @@ impl Naming {
                 });
             }
         }
-        let labels = named.into_iter().map(|(label, _, value)| (label, value)).collect();
-        Ok(Self { measurement, labels })
+        let labels = Labels::ascending(named.iter().map(|(label, _, value)| (label.as_str(), &**value)))?;
+        Ok(Self { measurement, labels, metric: String::new() })
     }
 
-    /// The series of one of the line's fields.
-    pub fn series(&self, field: &str) -> Result<Series, SeriesError> {
-        let labels = self.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        Series::new(metric_name(&self.measurement, field), labels)
+    /// Adds the canonical form of the series of one of the line's fields to `out`.
+    pub fn put_series(&mut self, field: &str, out: &mut Vec<u8>) -> Result<(), LineFault> {
+        self.metric.clear();
+        put_name(&mut self.metric, &self.measurement, true);
+        if field != "value" {
+            self.metric.push('_');
+            // It stands behind something, so a digit may be first.
+            self.metric.extend(field.chars().map(|c| if is_good(c, true) { c } else { '_' }));
+        }
+        Ok(self.labels.put_canonical(&self.metric, out)?)
     }
 }
 
-/// The metric of a measurement's field.
-fn metric_name(measurement: &str, field: &str) -> String {
-    if field == "value" {
-        return series_name(measurement, true);
-    }
-    series_name(&[measurement, "_", field].concat(), true)
-}
-
-/// A name that a metric (with colons) or a label (without) may have.
-fn series_name(text: &str, colon: bool) -> String {
+fn label_name(text: &str) -> String {
     let mut name = String::with_capacity(text.len() + 1);
+    put_name(&mut name, text, false);
+    name
+}
+
+/// Adds a name that a metric (with colons) or a label (without) may have.
+fn put_name(name: &mut String, text: &str, colon: bool) {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         name.push('_');
     }
-    let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || (colon && c == ':');
-    name.extend(text.chars().map(|c| if good(c) { c } else { '_' }));
-    name
+    name.extend(text.chars().map(|c| if is_good(c, colon) { c } else { '_' }));
+}
+
+fn is_good(c: char, colon: bool) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || (colon && c == ':')
 }
