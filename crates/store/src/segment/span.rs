@@ -79,14 +79,15 @@ impl Span {
         if magic != MAGIC {
             return Err(HeaderError::Rotten);
         }
-        if version > VERSION {
-            return Err(HeaderError::Version(version));
-        }
+        // Length and checksum stand alike in every version, so that a rotten bit is not taken for a newer program's.
         let mut fields = Cut(cut.take(length)?);
         let end = FIXED_BYTES + length;
         let crc = crc32fast::hash(bytes.get(..end).ok_or(Malformed)?);
         if cut.array()? != crc.to_le_bytes() || version == 0 {
             return Err(HeaderError::Rotten);
+        }
+        if version > VERSION {
+            return Err(HeaderError::Version(version));
         }
         let site = std::str::from_utf8(fields.bytes()?).map_err(|_| Malformed)?;
         let site = site.parse().map_err(|_| Malformed)?;

@@ -37,6 +37,13 @@ fn every_flipped_byte_is_found() {
 fn a_segment_of_a_newer_version_is_told_from_a_rotten_one() {
     let mut file = good().to_vec();
     file[8] = 2;
+    assert!(
+        matches!(verify(file.clone()), Err(SegmentError::Rotten { .. })),
+        "one bit makes no newer program"
+    );
+    let fields = usize::from(u16::from_le_bytes([file[10], file[11]]));
+    let crc = crc32fast::hash(&file[..12 + fields]).to_le_bytes();
+    file[12 + fields..16 + fields].copy_from_slice(&crc);
     assert!(matches!(verify(file), Err(SegmentError::Version { found: 2, supported: 1 })));
 }
 
