@@ -217,6 +217,8 @@ struct Check<'a> {
     found: Verification,
     chains: Chains,
     bytes_total: u64,
+    /// First positions of log files that were trimmed.
+    trimmed: Vec<u64>,
     step: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
 }
 
@@ -244,16 +246,18 @@ pub fn verify(
     dir: &Path,
     step: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Verification, VerifyError> {
-    let mut check =
-        Check { disk, dir, found: Verification::default(), chains: Chains::default(), bytes_total: 0, step };
+    let (found, chains) = (Verification::default(), Chains::default());
+    let mut check = Check { disk, dir, found, chains, bytes_total: 0, trimmed: Vec::new(), step };
     let names = disk.list(dir).map_err(|error| no_store(error, dir))?;
     let log_dir = dir.join(LOG_DIR);
     let logs = match disk.list(&log_dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(check.io("list", &log_dir)(error));
         }
-        listed => log::firsts(&listed.unwrap_or_default()),
+        listed => listed.unwrap_or_default(),
     };
+    check.trimmed = log::trimmed(&logs);
+    let logs = log::firsts(&logs);
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
     if logs.is_empty() && !has(identity::FILE_NAME) {
         return Err(VerifyError::NoStore(dir.to_owned()));
@@ -277,6 +281,9 @@ pub fn verify(
     check.bytes_total += segments.iter().map(|found| found.length).sum::<u64>();
     for found in segments {
         check.segment(found)?;
+    }
+    if let Some(first) = opened.first() {
+        check.must_reach(1, first);
     }
     let last = opened.len().checked_sub(1);
     for at in 0..opened.len() {

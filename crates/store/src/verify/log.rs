@@ -17,6 +17,9 @@ use crate::recovery::{LOG_DIR, file_name, first_of_name, frame_at, resync};
 /// Progress is told after so many bytes.
 const STEP_BYTES: u64 = 256 * 1024;
 
+/// How the name of what is left of a trimmed log file ends.
+const TRIMMED_SUFFIX: &str = ".map";
+
 /// A log file that is going to be checked.
 pub(super) struct Opened {
     first: u64,
@@ -33,6 +36,12 @@ pub(super) fn firsts(names: &[String]) -> Vec<u64> {
     let mut firsts: Vec<u64> = names.iter().filter_map(|name| first_of_name(name)).collect();
     firsts.sort_unstable();
     firsts
+}
+
+/// First positions of the log files that were trimmed, whose records are sealed: a map stands in the place of each.
+pub(super) fn trimmed(names: &[String]) -> Vec<u64> {
+    let maps = names.iter().filter_map(|name| name.strip_suffix(TRIMMED_SUFFIX));
+    maps.filter_map(|digits| u64::from_str_radix(digits, 16).ok()).collect()
 }
 
 /// What is known of a record when its frame was read.
@@ -139,12 +148,19 @@ impl Check<'_> {
             }
         }
         self.advance(log.length - told)?;
-        let next = Position(log.first + u64::from(ordinals_from));
-        if let Some(behind) = logs.get(at + 1).filter(|behind| behind.first > next.0 && !ends_in_rot) {
-            let flaw = Flaw::MissingPositions { first: next, last: Position(behind.first - 1) };
-            self.found.tell(&behind.name, 0, flaw);
+        if let Some(behind) = logs.get(at + 1).filter(|_| !ends_in_rot) {
+            self.must_reach(log.first + u64::from(ordinals_from), behind);
         }
         Ok(())
+    }
+
+    /// Tells of positions between `next` and the file behind it, unless a trimmed file held them.
+    pub(super) fn must_reach(&mut self, next: u64, behind: &Opened) {
+        let between = next..behind.first;
+        if !between.is_empty() && !self.trimmed.iter().any(|first| between.contains(first)) {
+            let flaw = Flaw::MissingPositions { first: Position(next), last: Position(behind.first - 1) };
+            self.found.tell(&behind.name, 0, flaw);
+        }
     }
 
     /// Reads the frame at a place and takes it in; `None` when there is none.
