@@ -8,4 +8,4 @@ mod selector;
 mod time;
 
 pub use selector::{SELECTOR_BYTES_MAX, SELECTORS_MAX, Selector, SelectorError, Selectors};
-pub use time::{TimeError, parse_instant};
+pub use time::{TimeError, parse_duration, parse_instant};
