@@ -15,7 +15,8 @@ const ABSOLUTE_MAX: f64 = 1e-12;
 pub enum Agreement {
     Exact,
     Close,
-    Refused { same_words: bool },
+    /// By both, with the same type of error.
+    Refused,
 }
 
 /// # Errors
@@ -25,7 +26,15 @@ pub fn compare(query: &str, theirs: &Value, ours: &Value) -> Result<Agreement, S
         return Err(format!("theirs {}\n   ours   {}", brief(theirs), brief(ours)));
     }
     if theirs["status"] == "error" {
-        return Ok(Agreement::Refused { same_words: theirs["error"] == ours["error"] });
+        let words = theirs["errorType"] != "execution" || theirs["error"] == ours["error"];
+        // Which of several errors comes first is chance in Prometheus; what it says of one is not.
+        let kind = |value: &Value| {
+            value["error"].as_str().unwrap_or_default().split_once(':').map(|(kind, _)| kind.to_owned())
+        };
+        if !words && kind(theirs) != kind(ours) {
+            return Err(format!("theirs {}\n   ours   {}", brief(theirs), brief(ours)));
+        }
+        return Ok(Agreement::Refused);
     }
     let (theirs, ours) = (&theirs["data"], &ours["data"]);
     if theirs["resultType"] != ours["resultType"] {
@@ -57,7 +66,13 @@ pub fn compare(query: &str, theirs: &Value, ours: &Value) -> Result<Agreement, S
                 }
                 let (x, y) = (theirs["values"].as_array().unwrap(), ours["values"].as_array().unwrap());
                 if x.len() != y.len() {
-                    return Err(format!("{labels}: {} samples and {}: {} {}", x.len(), y.len(), brief(theirs), brief(ours)));
+                    return Err(format!(
+                        "{labels}: {} samples and {}: {} {}",
+                        x.len(),
+                        y.len(),
+                        brief(theirs),
+                        brief(ours)
+                    ));
                 }
                 for (x, y) in x.iter().zip(y) {
                     point(x, y, &mut close).map_err(of_series)?;

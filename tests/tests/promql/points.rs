@@ -88,9 +88,13 @@ fn requests(dice: &mut Dice, found: &mut Vec<Series>) {
 }
 
 fn rooms(dice: &mut Dice, found: &mut Vec<Series>) {
-    for (room, floor, device) in
-        [("lab", "1", "d1"), ("lab", "1", "d2"), ("hall", "1", "d3"), ("attic", "2", "d4"), ("roof", "2", "d5")]
-    {
+    for (room, floor, device) in [
+        ("lab", "1", "d1"),
+        ("lab", "1", "d2"),
+        ("hall", "1", "d3"),
+        ("attic", "2", "d4"),
+        ("roof", "2", "d5"),
+    ] {
         let labels = [("room", room), ("floor", floor), ("device", device)];
         let mut level = 20.0;
         let mut points = Vec::new();
@@ -155,7 +159,11 @@ fn odd(dice: &mut Dice, found: &mut Vec<Series>) {
         float("odd", &[("case", case)], every(60_000, &|_| value));
     }
     float("mixed", &[("case", "nans")], every(60_000, &|i| if i % 3 == 0 { f64::NAN } else { i as f64 }));
-    float("mixed", &[("case", "infs")], every(60_000, &|i| if i % 5 == 0 { f64::INFINITY } else { -i as f64 }));
+    float(
+        "mixed",
+        &[("case", "infs")],
+        every(60_000, &|i| if i % 5 == 0 { f64::INFINITY } else { -i as f64 }),
+    );
     float("mixed", &[("case", "sign")], every(60_000, &|i| if i % 2 == 0 { i as f64 } else { -i as f64 }));
     float("rare", &[], every(600_000, &|i| i as f64 * 1.5));
     float("exact", &[("n", "1")], every(60_000, &|i| i as f64));

@@ -10,8 +10,8 @@ pub const WHEN: [&str; 4] = [
 
 /// Functions of numbers.
 const MATHEMATICS: &[&str] = &[
-    "abs", "ceil", "floor", "exp", "ln", "log2", "log10", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh",
-    "cosh", "tanh", "asinh", "acosh", "atanh", "deg", "rad", "sgn", "round",
+    "abs", "ceil", "floor", "exp", "ln", "log2", "log10", "sqrt", "sin", "cos", "tan", "asin", "acos",
+    "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "deg", "rad", "sgn", "round",
 ];
 
 const DATES: &[&str] =
@@ -52,7 +52,8 @@ const RANGE_OPERANDS: &[&str] = &[
 
 const AGGREGATIONS: &[&str] = &["sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"];
 
-const GROUPINGS: &[&str] = &["", " by (job)", " by (job, code)", " without (instance, method)", " by ()", " by (nosuch)"];
+const GROUPINGS: &[&str] =
+    &["", " by (job)", " by (job, code)", " without (instance, method)", " by ()", " by (nosuch)"];
 
 const ARITHMETIC: &[&str] = &["+", "-", "*", "/", "%", "^", "atan2"];
 
@@ -66,7 +67,11 @@ pub fn all() -> Vec<String> {
         }
     }
     for function in DATES {
-        found.extend([format!("{function}()"), format!("{function}(dates)"), format!("{function}(vector(time()))")]);
+        found.extend([
+            format!("{function}()"),
+            format!("{function}(dates)"),
+            format!("{function}(vector(time()))"),
+        ]);
     }
     for function in RANGES {
         found.extend(RANGE_OPERANDS.iter().map(|operand| format!("{function}({operand})")));
@@ -108,5 +113,8 @@ pub fn all() -> Vec<String> {
 }
 
 fn lines() -> impl Iterator<Item = &'static str> {
-    include_str!("queries.txt").lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+    include_str!("queries.txt")
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }

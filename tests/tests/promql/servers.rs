@@ -100,7 +100,10 @@ fn open_metrics(points: &[Series]) -> String {
             .labels
             .iter()
             .map(|(name, value)| {
-                format!("{name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+                format!(
+                    "{name}=\"{}\"",
+                    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+                )
             })
             .collect();
         for (ms, value) in &series.points {
@@ -110,7 +113,15 @@ fn open_metrics(points: &[Series]) -> String {
                 f64::NEG_INFINITY => "-Inf".to_owned(),
                 v => v.to_string(),
             };
-            writeln!(text, "{}{{{}}} {value} {}.{:03}", series.metric, labels.join(","), ms / 1000, ms % 1000).unwrap();
+            writeln!(
+                text,
+                "{}{{{}}} {value} {}.{:03}",
+                series.metric,
+                labels.join(","),
+                ms / 1000,
+                ms % 1000
+            )
+            .unwrap();
         }
     }
     text.push_str("# EOF\n");
@@ -169,7 +180,8 @@ fn point(series: &Series, ms: i64, value: f64) -> Value {
         (Kind::Float, f64::NEG_INFINITY) => json!("-Inf"),
         (Kind::Float, v) => json!(v),
     };
-    let mut point = json!({"metric": series.metric, "labels": labels, "timestamp_ms": ms, "value": value_json});
+    let mut point =
+        json!({"metric": series.metric, "labels": labels, "timestamp_ms": ms, "value": value_json});
     if series.kind == Kind::Float {
         point["type"] = json!("f64");
     }

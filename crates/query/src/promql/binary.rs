@@ -33,9 +33,10 @@ impl Operator {
         Some(compare)
     }
 
-    /// Whether the result is another quantity than the operand, and so loses the metric's name.
+    /// Whether the result is another quantity than the operand, and so loses the metric's name. (`atan2` keeps it: 2.42
+    /// overlooks it.)
     pub fn drops_name(self) -> bool {
-        self.truth || self.comparison().is_none()
+        self.truth || self.comparison().is_none() && self.op != T_ATAN2
     }
 
     fn arithmetic(self, a: f64, b: f64) -> f64 {

@@ -95,9 +95,11 @@ fn timestamp(eval: &Evaluator, call: &Call, grid: Grid) -> Result<Value, QueryEr
     mapped(eval, call, grid, |step, _| Some(seconds(grid.at(step))))
 }
 
-/// The greater of two; no number if one of them is none.
+/// The greater of two; no number if one of them is none, unless the other is infinite: then nothing is greater.
 fn greater(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() {
+    if a == f64::INFINITY || b == f64::INFINITY {
+        f64::INFINITY
+    } else if a.is_nan() || b.is_nan() {
         f64::NAN
     } else if a == 0.0 && b == 0.0 {
         if a.is_sign_negative() { b } else { a }
@@ -156,6 +158,10 @@ mod tests {
     fn what_is_no_number_is_neither_greater_nor_lesser() {
         assert_eq!((greater(1.0, 2.0), lesser(1.0, 2.0)), (2.0, 1.0));
         assert!(greater(1.0, f64::NAN).is_nan() && lesser(f64::NAN, 1.0).is_nan());
+        assert_eq!(
+            (greater(f64::NAN, f64::INFINITY), lesser(f64::NEG_INFINITY, f64::NAN)),
+            (f64::INFINITY, f64::NEG_INFINITY)
+        );
         assert!(greater(-0.0, 0.0).is_sign_positive() && lesser(-0.0, 0.0).is_sign_negative());
     }
 }

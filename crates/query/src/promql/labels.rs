@@ -100,22 +100,14 @@ impl From<&tidelog_record::Series> for Labels {
     }
 }
 
-/// Prometheus notation, `name{label="value"}`.
+/// Prometheus notation for messages, `{__name__="name", label="value"}`.
 impl fmt::Display for Labels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.get(METRIC_LABEL);
-        f.write_str(name)?;
-        let mut open = false;
-        for (label, value) in self.iter().filter(|(label, _)| *label != METRIC_LABEL) {
-            f.write_str(if open { ", " } else { "{" })?;
-            write!(f, "{label}={value:?}")?;
-            open = true;
+        f.write_str("{")?;
+        for (i, (label, value)) in self.iter().enumerate() {
+            write!(f, "{}{label}={value:?}", if i == 0 { "" } else { ", " })?;
         }
-        match (open, name.is_empty()) {
-            (true, _) => f.write_str("}"),
-            (false, true) => f.write_str("{}"),
-            (false, false) => Ok(()),
-        }
+        f.write_str("}")
     }
 }
 
@@ -142,10 +134,9 @@ mod tests {
     #[test]
     fn labels_are_written_as_prometheus_writes_them() {
         assert_eq!(Labels::default().to_string(), "{}");
-        assert_eq!(Labels::new([(METRIC_LABEL, "m")]).to_string(), "m");
         assert_eq!(
             Labels::new([(METRIC_LABEL, "m"), ("b", "x\"y"), ("a", "1")]).to_string(),
-            "m{a=\"1\", b=\"x\\\"y\"}"
+            "{__name__=\"m\", a=\"1\", b=\"x\\\"y\"}"
         );
     }
 }

@@ -39,16 +39,20 @@ impl Best {
         if self.count == 0 {
             return;
         }
-        if self.heap.len() < self.count {
-            self.heap.push((value, of));
-            self.up(self.heap.len() - 1);
-        } else if let Some(root) = self.heap.first_mut()
-            && (root.0.is_nan() && !value.is_nan()
-                || if self.greatest { root.0 < value } else { root.0 > value })
-        {
-            *root = (value, of);
+        if self.heap.len() == self.count {
+            let Some(root) = self.heap.first_mut() else { return };
+            if !(root.0.is_nan() || if self.greatest { root.0 < value } else { root.0 > value }) {
+                return;
+            }
+            if self.count == 1 {
+                *root = (value, of);
+                return;
+            }
+            self.heap.swap_remove(0);
             self.down();
         }
+        self.heap.push((value, of));
+        self.up(self.heap.len() - 1);
     }
 
     fn less(&self, a: usize, b: usize) -> bool {

@@ -101,7 +101,12 @@ fn evaluate(
     bounds: &promql::Bounds,
     halt: &dyn Fn() -> Option<Halt>,
 ) -> Result<Answer, Refusal> {
-    let query: Query = form.one("query").unwrap_or_default().parse()?;
+    let parsed = form.one("query").unwrap_or_default().parse::<Query>();
+    let query = match when {
+        When::At(_) => parsed.map_err(|error| Refusal::parameter("query", error))?,
+        // Prometheus says less here.
+        When::Range(..) => parsed?,
+    };
     let source = StoreSource { context, site: &form.site };
     if let Some(halt) = halt() {
         return Err(QueryError::from(halt).into());

@@ -61,8 +61,7 @@ impl Refusal {
 impl From<QueryError> for Refusal {
     fn from(error: QueryError) -> Self {
         let kind = match &error {
-            QueryError::Parse(_) => return Self::parameter("query", error),
-            QueryError::Range(_) => Kind::BadData,
+            QueryError::Parse(_) | QueryError::Range(_) => Kind::BadData,
             QueryError::Execution(_) | QueryError::Samples { .. } | QueryError::Series { .. } => {
                 Kind::Execution
             }
