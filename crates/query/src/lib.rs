@@ -3,6 +3,7 @@
 //! [`promql`] evaluates whole expressions, as Prometheus does, over whatever gives it points. Nothing here reads a store or
 //! a clock.
 
+mod lengths;
 pub mod promql;
 mod selector;
 mod time;

@@ -7,6 +7,8 @@ use promql_parser::label::{MatchOp, Matcher as Parsed};
 use promql_parser::parser::{Expr, VectorSelector, parse};
 use tidelog_record::Series;
 
+use crate::lengths;
+
 /// Longest selector, in bytes. It also bounds what a regular expression in it can cost.
 pub const SELECTOR_BYTES_MAX: usize = 4096;
 
@@ -116,6 +118,7 @@ impl FromStr for Selector {
         if text.len() > SELECTOR_BYTES_MAX {
             return Err(SelectorError::TooLong { bytes: text.len() });
         }
+        lengths::check(text).map_err(|error| SelectorError::Syntax(error.to_string()))?;
         let mut expression = parse(text).map_err(SelectorError::Syntax)?;
         while let Expr::Paren(inner) = expression {
             expression = *inner.expr;

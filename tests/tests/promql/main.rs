@@ -24,7 +24,7 @@ const AGREEING_MIN: usize = 4_925;
 const SHOWN_MAX: usize = 60;
 
 /// Where Tidelog means to answer otherwise; `docs/PROMQL.md` says why.
-const OTHERWISE: [&str; 2] = ["predict_linear(exact[20m] @ 1767228000, 600)", "5m"];
+const OTHERWISE: [&str; 1] = ["predict_linear(exact[20m] @ 1767228000, 600)"];
 
 /// The folder of the released binaries, unless something that the test needs is missing.
 fn prepared() -> Option<PathBuf> {

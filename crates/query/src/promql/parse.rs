@@ -13,6 +13,7 @@ use promql_parser::parser::{
 };
 
 use super::error::QueryError;
+use crate::lengths;
 
 /// Longest query, in bytes.
 pub const QUERY_BYTES_MAX: usize = 16 * 1024;
@@ -81,6 +82,7 @@ impl FromStr for Query {
                 "a query of {bytes} bytes, the most is {QUERY_BYTES_MAX}"
             )));
         }
+        lengths::check(text).map_err(|error| QueryError::Parse(format!("parse error: {error}")))?;
         register_2_42();
         let expr = parse(text).map_err(|error| QueryError::Parse(format!("parse error: {error}")))?;
         check(&expr)?;
@@ -221,6 +223,36 @@ mod tests {
             refused(&format!("{}{core}{}", open.repeat(count), close.repeat(count)));
             let count = QUERY_DEPTH_MAX - 2;
             format!("{}{core}{}", open.repeat(count), close.repeat(count)).parse::<Query>().unwrap();
+        }
+    }
+
+    #[test]
+    fn lengths_of_time_beyond_all_measure_never_panic() {
+        for length in [
+            "1e30",
+            "99999999999999999999",
+            "NaN",
+            "Inf",
+            "-1",
+            "-1e30",
+            "1e400",
+            "584y",
+            "99999999999y",
+            "0",
+        ] {
+            for text in [
+                "a[X]",
+                "a[5m:X]",
+                "a[X:5m]",
+                "a offset X",
+                "a offset -X",
+                "a @ X",
+                "a @ -X",
+                "X",
+                "a[5m] offset X",
+            ] {
+                drop(text.replace('X', length).parse::<Query>());
+            }
         }
     }
 
