@@ -8,6 +8,9 @@ use crate::selector::Selector;
 /// What a visit answers: whether the source goes on.
 pub type Visited = Result<(), QueryError>;
 
+/// What is done with the points of one series: its labels, its times (Unix nanoseconds, ascending, each once), its values.
+pub type Visit<'a> = dyn FnMut(Labels, &[i64], &[f64]) -> Visited + 'a;
+
 /// Where points come from.
 pub trait Source {
     /// Visits every series that the selector means and that has points within `start_ns..=end_ns` (Unix nanoseconds),
@@ -16,11 +19,5 @@ pub trait Source {
     ///
     /// # Errors
     /// The first error of a visit at once, or [`QueryError::Source`] when points cannot be read.
-    fn select(
-        &self,
-        selector: &Selector,
-        start_ns: i64,
-        end_ns: i64,
-        visit: &mut dyn FnMut(Labels, &[i64], &[f64]) -> Visited,
-    ) -> Visited;
+    fn select(&self, selector: &Selector, start_ns: i64, end_ns: i64, visit: &mut Visit) -> Visited;
 }

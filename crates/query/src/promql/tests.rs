@@ -10,13 +10,7 @@ const SECOND: i64 = 1_000_000_000;
 struct Memory(Vec<(tidelog_record::Series, Vec<i64>, Vec<f64>)>);
 
 impl Source for Memory {
-    fn select(
-        &self,
-        selector: &Selector,
-        start_ns: i64,
-        end_ns: i64,
-        visit: &mut dyn FnMut(Labels, &[i64], &[f64]) -> Visited,
-    ) -> Visited {
+    fn select(&self, selector: &Selector, start_ns: i64, end_ns: i64, visit: &mut Visit) -> Visited {
         for (series, times, values) in self.0.iter().filter(|(series, ..)| selector.matches(series)) {
             let from = times.partition_point(|time| *time < start_ns);
             let to = times.partition_point(|time| *time <= end_ns);
@@ -28,8 +22,11 @@ impl Source for Memory {
     }
 }
 
-fn memory(series: &[(&str, &[(&str, &str)], &[(i64, f64)])]) -> Memory {
-    let of = |(metric, labels, points): &(&str, &[(&str, &str)], &[(i64, f64)])| {
+/// Metric, labels, points.
+type Written<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [(i64, f64)]);
+
+fn memory(series: &[Written]) -> Memory {
+    let of = |(metric, labels, points): &Written| {
         let series = tidelog_record::Series::new(*metric, labels.iter().copied()).unwrap();
         (series, points.iter().map(|p| p.0 * SECOND).collect(), points.iter().map(|p| p.1).collect())
     };

@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 
 use tidelog_query::Selector;
-use tidelog_query::promql::{Labels, QueryError, Source, Visited};
+use tidelog_query::promql::{Labels, QueryError, Source, Visit, Visited};
 use tidelog_record::{SiteName, Value};
 
 use crate::context::NodeContext;
@@ -16,13 +16,7 @@ pub(super) struct StoreSource<'a> {
 }
 
 impl Source for StoreSource<'_> {
-    fn select(
-        &self,
-        selector: &Selector,
-        start_ns: i64,
-        end_ns: i64,
-        visit: &mut dyn FnMut(Labels, &[i64], &[f64]) -> Visited,
-    ) -> Visited {
+    fn select(&self, selector: &Selector, start_ns: i64, end_ns: i64, visit: &mut Visit) -> Visited {
         let (mut times, mut values) = (Vec::new(), Vec::new());
         let mut outcome = Ok(());
         let matches = |series: &tidelog_record::Series| selector.matches(series);
