@@ -1,10 +1,24 @@
-//! An answer as JSON, to the character as Prometheus writes it. Pure.
+//! An answer as JSON, to the character as Prometheus writes it, in pieces. Pure.
 
 use tidelog_query::promql::{Answer, Labels, write_seconds, write_value};
 
-/// The whole document of a query's answer.
-pub(super) fn document(answer: &Answer) -> String {
+/// The answer's reader went away.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+/// Writes the whole document; `full` is given the text whenever there is more of it than `piece_bytes`.
+///
+/// # Errors
+/// [`Gone`] as soon as `full` says it.
+pub(super) fn write(
+    answer: &Answer,
+    piece_bytes: usize,
+    full: &mut dyn FnMut(String) -> Result<(), Gone>,
+) -> Result<(), Gone> {
     let mut out = String::from("{\"status\":\"success\",\"data\":{\"resultType\":\"");
+    let mut flush = |out: &mut String| {
+        if out.len() < piece_bytes { Ok(()) } else { full(std::mem::take(out)) }
+    };
     match answer {
         Answer::Scalar(at, value) => {
             out.push_str("scalar\",\"result\":");
@@ -20,25 +34,25 @@ pub(super) fn document(answer: &Answer) -> String {
         Answer::Vector(at, found) => {
             out.push_str("vector\",\"result\":[");
             for (i, (labels, value)) in found.iter().enumerate() {
-                out.push_str(if i == 0 { "{\"metric\":" } else { ",{\"metric\":" });
-                object(&mut out, labels);
+                metric(&mut out, i == 0, labels);
                 out.push_str(",\"value\":");
                 point(&mut out, *at, *value);
                 out.push('}');
+                flush(&mut out)?;
             }
             out.push(']');
         }
         Answer::Matrix(rows) => {
             out.push_str("matrix\",\"result\":[");
             for (i, row) in rows.iter().enumerate() {
-                out.push_str(if i == 0 { "{\"metric\":" } else { ",{\"metric\":" });
-                object(&mut out, &row.labels);
+                metric(&mut out, i == 0, &row.labels);
                 out.push_str(",\"values\":[");
                 for (i, (at, value)) in row.points().enumerate() {
                     if i > 0 {
                         out.push(',');
                     }
                     point(&mut out, at, value);
+                    flush(&mut out)?;
                 }
                 out.push_str("]}");
             }
@@ -46,7 +60,12 @@ pub(super) fn document(answer: &Answer) -> String {
         }
     }
     out.push_str("}}");
-    out
+    full(out)
+}
+
+fn metric(out: &mut String, first: bool, labels: &Labels) {
+    out.push_str(if first { "{\"metric\":" } else { ",{\"metric\":" });
+    object(out, labels);
 }
 
 fn point(out: &mut String, at: i64, value: f64) {
@@ -79,6 +98,28 @@ fn quoted(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn document(answer: &Answer) -> String {
+        let mut whole = String::new();
+        let pieces = write(answer, 16, &mut |piece| {
+            whole.push_str(&piece);
+            Ok(())
+        });
+        pieces.unwrap();
+        whole
+    }
+
+    #[test]
+    fn nothing_more_is_written_once_the_reader_went_away() {
+        let labels = Labels::new([("__name__", "up")]);
+        let many = Answer::Vector(0, vec![(labels, 1.0); 100]);
+        let mut pieces = 0;
+        let written = write(&many, 64, &mut |_| {
+            pieces += 1;
+            if pieces < 3 { Ok(()) } else { Err(Gone) }
+        });
+        assert!(written.is_err() && pieces == 3);
+    }
 
     #[test]
     fn every_kind_of_answer_has_the_form_that_prometheus_gives_it() {

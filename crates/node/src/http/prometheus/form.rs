@@ -12,9 +12,9 @@ use crate::context::NodeContext;
 
 const SITE_HEADER: &str = "x-tidelog-site";
 
-/// Nanoseconds of a second and of a millisecond.
-const SECOND_NS: f64 = 1e9;
-const MS_NS: f64 = 1e6;
+const SECOND_NS: i64 = 1_000_000_000;
+const MS_NS: i64 = 1_000_000;
+const MS_A_SECOND: f64 = 1e3;
 
 /// What was asked.
 #[derive(Debug)]
@@ -76,12 +76,10 @@ impl Form {
         let Some(text) = self.one(name) else { return Ok(None) };
         let bad = || Refusal::parameter(name, format!("cannot parse {text:?} to a valid timestamp"));
         match text.parse::<f64>() {
-            Ok(seconds) => {
-                let ms = (seconds.fract() * 1e3).round();
-                whole(seconds.trunc() * SECOND_NS)
-                    .zip(whole(ms * MS_NS))
-                    .and_then(|(s, ms)| s.checked_add(ms))
-            }
+            Ok(seconds) => whole(seconds.trunc())
+                .and_then(|whole| whole.checked_mul(SECOND_NS))
+                .zip(whole((seconds.fract() * MS_A_SECOND).round()))
+                .and_then(|(ns, ms)| ns.checked_add(ms * MS_NS)),
             Err(_) => parse_instant(text).ok(),
         }
         .map(Some)
@@ -109,9 +107,9 @@ fn of_header(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     text.map_err(|_| Refusal::new(Kind::BadData, format!("{SITE_HEADER} is no text")))
 }
 
-fn whole(ns: f64) -> Option<i64> {
+fn whole(value: f64) -> Option<i64> {
     // The first float that an i64 does not hold is 2^63.
-    let fits = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&ns);
+    let fits = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&value);
     #[allow(clippy::cast_possible_truncation, reason = "just checked")]
-    fits.then_some(ns as i64)
+    fits.then_some(value as i64)
 }

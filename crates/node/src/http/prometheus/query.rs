@@ -1,16 +1,21 @@
-//! `query` and `query_range`: read the question, evaluate it on a blocking thread, and stop when nobody waits any more.
+//! `query` and `query_range`: read the question, evaluate it on a blocking thread, stop when nobody waits any more, and send
+//! the answer in pieces, which a slow client holds back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::body::{Body, Bytes};
 use axum::extract::{RawPathParams, Request, State};
 use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use tidelog_query::promql::{self, Answer, Halt, Query, QueryError};
 
+use tokio::sync::{mpsc, oneshot};
+
 use super::super::Api;
-use super::answer::document;
+use super::super::read::{PIECE_BYTES, PIECES_WAITING_MAX, Pieces};
+use super::answer::{Gone, write};
 use super::form::Form;
 use super::refusal::{Kind, Refusal};
 use super::source::StoreSource;
@@ -79,7 +84,10 @@ async fn ask(api: &Api, context: NodeContext, form: Form, when: When) -> Result<
     let gone = Arc::new(AtomicBool::new(false));
     let _waiting = Waiting(Arc::clone(&gone));
     let bounds = api.limits.query;
-    let evaluated = tokio::task::spawn_blocking(move || {
+    let (done, evaluated) = oneshot::channel();
+    let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
+    tokio::task::spawn_blocking(move || {
+        // Held until the answer is written: it is what takes memory.
         let _permit = permit;
         let halt = || {
             if gone.load(Ordering::Relaxed) || context.shutdown.is_cancelled() {
@@ -88,10 +96,20 @@ async fn ask(api: &Api, context: NodeContext, form: Form, when: When) -> Result<
                 (Instant::now() >= deadline).then_some(Halt::TimedOut)
             }
         };
-        evaluate(&context, &form, when, &bounds, &halt).map(|answer| document(&answer))
+        match evaluate(&context, &form, when, &bounds, &halt) {
+            // A client that went away needs no refusal, and no answer.
+            Err(refusal) => drop(done.send(Err(refusal))),
+            Ok(answer) if done.send(Ok(())).is_ok() => {
+                let mut send = |piece: String| sender.blocking_send(Ok(Bytes::from(piece))).map_err(|_| Gone);
+                drop(write(&answer, PIECE_BYTES, &mut send));
+            }
+            Ok(_) => {}
+        }
     });
-    let text = evaluated.await.map_err(|error| Refusal::new(Kind::Internal, error.to_string()))??;
-    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+    evaluated.await.map_err(|_| Refusal::new(Kind::Internal, "the evaluation broke off"))??;
+    let mut response = Response::new(Body::new(Pieces { first: None, rest: pieces }));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    Ok(response)
 }
 
 fn evaluate(
