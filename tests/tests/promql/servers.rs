@@ -13,12 +13,16 @@ use super::points::{Kind, Series};
 const WITHIN: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// Longest answer, in bytes.
+const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
 /// Points in one post.
 const POST_POINTS: usize = 5_000;
 
 struct Server {
     child: Child,
     url: String,
+    agent: ureq::Agent,
     _folder: tempfile::TempDir,
 }
 
@@ -33,10 +37,12 @@ fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().http_status_as_error(false).build().into()
 }
 
-fn get(url: &str) -> Option<Value> {
-    let mut response = agent().get(url).call().ok()?;
-    let text = response.body_mut().with_config().limit(256 * 1024 * 1024).read_to_string().ok()?;
-    Some(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+impl Server {
+    fn get(&self, path: &str) -> Value {
+        let mut response = self.agent.get(format!("{}{path}", self.url)).call().unwrap();
+        let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().unwrap();
+        serde_json::from_str(&text).unwrap_or(Value::String(text))
+    }
 }
 
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -76,15 +82,16 @@ impl Prometheus {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let server = Server { child, url: format!("http://127.0.0.1:{port}"), _folder: folder };
+        let server =
+            Server { child, url: format!("http://127.0.0.1:{port}"), agent: agent(), _folder: folder };
         until("prometheus is ready", || {
-            agent().get(format!("{}/-/ready", server.url)).call().ok().filter(|r| r.status() == 200)
+            server.agent.get(format!("{}/-/ready", server.url)).call().ok().filter(|r| r.status() == 200)
         });
         Self(server)
     }
 
     pub fn get(&self, path: &str) -> Value {
-        get(&format!("{}{path}", self.0.url)).unwrap()
+        self.0.get(path)
     }
 
     pub fn url(&self) -> &str {
@@ -142,14 +149,16 @@ impl Tidelog {
             .spawn()
             .unwrap();
         let address = until("the node is ready", || std::fs::read_to_string(data.join("http.addr")).ok());
-        let server = Server { child, url: format!("http://{}", address.trim()), _folder: folder };
+        let server =
+            Server { child, url: format!("http://{}", address.trim()), agent: agent(), _folder: folder };
         let flat: Vec<Value> = points
             .iter()
             .flat_map(|series| series.points.iter().map(|(ms, value)| point(series, *ms, *value)))
             .collect();
         for part in flat.chunks(POST_POINTS) {
             let body = json!({"points": part}).to_string();
-            let mut response = agent()
+            let mut response = server
+                .agent
                 .post(format!("{}/api/v1/sites/default/points", server.url))
                 .header("content-type", "application/json")
                 .send(body)
@@ -160,7 +169,7 @@ impl Tidelog {
     }
 
     pub fn get(&self, path: &str) -> Value {
-        get(&format!("{}{path}", self.0.url)).unwrap()
+        self.0.get(path)
     }
 
     pub fn url(&self) -> &str {

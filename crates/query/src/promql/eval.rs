@@ -3,10 +3,11 @@
 //!
 //! It knows no clock and no store; when to give up is asked of the [`Budget`].
 
-use promql_parser::parser::{
-    AtModifier, Call, Expr, Offset, SubqueryExpr, UnaryExpr, VectorSelector, value::ValueType,
-};
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
+
+use promql_parser::parser::value::ValueType;
+use promql_parser::parser::{AtModifier, Call, Expr, Offset, SubqueryExpr, UnaryExpr, VectorSelector};
 
 use super::bounds::Budget;
 use super::column::{ABSENT, Collector, Column, Grid, SAME_LABELS, Value, present};
@@ -223,9 +224,9 @@ impl Evaluator<'_> {
     }
 }
 
-/// Names are dropped, and what then has the same labels is refused.
+/// Refuses two columns of one labelset, even where they take turns: so does Prometheus after range functions.
 pub(super) fn distinct(columns: Vec<Column>) -> Result<Vec<Column>, QueryError> {
-    let mut seen: std::collections::HashSet<&Labels> = std::collections::HashSet::new();
+    let mut seen: HashSet<&Labels> = HashSet::new();
     if columns.iter().all(|column| seen.insert(&column.labels)) {
         return Ok(columns);
     }

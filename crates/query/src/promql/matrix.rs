@@ -7,7 +7,7 @@ use promql_parser::parser::{Call, Expr, VectorSelector};
 use super::column::{ABSENT, Column, Grid, present};
 use super::counters::{self, Extrapolation};
 use super::error::{QueryError, execution};
-use super::eval::{Evaluator, arg, distinct, ns_of};
+use super::eval::{Evaluator, arg, distinct, ns_of, unparenthesized};
 use super::labels::Labels;
 use super::over_time;
 use super::trend;
@@ -148,14 +148,10 @@ fn over(
     of: OfWindow,
 ) -> Result<Vec<Column>, QueryError> {
     let mut columns = Vec::new();
-    let mut expr = arg(call, at)?;
-    while let Expr::Paren(paren) = expr {
-        expr = &paren.expr;
-    }
     if grid.count() == 0 {
         return Ok(columns);
     }
-    match expr {
+    match unparenthesized(arg(call, at)?) {
         Expr::MatrixSelector(matrix) => {
             let shift = eval.shift(matrix.vs.at.as_ref(), matrix.vs.offset.as_ref());
             let walk = Walk { range: ns_of(matrix.range), fixed: shift.is_fixed() && !moving };
