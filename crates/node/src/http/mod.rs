@@ -6,6 +6,7 @@ mod answer;
 mod error;
 mod line;
 mod posted;
+mod prometheus;
 mod read;
 mod server;
 mod write;
@@ -19,6 +20,7 @@ use axum::http::Method;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
+use tidelog_query::promql::Bounds;
 use tokio::sync::Semaphore;
 
 use crate::context::NodeContext;
@@ -47,6 +49,9 @@ pub(crate) struct Limits {
     pub connections_max: u32,
     /// How long a client may keep the node waiting.
     pub stall: Duration,
+    /// What one question in PromQL may take.
+    pub query: Bounds,
+    pub query_time: Duration,
 }
 
 impl Limits {
@@ -55,6 +60,8 @@ impl Limits {
             body_bytes_max: common.http_body_bytes_max,
             connections_max: common.http_connections_max,
             stall: Duration::from_secs(u64::from(common.http_stall_s_max)),
+            query: common.query.bounds(),
+            query_time: Duration::from_secs(u64::from(common.query.s_max)),
         }
     }
 }
@@ -109,6 +116,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/api/v1/sites/{site}/points", get(read::get_points).post(write::post_points))
         .route("/api/v2/write", post(line::write_v2))
         .route("/write", post(line::write_v1))
+        .merge(prometheus::routes())
         .fallback(async || ApiError::new(ErrorCode::NotFound, "no such path: see docs/HTTP.md"))
         .method_not_allowed_fallback(async || {
             ApiError::new(ErrorCode::MethodNotAllowed, "this path does not take this method")
