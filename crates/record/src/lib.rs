@@ -61,4 +61,4 @@ pub use record::{ChainHash, Record};
 #[cfg(feature = "alloc")]
 pub use seal::Seal;
 #[cfg(feature = "alloc")]
-pub use series::{SERIES_BYTES_MAX, Series, SeriesError};
+pub use series::{Labels, SERIES_BYTES_MAX, Series, SeriesError};

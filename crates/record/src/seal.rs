@@ -7,7 +7,7 @@
 
 use alloc::vec::Vec;
 
-use crate::batch::BatchError;
+use crate::body::BatchError;
 use crate::ids::Lsn;
 use crate::varint::{Malformed, Reader, put_u64};
 

@@ -25,7 +25,7 @@ use crate::table::TableBounds;
 use crate::upkeep::{Keeper, Upkeep};
 use crate::writer::{Job, Tip, Writer};
 
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 /// Bodies that one segment is made of, in bytes: with many texts it is these that fill it, not points.
 const SEAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 

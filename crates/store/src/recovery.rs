@@ -21,8 +21,8 @@ use crate::trimmed::{self, MAP_BYTES_MAX, Map, MapError};
 pub(crate) const LOG_DIR: &str = "log";
 pub(crate) const QUARANTINE_DIR: &str = "quarantine";
 
-const LOG_SUFFIX: &str = "log";
-const MAP_SUFFIX: &str = "map";
+pub(crate) const LOG_SUFFIX: &str = "log";
+pub(crate) const MAP_SUFFIX: &str = "map";
 
 /// The name of the log file whose first record is at `first`.
 pub(crate) fn file_name(first: u64) -> String {
@@ -34,7 +34,7 @@ pub(crate) fn map_name(first: u64) -> String {
     format!("{first:016x}.{MAP_SUFFIX}")
 }
 
-fn first_of_name(name: &str, suffix: &str) -> Option<u64> {
+pub(crate) fn first_of_name(name: &str, suffix: &str) -> Option<u64> {
     let digits = name.strip_suffix(suffix)?.strip_suffix('.')?;
     let first = u64::from_str_radix(digits, 16).ok()?;
     (format!("{first:016x}.{suffix}") == name && first > 0).then_some(first)
@@ -202,7 +202,9 @@ fn file(
     let path = log.join(&name);
     let file = disk.open(&path, OpenMode::Write).map_err(at("open", &path))?;
     let length = file.len().map_err(at("read", &path))?;
-    let Some(header) = read_header(file.as_ref(), &path)?.filter(|header| header.first == first) else {
+    // A file got its name with both headers in it: a shorter one lost what stood behind them, and is not written to.
+    let whole = |header: &Header| header.first == first && length >= FRAMES_AT;
+    let Some(header) = read_header(file.as_ref(), &path)?.filter(whole) else {
         out.file_lost = true;
         out.report.findings.push(Finding::FileQuarantined { file: name.clone() });
         return move_to_quarantine(disk, dir, &log, &name);
@@ -377,7 +379,7 @@ impl Scan<'_> {
     }
 }
 
-fn frame_at<'w>(window: &'w mut Window, salt: u64, offset: u64) -> io::Result<Option<Frame<'w>>> {
+pub(crate) fn frame_at<'w>(window: &'w mut Window, salt: u64, offset: u64) -> io::Result<Option<Frame<'w>>> {
     let Ok(whole) = frame::frame_bytes(window.at(offset, FRAME_HEAD_BYTES)?) else { return Ok(None) };
     match frame::parse(salt, offset, window.at(offset, whole)?) {
         Ok(frame) => Ok(Some(frame)),
@@ -386,7 +388,12 @@ fn frame_at<'w>(window: &'w mut Window, salt: u64, offset: u64) -> io::Result<Op
 }
 
 /// The next good frame at or after `from`.
-fn resync(window: &mut Window, header: &Header, from: u64, length: u64) -> io::Result<Option<u64>> {
+pub(crate) fn resync(
+    window: &mut Window,
+    header: &Header,
+    from: u64,
+    length: u64,
+) -> io::Result<Option<u64>> {
     let mut offset = from;
     while offset < length {
         let peeked = window.at(offset, FRAME_HEAD_BYTES + 1)?;

@@ -18,6 +18,9 @@ use crate::varint::{Malformed, Reader, put_bytes, put_i64, put_u64, zigzag};
 /// Steps below this, as zigzag, are packed two to a byte.
 const PACKED_BELOW: u64 = 16;
 
+/// Room for what stands before the entries, in bytes.
+const HEAD_BYTES: usize = 64;
+
 /// A metric that stands in the body.
 #[derive(Debug)]
 struct Metric {
@@ -52,13 +55,13 @@ impl BodyWriter {
     /// Begins a body of `entries` entries.
     #[must_use]
     pub fn new(head: BodyHead, entries: usize) -> Self {
-        Self::with_capacity(head, entries, entries.saturating_mul(16).min(BATCH_BYTES_MAX))
+        Self::with_capacity(head, entries, entries.saturating_mul(16))
     }
 
-    /// Begins a body of `entries` entries that will take about `bytes`.
+    /// Begins a body of `entries` entries that will take about `bytes`; more than the most is not believed.
     #[must_use]
     pub fn with_capacity(head: BodyHead, entries: usize, bytes: usize) -> Self {
-        let mut out = Vec::with_capacity(bytes.saturating_add(64));
+        let mut out = Vec::with_capacity(bytes.min(BATCH_BYTES_MAX) + HEAD_BYTES);
         head.put(&mut out);
         put_u64(&mut out, entries as u64);
         Self {
@@ -76,18 +79,6 @@ impl BodyWriter {
             points: 0,
             name_bytes: 0,
         }
-    }
-
-    /// Bytes written so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.out.len()
-    }
-
-    /// Whether nothing is written, which is never: a body has a beginning.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.out.is_empty()
     }
 
     /// Writes the next entry. `canonical` is trusted to be [`Series::canonical`](crate::Series::canonical) bytes.

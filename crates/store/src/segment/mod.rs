@@ -1,39 +1,42 @@
-//! stub
-#![allow(missing_docs, unused)]
-use std::io;
-use std::ops::Range;
-use std::sync::Arc;
-use tidelog_record::*;
-use crate::disk::DiskFile;
-use crate::sealed::Sealed as Installed;
-#[derive(Debug)]
-pub struct Cache;
-impl Cache { pub fn new(bytes: usize) -> Self { Self } }
-pub struct Span { pub stream: StreamId, pub ordinal: u64, pub parts: u32, pub first: Lsn, pub last: Lsn, pub before: ChainHash, pub after: ChainHash }
-pub struct Made { pub hash: [u8;16], pub bytes: u64, pub points: u64 }
-#[derive(Debug, thiserror::Error)]
-pub enum SegmentError { #[error("io {0}")] Io(io::Error), #[error("rot")] Rotten { offset: u64 } }
-#[derive(Clone, Copy, Debug)]
-pub struct SeriesRef(u32);
-#[derive(Clone, Debug)]
-pub struct Section { pub count: u64, pub first_ts: i64, pub last_ts: i64 }
-pub struct Whole { pub count: u64, pub first_ts: i64, pub last_ts: i64, pub last: Value }
-#[derive(Debug)]
-pub struct Segment { span: StreamId }
-pub fn seal(span: &Span, bodies: &mut dyn FnMut() -> io::Result<Option<Vec<u8>>>, out: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<Made, SegmentError> { Err(SegmentError::Rotten{offset:0}) }
-pub fn merge(parts: &[Arc<Installed>], out: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<Made, SegmentError> { Err(SegmentError::Rotten{offset:0}) }
-impl Segment {
-  pub fn open(file: Arc<dyn DiskFile>, cache: Arc<Cache>) -> Result<Self, SegmentError> { Err(SegmentError::Rotten{offset:0}) }
-  pub fn span(&self) -> &Span { unimplemented!() }
-  pub fn points(&self) -> u64 { 0 }
-  pub fn bytes(&self) -> u64 { 0 }
-  pub fn hash(&self) -> [u8;16] { [0;16] }
-  pub fn time_range(&self) -> (i64, i64) { (0, 0) }
-  pub fn find_many(&self, sorted: &[Arc<Series>]) -> Result<Vec<Option<SeriesRef>>, SegmentError> { Ok(vec![]) }
-  pub fn each_series(&self, visit: &mut dyn FnMut(&[u8], SeriesRef, Whole)) -> Result<(), SegmentError> { Ok(()) }
-  pub fn sections(&self, series: SeriesRef) -> Result<Vec<Section>, SegmentError> { Ok(vec![]) }
-  pub fn read(&self, series: SeriesRef, sections: Range<usize>, times: &mut Vec<i64>, values: &mut Values) -> Result<(), SegmentError> { Ok(()) }
-  pub fn records(&self, after: Lsn, bytes_max: usize) -> Result<Vec<Record>, SegmentError> { Ok(vec![]) }
-  pub fn origins(&self) -> Result<Vec<(DeviceId, u32, u64, u64)>, SegmentError> { Ok(vec![]) }
-  pub fn verify(&self, pace: &mut dyn FnMut(u64) -> bool) -> Result<(), SegmentError> { Ok(()) }
-}
+//! Segments: a sealed range of one stream's records in columns. A segment answers scans and aggregates quickly, and yet it is the log, only
+//! smaller: every record can be written out of it again, byte for byte, and is proved by the chain of hashes.
+//!
+//! [`seal`] makes one from records' bodies, [`merge`] one from several that follow each other, with the bytes that sealing all their
+//! records at once would give. The bytes are a function of span and bodies alone, the same on every CPU (invariant 4).
+//! docs/FORMAT.md draws them; docs/decisions/0007-numeric-codec.md says why numbers are packed as they are.
+//!
+//! Everything here is pure over [`DiskFile`](crate::DiskFile): it knows no folder, no log, no catalogue and no policy.
+
+mod blocks;
+mod build;
+mod bytes;
+mod cache;
+mod column;
+mod cut;
+mod directory;
+mod errors;
+#[cfg(test)]
+mod hostile;
+mod ints;
+mod key;
+mod merge;
+mod open;
+mod points;
+mod read;
+mod records;
+mod regenerate;
+mod seal;
+mod sequence;
+mod span;
+mod stream;
+mod verify;
+
+pub use build::Sealed;
+pub use cache::Cache;
+pub use errors::{SealError, SegmentError};
+pub use merge::{merge, merged_span};
+pub use open::Segment;
+pub use points::{Section, SectionStats, SeriesRef, Whole};
+pub use seal::{SEAL_POINTS_MAX, seal};
+pub use span::Span;
+pub use verify::Verified;
