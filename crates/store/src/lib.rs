@@ -7,6 +7,7 @@
 mod adopt;
 mod disk;
 mod errors;
+pub mod exact;
 mod frame;
 mod identity;
 mod index;
