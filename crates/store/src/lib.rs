@@ -5,6 +5,7 @@
 //! socket, no async runtime and no peer.
 
 mod adopt;
+pub mod catalogue;
 mod disk;
 mod errors;
 pub mod exact;
@@ -24,6 +25,7 @@ mod state;
 mod store;
 mod writer;
 
+pub use catalogue::{CURSOR_NAME_BYTES_MAX, DEVICE_ENTRY_BYTES_MAX};
 pub use disk::{Disk, DiskFile, FileDisk, Lock, OpenMode};
 pub use errors::{AdoptError, AppendError, Finding, OpenError, ReadError, Recovery, ScanError, StateError};
 pub use options::{LOG_FILE_BYTES_LIMIT, LOG_FILE_BYTES_MIN, StateIn, StoreOptions};
@@ -31,6 +33,5 @@ pub use position::Position;
 pub use ranges::SeqRanges;
 pub use scan::SeriesPoints;
 pub use shared::WriteState;
-pub use state::{CURSOR_NAME_BYTES_MAX, DEVICE_ENTRY_BYTES_MAX};
 pub use store::{Stats, Store};
 pub use writer::{Adopted, Appended};

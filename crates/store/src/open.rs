@@ -20,6 +20,8 @@ use crate::store::Inner;
 use crate::writer::{Job, Tip, Writer};
 
 const LOCK_FILE: &str = "lock";
+/// Memory for the state folder: sled, and what is kept of the series catalogue, in bytes.
+const CATALOGUE_BYTES: usize = 2 * 1024 * 1024;
 
 pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> Result<Inner, OpenError> {
     let log = dir.join(LOG_DIR);
@@ -46,9 +48,9 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
     let Recovered { index, mut report, salvage, header, last_is_closed, .. } = recovered;
 
     let state = match options.state {
-        StateIn::Memory => State::in_memory(),
+        StateIn::Memory => State::in_memory(CATALOGUE_BYTES),
         StateIn::Folder => {
-            let (state, finding) = State::in_folder(dir);
+            let (state, finding) = State::in_folder(dir, CATALOGUE_BYTES);
             report.findings.extend(finding.filter(|_| !report.created));
             state
         }
