@@ -47,7 +47,7 @@ impl Writer {
             let tail = *tails.entry(key).or_insert_with(|| self.tail(commit, key));
             let held = match commit.adopted.get(&(key, record.lsn)) {
                 Some(chain) => Some(*chain),
-                None => self.shared.chain_of(key, record.lsn)?,
+                None => self.shared.chain_of(&record.stream, record.lsn)?,
             };
             let fork = |held| AdoptError::Fork {
                 stream: record.stream.clone(),

@@ -144,9 +144,6 @@ pub enum ReadError {
     },
 }
 
-/// Why a scan gave no answer.
-pub type ScanError = ReadError;
-
 /// Why a cursor or a device's entry was not stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {

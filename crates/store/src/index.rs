@@ -237,7 +237,7 @@ impl Index {
     /// Takes the content of a record that no segment holds into its stream's tables.
     pub fn take_in(&mut self, key: &StreamKey, lsn: Lsn, body: &[u8], intake: &mut Intake) {
         let Some(stream) = self.streams.get_mut(key) else { return };
-        let site = &stream.stream.site;
+        let site = stream.stream.site.clone();
         let points = match Taken::of(body) {
             Taken::Points(reader) => {
                 if let Some(origin) = reader.origin() {

@@ -1,18 +1,19 @@
 //! What is sealed, when a store opens: every segment and every note of a gap, before the log is read. Of segments that cover
 //! one another the larger stays; what cannot be read is set apart. Only footers are read here; the scrub reads the rest.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use tidelog_record::{DeviceId, Lsn, Seal};
+use tidelog_record::Seal;
 
 use crate::disk::{Disk, OpenMode, read_full};
 use crate::errors::{Finding, OpenError};
 use crate::gap::{self, Gap, GapError, NOTE_BYTES_MAX};
 use crate::index::Index;
 use crate::recovery::{at, move_to_quarantine};
-use crate::sealed::{GAP_SUFFIX, SEGMENT_DIR, SEGMENT_SUFFIX, Sealed, range_name};
+use crate::sealed::{GAP_SUFFIX, NEW_SUFFIX, SEGMENT_DIR, SEGMENT_SUFFIX, Sealed, hash_of_name, segment_name};
 use crate::segment::{Cache, Segment, SegmentError};
 
 /// Reads what is sealed under `dir` into the index.
@@ -33,16 +34,22 @@ pub(crate) fn install_all(
         if has_suffix(&name, SEGMENT_SUFFIX) {
             let file = disk.open(&path, OpenMode::Read).map_err(at("open", &path))?;
             match Segment::open(file, Arc::clone(cache)) {
-                Ok(segment) if is_name_of(&name, &segment) => segments.push((name, segment)),
-                Err(SegmentError::Io(source)) => return Err(OpenError::Io { what: "read", path, source }),
+                Ok(segment) => match seal_of(&name, &segment) {
+                    Some(seal) => segments.push((name, seal, segment)),
+                    None => set_apart(disk, dir, name, findings)?,
+                },
+                Err(SegmentError::Io(error)) => {
+                    let source = io::Error::new(error.kind(), error);
+                    return Err(OpenError::Io { what: "read", path, source });
+                }
                 Err(SegmentError::Version { found, supported }) => {
                     return Err(OpenError::Version { path, found, supported });
                 }
-                _ => {
-                    move_to_quarantine(disk, dir, &folder, &name)?;
-                    findings.push(Finding::SegmentQuarantined { file: name });
-                }
+                Err(_) => set_apart(disk, dir, name, findings)?,
             }
+        } else if has_suffix(&name, NEW_SUFFIX) {
+            // It was being written when the process ended; it is made again.
+            disk.remove(&path).map_err(at("remove", &path))?;
         } else if has_suffix(&name, GAP_SUFFIX) {
             match read_gap(disk, &path)? {
                 Some(gap) => {
@@ -50,18 +57,22 @@ pub(crate) fn install_all(
                     index.declare(key, &gap.stream);
                     index.dig(&key, gap);
                 }
-                None => {
-                    move_to_quarantine(disk, dir, &folder, &name)?;
-                    findings.push(Finding::SegmentQuarantined { file: name });
-                }
+                None => set_apart(disk, dir, name, findings)?,
             }
         }
     }
     // The ones that hold more come first, and cover what they were made of.
-    segments.sort_by_key(|(_, segment)| std::cmp::Reverse(segment.span().parts));
-    for (name, segment) in segments {
-        install(index, name, segment).map_err(|source| OpenError::Io { what: "read", path: folder.clone(), source })?;
+    segments.sort_by_key(|(_, seal, _)| std::cmp::Reverse(seal.parts));
+    for (name, seal, segment) in segments {
+        install(index, name, seal, segment).map_err(at("read", &folder))?;
     }
+    Ok(())
+}
+
+fn set_apart(disk: &dyn Disk, dir: &Path, name: String, findings: &mut Vec<Finding>) -> Result<(), OpenError> {
+    let folder = dir.join(SEGMENT_DIR);
+    move_to_quarantine(disk, dir, &folder, &name).map_err(at("set apart", &folder.join(&name)))?;
+    findings.push(Finding::SegmentQuarantined { file: name });
     Ok(())
 }
 
@@ -69,9 +80,12 @@ fn has_suffix(name: &str, suffix: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, found)| found == suffix)
 }
 
-fn is_name_of(name: &str, segment: &Segment) -> bool {
+/// What the author said of a segment, if its file has the name that such a one has.
+fn seal_of(name: &str, segment: &Segment) -> Option<Seal> {
     let span = segment.span();
-    range_name(&span.stream.key(), span.first, span.last, SEGMENT_SUFFIX) == name
+    let hash = hash_of_name(name)?;
+    let seal = Seal { first: span.first, last: span.last, ordinal: span.ordinal, parts: span.parts, hash };
+    (segment_name(&span.stream.key(), &seal) == name).then_some(seal)
 }
 
 fn read_gap(disk: &dyn Disk, path: &Path) -> Result<Option<Gap>, OpenError> {
@@ -88,11 +102,10 @@ fn read_gap(disk: &dyn Disk, path: &Path) -> Result<Option<Gap>, OpenError> {
     }
 }
 
-fn install(index: &mut Index, name: String, segment: Segment) -> std::io::Result<()> {
+fn install(index: &mut Index, name: String, seal: Seal, segment: Segment) -> io::Result<()> {
     let span = segment.span();
     let (stream, key) = (span.stream.clone(), span.stream.key());
-    let (first, last): (Lsn, Lsn) = (span.first, span.last);
-    let seal = Seal { first, last, ordinal: span.ordinal, parts: span.parts, hash: segment.hash() };
+    let Seal { first, last, .. } = seal;
     let (before, after) = (span.before, span.after);
     let held = index.declare(key, &stream);
     // A part that was left behind by a crash, or a segment that policy or rot removed and whose file came too late to go.
@@ -101,18 +114,14 @@ fn install(index: &mut Index, name: String, segment: Segment) -> std::io::Result
     }
     let origins = match segment.origins() {
         Ok(origins) => origins,
-        Err(SegmentError::Io(error)) => return Err(error),
+        Err(SegmentError::Io(error)) => return Err(io::Error::new(error.kind(), error)),
         // The scrub or a reader finds the same and sets it apart.
-        Err(_) => Vec::new(),
+        Err(_) => BTreeMap::new(),
     };
-    held.install(Arc::new(Sealed { segment, seal, before, after, name }));
-    let mut by_device: HashMap<(DeviceId, u32), Vec<(u64, u64)>> = HashMap::new();
-    for (device, epoch, from, to) in origins {
-        by_device.entry((device, epoch)).or_default().push((from, to));
-    }
-    for ((device, epoch), ranges) in by_device {
+    held.install(Arc::new(Sealed { segment: Arc::new(segment), seal, before, after, name }));
+    for ((device, epoch), ranges) in origins {
         let held = index.devices.entry(device).or_default().entry(epoch).or_default();
-        for (from, to) in ranges {
+        for (from, to) in ranges.iter() {
             held.insert(from, to);
         }
     }

@@ -5,15 +5,16 @@
 //! socket, no async runtime and no peer.
 
 mod adopt;
+pub mod catalogue;
 mod disk;
 mod errors;
+pub mod exact;
 mod frame;
 mod gap;
 mod history;
 mod identity;
 mod index;
 mod installed;
-mod names;
 mod open;
 mod options;
 mod position;
@@ -33,14 +34,14 @@ mod upkeep;
 mod verify;
 mod writer;
 
+pub use catalogue::{CURSOR_NAME_BYTES_MAX, DEVICE_ENTRY_BYTES_MAX};
 pub use disk::{Disk, DiskFile, FileDisk, Lock, OpenMode};
-pub use errors::{AdoptError, AppendError, Finding, OpenError, ReadError, Recovery, ScanError, StateError};
+pub use errors::{AdoptError, AppendError, Finding, OpenError, ReadError, Recovery, StateError};
 pub use options::{LOG_FILE_BYTES_LIMIT, LOG_FILE_BYTES_MIN, StateIn, StoreOptions};
 pub use position::Position;
 pub use ranges::SeqRanges;
-pub use scan::SeriesPoints;
+pub use scan::{Points, ScanError, SeriesPoints};
 pub use shared::WriteState;
-pub use state::{CURSOR_NAME_BYTES_MAX, DEVICE_ENTRY_BYTES_MAX};
 pub use store::{Stats, Store};
 pub use upkeep::{Keep, Retention, UpkeepError, UpkeepOptions};
 pub use verify::{DAMAGE_TOLD_MAX, Damage, Flaw, Progress, Verification, VerifyError, verify};

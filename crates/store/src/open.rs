@@ -1,6 +1,7 @@
 //! Opening a store: lock, identity, recovery, state, then the writer's thread. The order is what makes a start safe: nothing
 //! is written before the lock is held and the directory is known to be this node's.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, RwLock, mpsc};
 use std::thread;
@@ -12,13 +13,12 @@ use crate::errors::{Finding, OpenError};
 use crate::frame::Header;
 use crate::identity::{self, Identity, IdentityError};
 use crate::history::History;
-use crate::index::{Index, Intake};
+use crate::index::Index;
 use crate::installed::install_all;
-use crate::names::Names;
 use crate::options::{StateIn, StoreOptions};
 use crate::recovery::{LOG_DIR, Recovered, at, move_to_quarantine, recover};
 use crate::segment::Cache;
-use crate::shared::{Queue, Shared, WriteState, locked, read_locked};
+use crate::shared::{Queue, Shared, WriteState, read_locked};
 use crate::state::State;
 use crate::store::Inner;
 use crate::table::TableBounds;
@@ -47,7 +47,6 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
     let mut sealed_findings = Vec::new();
     install_all(disk.as_ref(), dir, &cache, &mut index, &mut sealed_findings)?;
     let mut recovered = recover(disk.as_ref(), dir, index)?;
-    let has_segments = recovered.index.streams.values().any(|stream| !stream.sealed.is_empty());
     recovered.report.findings.extend(sealed_findings);
     if let Some(header) = recovered.header {
         must_be(dir, options.node, header.node)?;
@@ -61,9 +60,9 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
     let Recovered { index, intake, mut report, salvage, header, last_is_closed, .. } = recovered;
 
     let state = match options.state {
-        StateIn::Memory => State::in_memory(),
+        StateIn::Memory => State::in_memory(options.catalogue_bytes_max),
         StateIn::Folder => {
-            let (state, finding) = State::in_folder(dir);
+            let (state, finding) = State::in_folder(dir, options.catalogue_bytes_max);
             report.findings.extend(finding.filter(|_| !report.created));
             state
         }
@@ -81,11 +80,11 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         disk: Arc::clone(&disk),
         dir: dir.to_owned(),
         index: RwLock::new(index),
-        names: Names::default(),
         state,
         history: History::default(),
         upkeep: Upkeep::default(),
         cache,
+        scan_threads: options.scan_threads.max(1),
         queue_bytes_max: options.queue_bytes_max,
         queue_records_max: options.queue_records_max,
         queue: Mutex::new(Queue::default()),
@@ -108,8 +107,9 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         buffer: Vec::new(),
         intake,
     };
-    if has_segments {
-        shared.name_sealed();
+    if !shared.state.has_all_series() {
+        let entered = shared.enter_all();
+        entered.map_err(|error| io::Error::other(error)).map_err(at("read the segments of", dir))?;
     }
     shared.enter_met(&mut writer.intake.met);
     write_again(&mut writer, salvage, &mut report.findings);
@@ -214,7 +214,8 @@ fn settle_run(
         None => drawn,
     };
     if let Found::Damaged = found {
-        move_to_quarantine(disk, dir, dir, identity::FILE_NAME)?;
+        let moved = move_to_quarantine(disk, dir, dir, identity::FILE_NAME);
+        moved.map_err(at("set apart", &dir.join(identity::FILE_NAME)))?;
     }
     let as_found = matches!(found, Found::Whole(identity) if identity.run == run);
     if !as_found {

@@ -1,6 +1,7 @@
 //! What a caller decides about a store when opening it. The defaults stand here and nowhere else.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::thread;
 use std::time::Duration;
 
 use tidelog_record::NodeId;
@@ -12,7 +13,10 @@ pub const LOG_FILE_BYTES_MIN: u64 = 4096;
 /// Largest size at which a log file may be closed, in bytes: offsets in the index are 32 bits.
 pub const LOG_FILE_BYTES_LIMIT: u64 = 1024 * 1024 * 1024;
 
-/// Where cursors and the device registry live.
+/// Threads that answer one question together unless the caller says otherwise, at most.
+const SCAN_THREADS_MAX: usize = 8;
+
+/// Where the catalogue of series, cursors and the device registry live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StateIn {
     /// In sled, in the folder `state` of the store.
@@ -40,7 +44,11 @@ pub struct StoreOptions {
     pub upkeep: UpkeepOptions,
     /// Memory for pieces of segments that are read again and again, in bytes.
     pub cache_bytes_max: usize,
-    /// Where cursors and the device registry live.
+    /// Memory for finding series by their labels, in bytes.
+    pub catalogue_bytes_max: usize,
+    /// Threads that answer one question together, at most.
+    pub scan_threads: usize,
+    /// Where the catalogue of series, cursors and the device registry live.
     pub state: StateIn,
     /// Random bits from the caller: the run of a new store and the salt of its files are made from them.
     pub entropy: u64,
@@ -58,6 +66,8 @@ impl StoreOptions {
             queue_records_max: 65_536,
             upkeep: UpkeepOptions::default(),
             cache_bytes_max: 16 * 1024 * 1024,
+            catalogue_bytes_max: 8 * 1024 * 1024,
+            scan_threads: thread::available_parallelism().map_or(1, |n| n.get()).min(SCAN_THREADS_MAX),
             state: StateIn::Folder,
             // The standard library keys its hash maps from the operating system's random numbers.
             entropy: RandomState::new().build_hasher().finish(),

@@ -126,7 +126,7 @@ impl Recovered {
         let path = log.join(name.as_ref());
         let file = disk.open(&path, OpenMode::Read).map_err(at("open", &path))?;
         let holds_something = file.len().map_err(at("read", &path))? > FRAMES_AT;
-        if holds_something { move_to_quarantine(disk, dir, &log, &name) } else { Ok(()) }
+        if holds_something { set_apart(disk, dir, &log, &name) } else { Ok(()) }
     }
 }
 
@@ -165,7 +165,7 @@ fn map(disk: &dyn Disk, dir: &Path, out: &mut Recovered, first: u64) -> Result<(
         _ => {
             out.map_lost = true;
             out.report.findings.push(Finding::FileQuarantined { file: name.clone() });
-            return move_to_quarantine(disk, dir, &log, &name);
+            return set_apart(disk, dir, &log, &name);
         }
     };
     let bytes = file.len().map_err(at("read", &path))?;
@@ -207,7 +207,7 @@ fn file(
     let Some(header) = read_header(file.as_ref(), &path)?.filter(whole) else {
         out.file_lost = true;
         out.report.findings.push(Finding::FileQuarantined { file: name.clone() });
-        return move_to_quarantine(disk, dir, &log, &name);
+        return set_apart(disk, dir, &log, &name);
     };
     let next = out.index.head() + 1;
     if first > next {
@@ -424,20 +424,24 @@ fn read_header(file: &dyn DiskFile, path: &Path) -> Result<Option<Header>, OpenE
 }
 
 /// Moves a file that cannot be used out of the way, under its own name.
+fn set_apart(disk: &dyn Disk, dir: &Path, from: &Path, name: &str) -> Result<(), OpenError> {
+    move_to_quarantine(disk, dir, from, name).map_err(at("set apart", &from.join(name)))
+}
+
 pub(crate) fn move_to_quarantine(
     disk: &dyn Disk,
     dir: &Path,
     from: &Path,
     name: &str,
-) -> Result<(), OpenError> {
+) -> io::Result<()> {
     let quarantine: PathBuf = dir.join(QUARANTINE_DIR);
-    disk.make_dir(&quarantine).map_err(at("make", &quarantine))?;
-    let taken = disk.list(&quarantine).map_err(at("list", &quarantine))?;
+    disk.make_dir(&quarantine)?;
+    let taken = disk.list(&quarantine)?;
     let free = (0u32..).map(|n| if n == 0 { name.to_owned() } else { format!("{name}.{n}") });
     let Some(free) = free.into_iter().find(|candidate| !taken.contains(candidate)) else { return Ok(()) };
-    disk.rename(&from.join(name), &quarantine.join(free)).map_err(at("move aside", &from.join(name)))?;
-    disk.sync_dir(&quarantine).map_err(at("sync", &quarantine))?;
-    disk.sync_dir(from).map_err(at("sync", from))
+    disk.rename(&from.join(name), &quarantine.join(free))?;
+    disk.sync_dir(&quarantine)?;
+    disk.sync_dir(from)
 }
 
 const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);

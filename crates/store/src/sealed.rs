@@ -2,6 +2,7 @@
 //! read is [`crate::segment`]'s affair; which segments a stream has, [`crate::stream`]'s.
 
 use std::fmt;
+use std::sync::Arc;
 
 use tidelog_record::{ChainHash, Lsn, Seal, StreamKey};
 
@@ -10,10 +11,12 @@ use crate::segment::Segment;
 pub(crate) const SEGMENT_DIR: &str = "segments";
 pub(crate) const SEGMENT_SUFFIX: &str = "seg";
 pub(crate) const GAP_SUFFIX: &str = "gap";
+/// Of a segment that is being written.
+pub(crate) const NEW_SUFFIX: &str = "new";
 
 /// A segment in its place.
 pub(crate) struct Sealed {
-    pub segment: Segment,
+    pub segment: Arc<Segment>,
     pub seal: Seal,
     pub before: ChainHash,
     pub after: ChainHash,
@@ -34,12 +37,20 @@ impl fmt::Debug for Sealed {
 
 /// The file name of a range of a stream.
 pub(crate) fn range_name(key: &StreamKey, first: Lsn, last: Lsn, suffix: &str) -> String {
-    use std::fmt::Write;
-    let mut name = String::with_capacity(72);
-    for byte in key.0 {
-        // Writing to a string cannot fail.
-        write!(name, "{byte:02x}").unwrap_or_default();
-    }
-    write!(name, "-{first:016x}-{last:016x}.{suffix}", first = first.0, last = last.0).unwrap_or_default();
-    name
+    format!("{}-{:016x}-{:016x}.{suffix}", hex(&key.0), first.0, last.0)
+}
+
+/// The file name of a segment: the range, then the hash of its bytes, so that a store that opens knows it without reading all.
+pub(crate) fn segment_name(key: &StreamKey, seal: &Seal) -> String {
+    range_name(key, seal.first, seal.last, &format!("{}.{SEGMENT_SUFFIX}", hex(&seal.hash)))
+}
+
+/// The hash in the file name of a segment.
+pub(crate) fn hash_of_name(name: &str) -> Option<[u8; 16]> {
+    let digits = name.strip_suffix(SEGMENT_SUFFIX)?.strip_suffix('.')?.rsplit('.').next()?;
+    u128::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 32).map(u128::to_be_bytes)
+}
+
+fn hex(bytes: &[u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(*bytes))
 }

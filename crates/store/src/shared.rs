@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use tidelog_record::{Lsn, NodeId, Run, StreamKey};
+use tidelog_record::{Lsn, NodeId, Run, SiteName, StreamKey};
 
+use crate::catalogue::CatalogueError;
 use crate::disk::Disk;
 use crate::errors::{AppendError, ReadError};
 use crate::frame::RecordFrame;
 use crate::history::History;
 use crate::index::{Index, LogFile, Met};
-use crate::names::Names;
 use crate::position::Position;
 use crate::reader::{Span, Wish};
 use crate::segment::Cache;
@@ -66,7 +66,6 @@ pub(crate) struct Shared {
     pub disk: Arc<dyn Disk>,
     pub dir: PathBuf,
     pub index: RwLock<Index>,
-    pub names: Names,
     pub state: State,
     pub history: History,
     pub upkeep: Upkeep,
@@ -81,6 +80,7 @@ pub(crate) struct Shared {
     pub listeners: Mutex<Vec<Listener>>,
     pub counters: Counters,
     pub commit_interval: Duration,
+    pub scan_threads: usize,
 }
 
 /// A panic elsewhere leaves these values whole: each is changed in steps that cannot panic half-way.
@@ -129,11 +129,57 @@ impl Shared {
         }
     }
 
-    /// Enters the series that a commit met in the catalogue.
+    /// Enters the series that a commit met in the catalogue. One that cannot take them is given up for one in memory.
     pub fn enter_met(&self, met: &mut Vec<Met>) {
-        for (site, canonical) in met.drain(..) {
-            self.names.ensure(&site, &canonical);
+        let series = self.state.series();
+        let failed = met.drain(..).find_map(|(site, canonical)| series.ensure(&site, &canonical).err());
+        if let Some(error) = failed {
+            self.begin_catalogue_anew(&error);
         }
+    }
+
+    /// Puts a catalogue in memory in the place of one that is of no use, with all series. The folder is filled again at the next start.
+    pub fn begin_catalogue_anew(&self, error: &CatalogueError) {
+        tracing::error!(%error, "the catalogue of series is of no use: it is made again in memory");
+        self.state.begin_series_anew();
+        if let Err(error) = self.enter_all() {
+            tracing::error!(%error, "not all series could be found again");
+        }
+    }
+
+    /// Enters every series that is held: those of segments and those of records that no segment holds.
+    pub fn enter_all(&self) -> Result<(), ReadError> {
+        let series = self.state.series();
+        let (sealed, open) = {
+            let index = read_locked(&self.index);
+            let mut sealed = Vec::new();
+            let mut open: Vec<Met> = Vec::new();
+            for stream in index.streams.values() {
+                let site = &stream.stream.site;
+                sealed.extend(stream.sealed.iter().map(|sealed| (site.clone(), Arc::clone(sealed))));
+                let columns = stream.tables.iter().flat_map(|table| table.columns());
+                open.extend(columns.map(|column| (site.clone(), Arc::clone(&column.canonical))));
+            }
+            (sealed, open)
+        };
+        let mut failed = None;
+        let mut enter = |site: &SiteName, canonical: &[u8]| {
+            if let Err(error) = series.ensure(site, canonical) {
+                failed.get_or_insert(error);
+            }
+        };
+        for (site, sealed) in sealed {
+            let visited = sealed.segment.each_series(|canonical, _, _| enter(&site, canonical));
+            visited.map_err(|error| self.bad_segment(&sealed, &error))?;
+        }
+        for (site, canonical) in open {
+            enter(&site, &canonical);
+        }
+        match failed {
+            None => self.state.set_has_all_series(),
+            Some(error) => tracing::error!(%error, "not all series could be entered in the catalogue"),
+        }
+        Ok(())
     }
 
     pub fn wake_writer(&self) {

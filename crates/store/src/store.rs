@@ -15,11 +15,12 @@ use tidelog_record::{
 };
 
 use crate::disk::{Disk, FileDisk, Lock};
-use crate::errors::{AdoptError, AppendError, OpenError, ReadError, Recovery, ScanError, StateError};
+use crate::errors::{AdoptError, AppendError, OpenError, ReadError, Recovery, StateError};
 use crate::options::StoreOptions;
 use crate::position::Position;
 use crate::ranges::SeqRanges;
-use crate::scan::{GROUP_POINTS_MAX, SeriesPoints};
+use crate::catalogue::{CatalogueError, Matcher};
+use crate::scan::{Points, ScanError, SeriesPoints};
 use crate::shared::{Shared, WriteState, locked, read_locked};
 use crate::stream::StreamIndex;
 use crate::upkeep::{Keeper, UpkeepError};
@@ -316,38 +317,84 @@ impl Store {
         matches: &dyn Fn(&Series) -> bool,
         range: RangeInclusive<i64>,
     ) -> Result<Vec<SeriesPoints>, ScanError> {
-        let mut out = Vec::new();
-        self.0.shared.scan_each(site, matches, range, u64::MAX, &mut |series, points| {
-            out.push((series, points));
+        let mut out: Vec<SeriesPoints> = Vec::new();
+        self.scan_each(site, &self.series(site, matches)?, range, |series, points| {
+            match out.last_mut().filter(|(last, _)| Arc::ptr_eq(last, series)) {
+                Some((_, all)) => all.extend(points.iter()),
+                None => out.push((Arc::clone(series), points.iter().collect())),
+            }
             ControlFlow::Continue(())
         })?;
         Ok(out)
     }
 
-    /// As [`Store::scan`], handing out series by series, so that memory holds a bounded group of them. `visit` may stop it.
+    /// Hands out the points of `series` within `range` (ns, both ends included), series by series in the order given, which is to be
+    /// the canonical one; a series with many points in several parts, in order of time. Memory holds a bounded number of points.
+    /// `visit` may stop it.
     ///
     /// # Errors
     /// [`ScanError`].
     pub fn scan_each(
         &self,
         site: &SiteName,
-        matches: &dyn Fn(&Series) -> bool,
+        series: &[Arc<Series>],
         range: RangeInclusive<i64>,
-        mut visit: impl FnMut(Arc<Series>, Vec<(i64, Value)>) -> ControlFlow<()>,
+        mut visit: impl FnMut(&Arc<Series>, &Points) -> ControlFlow<()>,
     ) -> Result<(), ScanError> {
-        self.0.shared.scan_each(site, matches, range, GROUP_POINTS_MAX, &mut visit)
+        Ok(self.0.shared.scan_each(site, series, &range, &mut visit)?)
     }
 
-    /// The matching series of a site, in canonical order.
-    #[must_use]
-    pub fn series(&self, site: &SiteName, matches: &dyn Fn(&Series) -> bool) -> Vec<Arc<Series>> {
-        self.0.shared.series_matching(site, matches)
+    /// The newest points of those of `series` that have any.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    pub fn last(
+        &self,
+        site: &SiteName,
+        series: &[Arc<Series>],
+    ) -> Result<Vec<(Arc<Series>, i64, Value)>, ScanError> {
+        Ok(self.0.shared.last(site, series)?)
+    }
+
+    /// The series of a site for which all conditions of at least one alternative hold, in canonical order.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub fn select(
+        &self,
+        site: &SiteName,
+        alternatives: &[Vec<Matcher>],
+    ) -> Result<Vec<Arc<Series>>, CatalogueError> {
+        let catalogue = self.0.shared.state.series();
+        let mut found = Vec::new();
+        for matchers in alternatives {
+            found.extend(catalogue.select(site, matchers)?);
+        }
+        if alternatives.len() > 1 {
+            found.sort_unstable();
+            found.dedup();
+        }
+        Ok(found)
+    }
+
+    /// The series of a site that `matches` accepts, in canonical order: each is looked at.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub fn series(
+        &self,
+        site: &SiteName,
+        matches: &dyn Fn(&Series) -> bool,
+    ) -> Result<Vec<Arc<Series>>, CatalogueError> {
+        let mut all = self.select(site, &[Vec::new()])?;
+        all.retain(|series| matches(series));
+        Ok(all)
     }
 
     /// The sites of which anything is held, in order.
     #[must_use]
     pub fn sites(&self) -> Vec<SiteName> {
-        self.0.shared.names.sites()
+        self.0.shared.state.series().sites()
     }
 
     /// The time (ns) before which nothing of a site is shown, because policy drops it.
@@ -371,7 +418,7 @@ impl Store {
         let shared = &self.0.shared;
         let queue_bytes = locked(&shared.queue).bytes as u64;
         let (counters, upkeep) = (&shared.counters, &shared.upkeep.counters);
-        let series = shared.names.len();
+        let series = shared.state.series().series_count_all();
         let index = read_locked(&shared.index);
         let sealed = || index.streams.values().flat_map(|stream| &stream.sealed);
         let open_points: u64 = index.streams.values().map(|stream| stream.tables.points()).sum();

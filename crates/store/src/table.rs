@@ -9,6 +9,8 @@ use std::time::Instant;
 use foldhash::fast::RandomState;
 use tidelog_record::{BodyReader, Entry, Lsn, Value, Values};
 
+use crate::scan::Points;
+
 /// Points of one series in order of arrival.
 #[derive(Debug)]
 pub(crate) struct TableColumn {
@@ -47,16 +49,16 @@ impl TableColumn {
     }
 
     /// The points within `range` in ascending order of time, each time once with its greatest value (invariant 8).
-    pub fn within(&self, range: &RangeInclusive<i64>) -> (Vec<i64>, Values) {
+    pub fn within(&self, range: &RangeInclusive<i64>) -> Points {
         let mut values = Values::default();
         if self.max < *range.start() || self.min > *range.end() {
-            return (Vec::new(), values);
+            return Points::default();
         }
         if self.ascending {
             let from = self.times.partition_point(|time| time < range.start());
             let to = self.times.partition_point(|time| time <= range.end());
             values.extend_range(&self.values, from..to);
-            return (self.times.get(from..to).unwrap_or_default().to_vec(), values);
+            return Points { times: self.times.get(from..to).unwrap_or_default().to_vec(), values };
         }
         let chosen = self.times.iter().zip(0usize..).filter(|(time, _)| range.contains(time));
         let mut points: Vec<(i64, Value)> =
@@ -68,7 +70,7 @@ impl TableColumn {
             times.push(time);
             values.push(value);
         }
-        (times, values)
+        Points { times, values }
     }
 
     /// The newest point.

@@ -36,7 +36,7 @@ pub use cache::Cache;
 pub use errors::{SealError, SegmentError};
 pub use merge::{merge, merged_span};
 pub use open::Segment;
-pub use points::{Section, SectionStats, SeriesRef, Whole};
+pub use points::{Extent, Section, SectionStats, SeriesRef, Whole};
 pub use seal::{SEAL_POINTS_MAX, seal};
 pub use span::Span;
 pub use verify::Verified;

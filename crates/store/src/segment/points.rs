@@ -48,6 +48,17 @@ pub struct Section {
     pub stats: Option<SectionStats>,
 }
 
+/// How much of a series there is, and where it begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Points: different times.
+    pub count: u64,
+    /// First time, in ns.
+    pub first_ts: i64,
+    /// Last time, in ns.
+    pub last_ts: i64,
+}
+
 /// What is known of a series as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Whole {
@@ -166,6 +177,18 @@ impl Segment {
             }
         }
         Ok(())
+    }
+
+    /// How much of a series there is, without reading any point; `None` when it has none.
+    ///
+    /// # Errors
+    /// [`SegmentError`] when the directory cannot be read.
+    pub fn extent(&self, series: SeriesRef) -> Result<Option<Extent>, SegmentError> {
+        let page = self.page(series.page)?;
+        let sections = page.sections(series.slot as usize).ok_or(Malformed)?;
+        let (Some(first), Some(last)) = (sections.first(), sections.last()) else { return Ok(None) };
+        let count = sections.iter().map(|section| u64::from(section.times.distinct)).sum();
+        Ok(Some(Extent { count, first_ts: first.times.first, last_ts: last.times.last }))
     }
 
     /// What is known of one series as a whole; `None` when it has no points.

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use tidelog_record::{Lsn, Seal, StreamId};
 
 use super::{Keeper, UpkeepError};
-use crate::segment;
 use crate::shared::read_locked;
 use crate::stream::StreamIndex;
 
@@ -36,9 +35,7 @@ impl Keeper {
         let (Some(before), Some(after)) = (tiles.first().map(|s| s.before), tiles.last().map(|s| s.after)) else {
             return Ok(false);
         };
-        let made = self.make(&key, first, last, |out| {
-            segment::merge(&tiles, out).map_err(|error| UpkeepError::Seal(error.to_string()))
-        })?;
+        let made = self.make(&key, first, last, |out| self.merge_tiles(&tiles, out))?;
         let seal = Seal { first, last, ordinal, parts, hash: made.hash };
         self.announce(&stream, &seal, is_idle)?;
         self.install(&stream, seal, before, after)?;

@@ -12,7 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tidelog_record::{Lsn, StreamId};
+
+use crate::errors::{AppendError, ReadError, StateError};
 use crate::sealed::Sealed;
+use crate::segment::{SealError, SegmentError};
 use crate::shared::{Shared, locked};
 
 pub use retention::{Keep, Retention};
@@ -162,13 +166,27 @@ pub enum UpkeepError {
     },
     /// What was to be sealed or merged cannot be read.
     #[error(transparent)]
-    Read(#[from] crate::errors::ReadError),
+    Read(#[from] ReadError),
+    /// A record that is to be sealed is not here.
+    #[error("{stream}: record {lsn} is not here")]
+    NotHeld {
+        /// Its stream.
+        stream: StreamId,
+        /// Its number.
+        lsn: Lsn,
+    },
     /// A segment could not be made.
-    #[error("cannot make a segment: {0}")]
-    Seal(String),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// A segment that was just made cannot be read.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// The series could not be made durable.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The seal could not be written to the log.
     #[error("cannot write a seal: {0}")]
-    Append(#[from] crate::errors::AppendError),
+    Append(#[from] AppendError),
 }
 
 fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> UpkeepError {

@@ -13,7 +13,7 @@ use super::{Keeper, UpkeepError, io};
 use crate::disk::write_atomically;
 use crate::gap::{Gap, GapReason};
 use crate::index::Index;
-use crate::sealed::{GAP_SUFFIX, SEGMENT_DIR, SEGMENT_SUFFIX, Sealed, range_name};
+use crate::sealed::{GAP_SUFFIX, SEGMENT_DIR, Sealed, range_name};
 use crate::shared::{Shared, WriteState, read_locked, write_locked};
 
 /// How much of a site is kept.
@@ -110,8 +110,7 @@ impl Keeper {
         let note = range_name(&key, seal.first, seal.last, GAP_SUFFIX);
         write_atomically(shared.disk.as_ref(), &dir, &note, &gap.encode()).map_err(io("note what is dropped"))?;
         write_locked(&shared.index).dig(&key, gap);
-        let name = range_name(&key, seal.first, seal.last, SEGMENT_SUFFIX);
-        shared.disk.remove(&dir.join(name)).map_err(io("drop a segment"))?;
+        shared.disk.remove(&dir.join(&sealed.name)).map_err(io("drop a segment"))?;
         shared.disk.sync_dir(&dir).map_err(io("sync the segments' folder"))?;
         if reason == GapReason::Pressure {
             // There is room now; the next append finds out whether it is enough.

@@ -2,6 +2,7 @@
 //! no longer claims it and peers send its records again; once they are back, the segment is made again and must have the hash
 //! that its author named. The scrub looks for rot before a reader meets it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::errors::ReadError;
 use crate::gap::{Gap, GapReason};
 use crate::recovery::move_to_quarantine;
 use crate::sealed::{GAP_SUFFIX, SEGMENT_DIR, Sealed, range_name};
-use crate::segment::SegmentError;
+use crate::segment::{SegmentError, Verified};
 use crate::shared::{Shared, locked, read_locked, write_locked};
 
 /// How long the scrub sleeps when it has read everything, before it begins again.
@@ -55,7 +56,7 @@ impl Keeper {
         write_atomically(shared.disk.as_ref(), &dir, &note, &gap.encode()).map_err(io("note what is rotten"))?;
         write_locked(&shared.index).dig(&key, gap);
         let moved = move_to_quarantine(shared.disk.as_ref(), &shared.dir, &dir, &sealed.name);
-        moved.map_err(|error| UpkeepError::Seal(error.to_string()))?;
+        moved.map_err(|source| UpkeepError::Io { what: "set a segment apart", source })?;
         shared.upkeep.counters.rotten.fetch_add(1, Ordering::Relaxed);
         tracing::error!(%stream, first = seal.first.0, last = seal.last.0, file = sealed.name,
             "a rotten segment was moved to the quarantine folder; peers are asked for its records");
@@ -84,21 +85,42 @@ impl Shared {
     /// Notes that a segment cannot be read; rot is set apart by the next round.
     pub fn bad_segment(&self, sealed: &Arc<Sealed>, error: &SegmentError) -> ReadError {
         let read = match error {
-            SegmentError::Io(error) => {
-                ReadError::Io { file: sealed.name.clone(), reason: Arc::from(error.to_string()) }
-            }
-            SegmentError::Rotten { offset } => {
+            SegmentError::Rotten { .. } | SegmentError::Inconsistent(_) => {
                 let mut condemned = locked(&self.upkeep.condemned);
                 if !condemned.iter().any(|other| other.name == sealed.name) {
                     condemned.push(Arc::clone(sealed));
                 }
                 drop(condemned);
                 self.upkeep.ask();
-                ReadError::Rotten { file: sealed.name.clone(), offset: *offset }
+                let offset = if let SegmentError::Rotten { offset, .. } = error { *offset } else { 0 };
+                ReadError::Rotten { file: sealed.name.clone(), offset }
+            }
+            SegmentError::Io(_)
+            | SegmentError::Version { .. }
+            | SegmentError::NotHere(_)
+            | SegmentError::Stopped => {
+                ReadError::Io { file: sealed.name.clone(), reason: Arc::from(error.to_string()) }
             }
         };
         self.unreadable(&read);
         read
+    }
+
+    /// Reads all of a segment, and condemns it if it is rotten. Breaks when `step` did.
+    pub fn check(
+        &self,
+        sealed: &Arc<Sealed>,
+        step: &mut dyn FnMut(Verified) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        match sealed.segment.verify(Some(sealed.seal.hash), step) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(SegmentError::Stopped) => ControlFlow::Break(()),
+            Err(error) => {
+                // It is logged, counted and acted on there.
+                drop(self.bad_segment(sealed, &error));
+                ControlFlow::Continue(())
+            }
+        }
     }
 
     /// Reads every segment once, no faster than `bytes_per_second`, and condemns what is rotten. Stops when the store closes.
@@ -109,16 +131,13 @@ impl Shared {
         };
         for sealed in all {
             let mut read = 0u64;
-            let mut pace = |bytes: u64| {
-                read += bytes;
-                let pause = Duration::from_millis(bytes.saturating_mul(1000) / bytes_per_second.max(1));
-                self.upkeep.rest(pause)
+            let mut pace = |done: Verified| {
+                let bytes = done.bytes - read;
+                read = done.bytes;
+                let pause = Duration::from_micros(bytes.saturating_mul(1_000_000) / bytes_per_second.max(1));
+                if self.upkeep.rest(pause) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
-            if let Err(error) = sealed.segment.verify(&mut pace) {
-                // The error is logged and acted on there.
-                drop(self.bad_segment(&sealed, &error));
-            }
-            if self.upkeep.is_closed() {
+            if self.check(&sealed, &mut pace).is_break() {
                 return;
             }
         }

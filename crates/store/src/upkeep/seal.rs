@@ -2,6 +2,7 @@
 //! compares (invariant 4). The file is whole before the seal is written, and the seal is durable before the segment is used.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
@@ -10,8 +11,8 @@ use tidelog_record::{ChainHash, Lsn, Seal, StreamId, StreamKey};
 
 use super::{Keeper, UpkeepError, io};
 use crate::disk::{DiskFile, OpenMode};
-use crate::sealed::{GAP_SUFFIX, SEGMENT_DIR, SEGMENT_SUFFIX, Sealed, range_name};
-use crate::segment::{self, Made, Segment, Span};
+use crate::sealed::{GAP_SUFFIX, NEW_SUFFIX, SEGMENT_DIR, Sealed, range_name, segment_name};
+use crate::segment::{self, SealError, Sealed as Made, Segment, Span};
 use crate::shared::{read_locked, write_locked};
 use crate::table::Table;
 use crate::writer::Job;
@@ -102,7 +103,7 @@ impl Keeper {
         let span = Span { stream: stream.clone(), ordinal, parts, first, last, before, after };
         let merged = self.tiles(&key, first, last);
         let made = self.make(&key, first, last, |out| match &merged {
-            Some(tiles) => segment::merge(tiles, out).map_err(|error| UpkeepError::Seal(error.to_string())),
+            Some(tiles) => self.merge_tiles(tiles, out),
             None => self.seal_from_records(&span, out),
         })?;
         if made.hash != hash {
@@ -113,8 +114,8 @@ impl Keeper {
                 stream.seals.remove(&(first.0, parts));
             }
             let dir = self.shared.dir.join(SEGMENT_DIR);
-            let name = range_name(&key, first, last, SEGMENT_SUFFIX);
-            self.shared.disk.remove(&dir.join(format!("{name}.new"))).map_err(io("remove a segment"))?;
+            let name = range_name(&key, first, last, NEW_SUFFIX);
+            self.shared.disk.remove(&dir.join(name)).map_err(io("remove a segment"))?;
             return Ok(false);
         }
         self.install(stream, seal, before, after)?;
@@ -136,7 +137,7 @@ impl Keeper {
 
     pub(super) fn chain(&self, stream: &StreamId, lsn: Lsn) -> Result<ChainHash, UpkeepError> {
         let chain = self.shared.chain_of(stream, lsn)?;
-        chain.ok_or_else(|| UpkeepError::Seal(format!("{stream}: the record {lsn} is not held")))
+        chain.ok_or_else(|| UpkeepError::NotHeld { stream: stream.clone(), lsn })
     }
 
     fn seal_from_records(
@@ -146,29 +147,36 @@ impl Keeper {
     ) -> Result<Made, UpkeepError> {
         let mut read = Vec::new().into_iter();
         let mut at = Lsn(span.first.0 - 1);
-        let mut failed = None;
         let mut next = || {
             if at == span.last {
                 return Ok(None);
             }
             if read.len() == 0 {
-                match self.shared.read(&span.stream, at, READ_BYTES_MAX) {
-                    Ok(records) => read = records.into_iter(),
-                    Err(error) => {
-                        failed = Some(error.clone());
-                        return Err(io::Error::other(error));
-                    }
-                }
+                read = self.shared.read(&span.stream, at, READ_BYTES_MAX)?.into_iter();
             }
-            let record = read.next().ok_or_else(|| io::Error::other("a record to be sealed is gone"))?;
+            let record = read.next().ok_or(SealError::Span("a record of it is gone"))?;
             at = record.lsn;
             Ok(Some(record.body))
         };
-        let made = segment::seal(span, &mut next, out);
-        match (made, failed) {
-            (_, Some(error)) => Err(error.into()),
-            (made, None) => made.map_err(|error| UpkeepError::Seal(error.to_string())),
+        Ok(segment::seal(span, &mut next, out)?)
+    }
+
+    /// Merges segments; what of them cannot be read is condemned, so that the next round does not meet it again.
+    pub(super) fn merge_tiles(
+        &self,
+        tiles: &[Arc<Sealed>],
+        out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<Made, UpkeepError> {
+        let parts: Vec<Arc<Segment>> = tiles.iter().map(|tile| Arc::clone(&tile.segment)).collect();
+        let made = segment::merge(&parts, out);
+        if let Err(SealError::Part(_)) = &made {
+            for tile in tiles {
+                if self.shared.check(tile, &mut |_| ControlFlow::Continue(())).is_break() {
+                    break;
+                }
+            }
         }
+        Ok(made?)
     }
 
     /// Writes a segment beside its name and makes it durable there.
@@ -180,8 +188,7 @@ impl Keeper {
         fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<Made, UpkeepError>,
     ) -> Result<Made, UpkeepError> {
         let dir = self.shared.dir.join(SEGMENT_DIR);
-        let name = range_name(key, first, last, SEGMENT_SUFFIX);
-        let path = dir.join(format!("{name}.new"));
+        let path = dir.join(range_name(key, first, last, NEW_SUFFIX));
         let file = self.shared.disk.open(&path, OpenMode::Create).map_err(io("begin a segment"))?;
         let mut out = Appender { file: file.as_ref(), offset: 0, buffer: Vec::with_capacity(WRITE_BYTES) };
         let made = fill(&mut |bytes| out.push(bytes))?;
@@ -212,13 +219,16 @@ impl Keeper {
     ) -> Result<(), UpkeepError> {
         let shared = &self.shared;
         let (key, dir) = (stream.key(), shared.dir.join(SEGMENT_DIR));
-        let name = range_name(&key, seal.first, seal.last, SEGMENT_SUFFIX);
+        // From now on the log need not be read for what is sealed, so the series in it must be known without.
+        shared.state.flush()?;
+        let name = segment_name(&key, &seal);
         let path = dir.join(&name);
-        shared.disk.rename(&dir.join(format!("{name}.new")), &path).map_err(io("name a segment"))?;
+        let new = dir.join(range_name(&key, seal.first, seal.last, NEW_SUFFIX));
+        shared.disk.rename(&new, &path).map_err(io("name a segment"))?;
         shared.disk.sync_dir(&dir).map_err(io("sync the segments' folder"))?;
         let file = shared.disk.open(&path, OpenMode::Read).map_err(io("open a segment"))?;
         let opened = Segment::open(file, Arc::clone(&shared.cache));
-        let segment = opened.map_err(|error| UpkeepError::Seal(error.to_string()))?;
+        let segment = Arc::new(opened?);
         let sealed = Arc::new(Sealed { segment, seal, before, after, name: name.clone() });
         let (covered, healed) = {
             let mut index = write_locked(&shared.index);

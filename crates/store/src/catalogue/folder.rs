@@ -1,0 +1,109 @@
+//! The sled folder: opened with suspicion, moved aside when it is damaged, begun anew.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use super::error::CatalogueError;
+
+/// How often what was set becomes durable, in milliseconds.
+const FLUSH_EVERY_MS: u64 = 500;
+/// Least memory for sled's page cache, in bytes.
+const CACHE_BYTES_MIN: usize = 256 * 1024;
+/// The key that says that the folder was begun.
+const BEGUN_KEY: &[u8] = b"begun";
+
+/// Why the folder did not open.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Trouble {
+    #[error("{0}")]
+    Damaged(String),
+    #[error("{0}")]
+    Disk(String),
+}
+
+impl From<sled::Error> for Trouble {
+    fn from(error: sled::Error) -> Self {
+        match &error {
+            sled::Error::Io(io)
+                if matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::PermissionDenied) =>
+            {
+                Self::Disk(error.to_string())
+            }
+            _ => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl From<CatalogueError> for Trouble {
+    fn from(error: CatalogueError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// The database of a folder.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub db: sled::Db,
+}
+
+/// Opens the folder and reads it; the second value says whether it was begun before: sled takes some damage for an empty
+/// folder. sled may panic on damaged files; that too only means that the folder is damaged.
+pub(crate) fn open_folder<T>(
+    folder: &Path,
+    cache_bytes: usize,
+    read: impl FnOnce(&Opened) -> Result<T, Trouble>,
+) -> Result<(T, bool), Trouble> {
+    let open = || {
+        let db = sled::Config::new()
+            .path(folder)
+            .mode(sled::Mode::LowSpace)
+            .cache_capacity(cache_bytes.max(CACHE_BYTES_MIN) as u64)
+            .flush_every_ms(Some(FLUSH_EVERY_MS))
+            .open()?;
+        let opened = Opened { db };
+        let what = read(&opened)?;
+        let begun_before = opened.db.insert(BEGUN_KEY, &[1])?.is_some();
+        if !begun_before {
+            opened.db.flush()?;
+        }
+        Ok((what, begun_before))
+    };
+    catch_unwind(AssertUnwindSafe(open))
+        .unwrap_or_else(|_| Err(Trouble::Damaged(String::from("sled panicked on it"))))
+}
+
+/// Opens the folder; when it is damaged, moves it aside and begins a new one. The second value says what was wrong.
+///
+/// # Errors
+/// What the disk said, where not even a new folder is to be had.
+pub(crate) fn open_or_begin<T>(
+    folder: &Path,
+    open: impl Fn(&Path) -> Result<(T, bool), Trouble>,
+) -> Result<(T, Option<String>), String> {
+    let existed = folder.exists();
+    let reason = match open(folder) {
+        Ok((opened, true)) => return Ok((opened, None)),
+        Ok((opened, false)) => {
+            let reason = if existed { "the folder's contents were gone" } else { "the folder was not there" };
+            return Ok((opened, Some(reason.to_owned())));
+        }
+        Err(Trouble::Disk(reason)) => return Err(reason),
+        Err(Trouble::Damaged(reason)) => reason,
+    };
+    let aside = free_name(folder);
+    fs::rename(folder, &aside).map_err(|error| error.to_string())?;
+    let (opened, _) = open(folder).map_err(|trouble| trouble.to_string())?;
+    Ok((opened, Some(format!("{reason}; moved to {}", aside.display()))))
+}
+
+fn free_name(folder: &Path) -> PathBuf {
+    let mut aside = folder.with_extension("damaged");
+    let mut number = 1u32;
+    while aside.exists() {
+        aside = folder.with_extension(format!("damaged.{number}"));
+        number += 1;
+    }
+    aside
+}

@@ -1,0 +1,129 @@
+//! Where the points of a series stand: tables of the streams of its site, copied under one look at the index, and segments, which stay
+//! readable as long as somebody holds them.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use tidelog_record::{Series, SiteName};
+
+use super::Points;
+use crate::errors::ReadError;
+use crate::sealed::Sealed;
+use crate::segment::{Extent, SeriesRef};
+use crate::shared::{Shared, read_locked};
+
+/// A series' part of a segment.
+pub(crate) struct Part {
+    pub sealed: Arc<Sealed>,
+    pub series: SeriesRef,
+    pub extent: Extent,
+}
+
+/// What holds points of a series.
+pub(crate) enum Source {
+    Table(Arc<Points>),
+    Segment(Part),
+}
+
+impl Source {
+    /// First and last time, ns.
+    pub fn ends(&self) -> (i64, i64) {
+        match self {
+            Self::Table(points) => {
+                let end = |time: Option<&i64>| time.copied().unwrap_or_default();
+                (end(points.times.first()), end(points.times.last()))
+            }
+            Self::Segment(part) => (part.extent.first_ts, part.extent.last_ts),
+        }
+    }
+}
+
+/// Everything that holds points of one series within a range.
+pub(crate) struct Plan {
+    pub series: Arc<Series>,
+    /// By first time.
+    pub sources: Vec<Source>,
+    /// About how many points.
+    pub points: u64,
+}
+
+/// Tables' points of some series, and the segments that may have more.
+pub(super) struct Snapshot {
+    pub tables: Vec<Vec<Points>>,
+    pub segments: Vec<Arc<Sealed>>,
+}
+
+impl Shared {
+    /// What stands where at this moment.
+    pub(super) fn snapshot(
+        &self,
+        site: &SiteName,
+        series: &[Arc<Series>],
+        range: &RangeInclusive<i64>,
+        take: impl Fn(&crate::table::TableColumn) -> Points,
+    ) -> Snapshot {
+        let mut tables: Vec<Vec<Points>> = Vec::new();
+        tables.resize_with(series.len(), Vec::new);
+        let canonical: Vec<Vec<u8>> = series.iter().map(|series| series.canonical()).collect();
+        let mut segments = Vec::new();
+        let index = read_locked(&self.index);
+        for stream in index.sites.get(site).into_iter().flatten().filter_map(|key| index.streams.get(key)) {
+            for table in stream.tables.iter() {
+                for (canonical, found) in canonical.iter().zip(&mut tables) {
+                    if let Some(points) = table.get(canonical).map(&take).filter(|points| !points.is_empty()) {
+                        found.push(points);
+                    }
+                }
+            }
+            segments.extend(stream.sealed.iter().filter(|sealed| {
+                let (first, last) = sealed.segment.time_range();
+                sealed.segment.points() > 0 && first <= *range.end() && last >= *range.start()
+            }).cloned());
+        }
+        Snapshot { tables, segments }
+    }
+
+    /// Plans how to read some series, which stand in canonical order.
+    pub(crate) fn gather(
+        &self,
+        site: &SiteName,
+        series: &[Arc<Series>],
+        range: &RangeInclusive<i64>,
+    ) -> Result<Vec<Plan>, ReadError> {
+        let Snapshot { tables, segments } = self.snapshot(site, series, range, |column| column.within(range));
+        let mut plans: Vec<Plan> = series
+            .iter()
+            .zip(tables)
+            .map(|(series, tables)| {
+                let points = tables.iter().map(|points| points.len() as u64).sum();
+                let sources = tables.into_iter().map(|points| Source::Table(Arc::new(points))).collect();
+                Plan { series: Arc::clone(series), sources, points }
+            })
+            .collect();
+        for sealed in segments {
+            let bad = |error| self.bad_segment(&sealed, &error);
+            let found = sealed.segment.find_many(series).map_err(bad)?;
+            for (plan, series) in plans.iter_mut().zip(found) {
+                let Some(series) = series else { continue };
+                let Some(extent) = sealed.segment.extent(series).map_err(bad)? else { continue };
+                if extent.first_ts <= *range.end() && extent.last_ts >= *range.start() {
+                    plan.points += share(&extent, range);
+                    plan.sources.push(Source::Segment(Part { sealed: Arc::clone(&sealed), series, extent }));
+                }
+            }
+        }
+        for plan in &mut plans {
+            plan.sources.sort_by_key(Source::ends);
+        }
+        Ok(plans)
+    }
+}
+
+/// About how many of a series' points lie in the range, if they lie evenly.
+fn share(extent: &Extent, range: &RangeInclusive<i64>) -> u64 {
+    let width = |first: i64, last: i64| last.abs_diff(first) as f64 + 1.0;
+    let seen = width(extent.first_ts.max(*range.start()), extent.last_ts.min(*range.end()));
+    let part = seen / width(extent.first_ts, extent.last_ts) * extent.count as f64;
+    // Within 0 and the count, which is a u64.
+    (part as u64).saturating_add(1)
+}

@@ -1,0 +1,273 @@
+//! Points by series and time, from wherever they stand: tables in memory and segments. Of two points with one
+//! `(series, timestamp)` the greater value is the point (invariant 8), so answers do not depend on arrival, nor on what is sealed or
+//! merged. Memory is bounded by what a group of series takes, and of a series that is larger by a part of it.
+
+mod gather;
+mod last;
+mod walk;
+
+use std::ops::{ControlFlow, RangeInclusive};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use tidelog_record::{Series, SiteName, Value, Values};
+
+use crate::catalogue::CatalogueError;
+use crate::errors::ReadError;
+use crate::segment::Section;
+use crate::shared::{Shared, locked};
+use gather::Plan;
+
+/// A series with its points, in ascending order of time (ns), each time once.
+pub type SeriesPoints = (Arc<Series>, Vec<(i64, Value)>);
+
+/// Points held in memory at once by a scan that is visited series by series.
+pub(crate) const GROUP_POINTS_MAX: u64 = 256 * 1024;
+/// Points of one series that are handed out at once.
+pub(crate) const PART_POINTS_MAX: u64 = 64 * 1024;
+/// Series that are looked for at once.
+const SERIES_AT_ONCE: usize = 1024;
+/// Points below which one thread is quicker than several.
+const POINTS_A_THREAD_MIN: u64 = 32 * 1024;
+
+/// Why a question about points has no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ScanError {
+    /// Points cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The series cannot be found.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+}
+
+/// Points of one series: times (ns) ascending, each once, and their values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Points {
+    /// Times, ns.
+    pub times: Vec<i64>,
+    /// As many values.
+    pub values: Values,
+}
+
+impl Points {
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
+
+    /// One by one.
+    pub fn iter(&self) -> impl Iterator<Item = (i64, Value)> + '_ {
+        self.times.iter().zip(0usize..).filter_map(|(time, at)| Some((*time, self.values.get(at)?)))
+    }
+
+    fn clear(&mut self) {
+        self.times.clear();
+        self.values.clear();
+    }
+
+    fn extend(&mut self, other: &Self, range: std::ops::Range<usize>) {
+        if let Some(times) = other.times.get(range.clone()) {
+            self.times.extend_from_slice(times);
+            self.values.extend_range(&other.values, range);
+        }
+    }
+}
+
+/// What is done with the points of one series. They come in order of time.
+pub(crate) trait Taker {
+    /// Takes a stretch that lies within the range without its points, for what is known of it; `false`: the points are needed.
+    fn section(&mut self, _: &Section) -> bool {
+        false
+    }
+
+    /// Whether [`Taker::section`] is worth asking.
+    fn takes_sections(&self) -> bool {
+        false
+    }
+
+    /// Takes points.
+    fn points(&mut self, points: &Points, range: std::ops::Range<usize>) -> ControlFlow<()>;
+}
+
+/// Keeps all points.
+#[derive(Default)]
+struct Keep(Points);
+
+impl Taker for Keep {
+    fn points(&mut self, points: &Points, range: std::ops::Range<usize>) -> ControlFlow<()> {
+        self.0.extend(points, range);
+        ControlFlow::Continue(())
+    }
+}
+
+/// Hands points on in parts.
+struct HandOn<'v> {
+    series: &'v Arc<Series>,
+    visit: &'v mut Visit<'v>,
+    part: Points,
+}
+
+impl HandOn<'_> {
+    fn end(&mut self) -> ControlFlow<()> {
+        if self.part.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let flow = (self.visit)(self.series, &self.part);
+        self.part.clear();
+        flow
+    }
+}
+
+impl Taker for HandOn<'_> {
+    fn points(&mut self, points: &Points, range: std::ops::Range<usize>) -> ControlFlow<()> {
+        self.part.extend(points, range);
+        if self.part.len() as u64 >= PART_POINTS_MAX { self.end() } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// What is done with a series' points.
+pub(crate) type Visit<'v> = dyn FnMut(&Arc<Series>, &Points) -> ControlFlow<()> + 'v;
+
+impl Shared {
+    /// The range of a site that a question may see, if it is any.
+    fn visible(&self, site: &SiteName, range: &RangeInclusive<i64>) -> Option<RangeInclusive<i64>> {
+        let horizon = self.horizon(site).unwrap_or(i64::MIN);
+        let seen = (*range.start()).max(horizon)..=*range.end();
+        (!seen.is_empty()).then_some(seen)
+    }
+
+    /// Visits those of the series that have points in the range, in the order given, which is the canonical one; one with many points
+    /// several times, in order of time.
+    pub fn scan_each(
+        &self,
+        site: &SiteName,
+        series: &[Arc<Series>],
+        range: &RangeInclusive<i64>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), ReadError> {
+        let Some(range) = self.visible(site, range) else { return Ok(()) };
+        for chunk in series.chunks(SERIES_AT_ONCE) {
+            let plans = self.gather(site, chunk, &range)?;
+            let mut rest = plans.as_slice();
+            while let Some(first) = rest.first() {
+                let mut points = 0;
+                let fits = |plan: &&Plan| {
+                    points += plan.points;
+                    points <= GROUP_POINTS_MAX
+                };
+                let count = rest.iter().take_while(fits).count();
+                let flow = if count == 0 {
+                    rest = rest.get(1..).unwrap_or_default();
+                    self.hand_on(first, &range, visit)?
+                } else {
+                    let (group, behind) = rest.split_at(count);
+                    rest = behind;
+                    self.visit_group(group, &range, visit)?
+                };
+                if flow.is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_on(
+        &self,
+        plan: &Plan,
+        range: &RangeInclusive<i64>,
+        visit: &mut Visit<'_>,
+    ) -> Result<ControlFlow<()>, ReadError> {
+        let mut taker = HandOn { series: &plan.series, visit: &mut |s, p| visit(s, p), part: Points::default() };
+        match self.walk_plan(plan, range, &mut taker)? {
+            ControlFlow::Break(()) => Ok(ControlFlow::Break(())),
+            ControlFlow::Continue(()) => Ok(taker.end()),
+        }
+    }
+
+    fn visit_group(
+        &self,
+        group: &[Plan],
+        range: &RangeInclusive<i64>,
+        visit: &mut Visit<'_>,
+    ) -> Result<ControlFlow<()>, ReadError> {
+        let mut flow = ControlFlow::Continue(());
+        self.for_each_plan(
+            group,
+            &|plan| {
+                let mut taker = Keep::default();
+                self.walk_plan(plan, range, &mut taker).map(|_| taker.0)
+            },
+            &mut |plan, points| {
+                if !points.is_empty() && flow.is_continue() {
+                    flow = visit(&plan.series, &points);
+                }
+            },
+        )?;
+        Ok(flow)
+    }
+
+    /// Answers each plan, on several threads if it is worth it, and tells the answers in order.
+    pub(crate) fn for_each_plan<T: Send>(
+        &self,
+        plans: &[Plan],
+        answer: &(dyn Fn(&Plan) -> Result<T, ReadError> + Sync),
+        tell: &mut dyn FnMut(&Plan, T),
+    ) -> Result<(), ReadError> {
+        let points: u64 = plans.iter().map(|plan| plan.points).sum();
+        let worth = usize::try_from(points / POINTS_A_THREAD_MIN).unwrap_or(usize::MAX);
+        let threads = self.scan_threads.min(worth).min(plans.len());
+        if threads <= 1 {
+            for plan in plans {
+                tell(plan, answer(plan)?);
+            }
+            return Ok(());
+        }
+        let next = AtomicUsize::new(0);
+        let slots: Vec<Mutex<Option<Result<T, ReadError>>>> = plans.iter().map(|_| Mutex::default()).collect();
+        let work = || {
+            while let Some((plan, slot)) = {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                plans.get(at).zip(slots.get(at))
+            } {
+                let answered = answer(plan);
+                if answered.is_err() {
+                    // Nobody will read the others.
+                    next.store(plans.len(), Ordering::Relaxed);
+                }
+                *locked(slot) = Some(answered);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let mut answers = Vec::with_capacity(plans.len());
+        let mut failed = None;
+        for slot in slots {
+            match slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+                Some(Ok(answer)) => answers.push(answer),
+                Some(Err(error)) => failed = Some(error),
+                None => {}
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        for (plan, answer) in plans.iter().zip(answers) {
+            tell(plan, answer);
+        }
+        Ok(())
+    }
+}
