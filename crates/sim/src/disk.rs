@@ -41,8 +41,8 @@ struct Inode {
 #[derive(Clone, Debug)]
 struct NameOp {
     from: Option<PathBuf>,
-    to: PathBuf,
-    inode: u64,
+    /// Nowhere when a file is taken away.
+    to: Option<(PathBuf, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -111,7 +111,7 @@ impl Sim {
             if let Some(from) = op.from {
                 self.durable_names.remove(&from);
             }
-            self.durable_names.insert(op.to, op.inode);
+            self.durable_names.extend(op.to);
         }
     }
 
@@ -297,8 +297,8 @@ impl SimDisk {
         inode.durable.clone_from(&inode.current);
     }
 
-    /// Takes a file away.
-    pub fn remove(&self, path: &Path) {
+    /// Takes a file away behind the store's back.
+    pub fn lose(&self, path: &Path) {
         let mut sim = self.sim();
         sim.names.remove(path).unwrap();
         sim.durable_names.remove(path);
@@ -346,7 +346,7 @@ impl Disk for SimDisk {
                 let number = sim.inodes.len() as u64;
                 sim.inodes.insert(number, Inode::default());
                 sim.names.insert(path.to_owned(), number);
-                sim.name_ops.push(NameOp { from: None, to: path.to_owned(), inode: number });
+                sim.name_ops.push(NameOp { from: None, to: Some((path.to_owned(), number)) });
                 after(last)?;
                 number
             }
@@ -359,7 +359,15 @@ impl Disk for SimDisk {
         let last = sim.operate()?;
         let inode = sim.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         sim.names.insert(to.to_owned(), inode);
-        sim.name_ops.push(NameOp { from: Some(from.to_owned()), to: to.to_owned(), inode });
+        sim.name_ops.push(NameOp { from: Some(from.to_owned()), to: Some((to.to_owned(), inode)) });
+        after(last)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut sim = self.sim();
+        let last = sim.operate()?;
+        sim.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
+        sim.name_ops.push(NameOp { from: Some(path.to_owned()), to: None });
         after(last)
     }
 

@@ -152,13 +152,6 @@ pub(crate) fn may_begin(bytes: &[u8]) -> bool {
     })
 }
 
-/// The ordinal of the record frame that begins with `bytes`, unchecked; `None` for other frames.
-pub(crate) fn peek_ordinal(bytes: &[u8]) -> Option<u32> {
-    let mut fields = Fields(bytes.get(FRAME_HEAD_BYTES..)?);
-    let [kind] = fields.array::<1>()?;
-    if kind & !FIRST_OF_COMMIT == KIND_RECORD { fields.array().map(u32::from_le_bytes) } else { None }
-}
-
 fn checksum(salt: u64, offset: u64, length: [u8; 4], content: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&salt.to_le_bytes());

@@ -9,7 +9,7 @@ use tidelog_record::{ChainHash, Lsn, Record, StreamId, StreamKey};
 
 use crate::errors::ReadError;
 use crate::position::Position;
-use crate::reader::{Span, Wish};
+use crate::reader::Span;
 use crate::recovery::read_map;
 use crate::sealed::Sealed;
 use crate::shared::{Shared, locked, read_locked};
@@ -204,7 +204,7 @@ impl Shared {
                         let (lsn, chain, body) = (record.lsn, record.chain, record.body);
                         out.push(position, body.len(), || Record { stream, lsn, chain, body: body.to_vec() })
                     };
-                    let flow = span.walk(|_| Wish::Take, visit).inspect_err(|error| self.unreadable(error))?;
+                    let flow = span.walk(visit).inspect_err(|error| self.unreadable(error))?;
                     next = span.last + 1;
                     flow
                 }

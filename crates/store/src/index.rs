@@ -65,14 +65,6 @@ impl LogFile {
     }
 }
 
-/// What a body is to the store, seen once where it enters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Summary {
-    pub points: u64,
-    /// The body is of a kind that this version does not understand.
-    pub opaque: bool,
-}
-
 /// A body as it is taken in. Bytes that are no body are kept and passed on all the same (invariant 15).
 pub(crate) enum Taken<'a> {
     Points(BodyReader<'a>),
@@ -224,7 +216,9 @@ impl Index {
         intake: &mut Intake,
     ) -> bool {
         let Some(stream) = self.streams.get_mut(&record.key) else { return false };
-        let is_sealed = stream.sealed_of(record.lsn).is_some();
+        // What policy dropped may stand in the log for a while.
+        let is_gone = stream.gap_of(record.lsn).is_some_and(Gap::by_policy);
+        let is_sealed = is_gone || stream.sealed_of(record.lsn).is_some();
         if !stream.add(record.lsn, record.chain, position, log_byte) {
             return false;
         }

@@ -59,13 +59,6 @@ pub(crate) struct Span {
     pub rot: Vec<(u64, u64)>,
 }
 
-/// Whether to check and hand out a record, by position and key.
-pub(crate) enum Wish {
-    Take,
-    Skip,
-    Stop,
-}
-
 impl Span {
     /// The file, to be walked from near `position`.
     pub fn of(file: &LogFile, position: u64) -> Self {
@@ -89,11 +82,9 @@ impl Span {
         ReadError::Io { file: self.name.to_string(), reason: Arc::from(error.to_string()) }
     }
 
-    /// Walks the frames from `from` on. `wish` decides on a record from its unchecked position and length, so that what
-    /// nobody wants costs no checksum; what is visited is checked.
+    /// Walks the frames from `from` on; each is checked.
     pub fn walk(
         &self,
-        mut wish: impl FnMut(u64) -> Wish,
         mut visit: impl FnMut(u64, RecordFrame<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ReadError> {
         let mut window = Window::new(Arc::clone(&self.file), self.end);
@@ -105,22 +96,14 @@ impl Span {
                 offset = *to;
                 continue;
             }
-            let peeked = window.at(offset, FRAME_HEAD_BYTES + 5).map_err(|e| self.io(&e))?;
-            let whole = frame::frame_bytes(peeked).map_err(|_| self.rotten(offset))?;
-            // What does not look like a record is checked, for it may be one whose kind rotted.
-            let wish = frame::peek_ordinal(peeked).map_or(Wish::Take, |o| wish(self.first + u64::from(o)));
-            match wish {
-                Wish::Skip => {}
-                Wish::Stop => return Ok(ControlFlow::Break(())),
-                Wish::Take => {
-                    let bytes = window.at(offset, whole).map_err(|e| self.io(&e))?;
-                    let frame = frame::parse(self.salt, offset, bytes).map_err(|_| self.rotten(offset))?;
-                    if let Content::Record(record) = frame.content
-                        && visit(self.first + u64::from(record.ordinal), record).is_break()
-                    {
-                        return Ok(ControlFlow::Break(()));
-                    }
-                }
+            let head = window.at(offset, FRAME_HEAD_BYTES).map_err(|e| self.io(&e))?;
+            let whole = frame::frame_bytes(head).map_err(|_| self.rotten(offset))?;
+            let bytes = window.at(offset, whole).map_err(|e| self.io(&e))?;
+            let frame = frame::parse(self.salt, offset, bytes).map_err(|_| self.rotten(offset))?;
+            if let Content::Record(record) = frame.content
+                && visit(self.first + u64::from(record.ordinal), record).is_break()
+            {
+                return Ok(ControlFlow::Break(()));
             }
             offset += whole as u64;
         }

@@ -16,7 +16,7 @@ use crate::frame::RecordFrame;
 use crate::history::History;
 use crate::index::{Index, LogFile, Met};
 use crate::position::Position;
-use crate::reader::{Span, Wish};
+use crate::reader::Span;
 use crate::segment::Cache;
 use crate::state::State;
 use crate::upkeep::Upkeep;
@@ -213,12 +213,11 @@ impl Shared {
         index.files.iter().skip(index.file_at(position)?).find(live).map(|file| Span::of(file, position))
     }
 
-    /// Walks checked records from `position` on, in order of position. What lies between the mark and `position` is checked too
-    /// if `wish` takes it, but not visited.
+    /// Walks checked records from `position` on, in order of position. What lies between the mark and `position` is checked too,
+    /// but not visited.
     pub fn walk(
         &self,
         position: u64,
-        mut wish: impl FnMut(u64) -> Wish,
         mut visit: impl FnMut(u64, RecordFrame<'_>) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         let mut next = position;
@@ -227,7 +226,7 @@ impl Shared {
             let visit = |at: u64, record: RecordFrame<'_>| {
                 if at < next { ControlFlow::Continue(()) } else { visit(at, record) }
             };
-            let walked = span.walk(&mut wish, visit).inspect_err(|error| self.unreadable(error))?;
+            let walked = span.walk(visit).inspect_err(|error| self.unreadable(error))?;
             if walked.is_break() {
                 break;
             }
@@ -260,7 +259,6 @@ impl Shared {
         let mut next = lsn.0;
         self.walk(
             from,
-            |_| Wish::Take,
             |position, record| {
                 if record.key != key || record.lsn.0 != next {
                     return ControlFlow::Continue(());

@@ -403,6 +403,11 @@ impl Store {
         self.0.shared.horizon(site)
     }
 
+    /// Says what time it is by a clock that can be trusted, Unix ns: retention by age goes by it, and rests until it is told.
+    pub fn trust_clock(&self, now_ns: i64) {
+        *locked(&self.0.shared.upkeep.clock_ns) = Some(now_ns);
+    }
+
     /// Does one round of upkeep now. For a store whose [`crate::UpkeepOptions::thread`] is off; with it on, does nothing.
     /// `now` tells how long the store was idle and how long points waited.
     ///

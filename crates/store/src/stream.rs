@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tidelog_record::{ChainHash, Lsn, Seal, StreamId, StreamKey};
+use tidelog_record::{ChainHash, Lsn, Seal, StreamId};
 
 use crate::gap::Gap;
 use crate::sealed::Sealed;
@@ -29,7 +29,6 @@ pub(crate) struct Extent {
 #[derive(Debug)]
 pub(crate) struct StreamIndex {
     pub stream: StreamId,
-    pub key: StreamKey,
     /// What the log holds: disjoint, ascending.
     pub extents: Vec<Extent>,
     /// What segments hold: disjoint, ascending. The log may hold some of it too.
@@ -48,7 +47,6 @@ pub(crate) struct StreamIndex {
 impl StreamIndex {
     pub fn new(stream: StreamId) -> Self {
         Self {
-            key: stream.key(),
             stream,
             extents: Vec::new(),
             sealed: Vec::new(),

@@ -225,11 +225,6 @@ impl Tables {
         self.list.front()
     }
 
-    /// Lets the next record begin a table.
-    pub fn close(&mut self) {
-        self.closed = !self.list.is_empty();
-    }
-
     /// Forgets the tables whose points all stand in records up to `last`. One that holds later points too stays whole: what is
     /// in a segment as well is counted once by every answer (invariant 8).
     pub fn forget(&mut self, last: Lsn) {

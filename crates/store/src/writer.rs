@@ -316,7 +316,7 @@ impl Writer {
 
     fn durable(&mut self, commit: Commit, frames: &FrameWriter) {
         let wrote = !commit.indexed.is_empty();
-        let head = {
+        let (head, is_due) = {
             let mut index = write_locked(&self.shared.index);
             for (key, stream, _) in &commit.declared {
                 index.declare(*key, stream);
@@ -324,10 +324,17 @@ impl Writer {
             for record in &commit.indexed {
                 index.add(record, frames.body_at(record.offset, record.bytes), &mut self.intake);
             }
-            index.head()
+            let touched = commit.tails.keys().filter_map(|key| index.streams.get(key));
+            let is_own = |stream: &StreamId| stream.node == self.node && stream.run == self.run;
+            let mut touched = touched.map(|held| !held.seals.is_empty() || (is_own(&held.stream) && held.tables.full().is_some()));
+            (index.head(), touched.any(|is_due| is_due))
         };
         self.shared.enter_met(&mut self.intake.met);
         if wrote {
+            self.shared.upkeep.note_write(Instant::now());
+            if is_due {
+                self.shared.upkeep.ask();
+            }
             self.shared.set_write_state(WriteState::Ready);
         }
         for answer in commit.answers {
@@ -356,6 +363,7 @@ impl Writer {
                     tracing::error!(dir = %self.dir.display(), "the disk is full, writes are refused until there is room");
                 }
                 self.shared.set_write_state(WriteState::Full);
+                self.shared.upkeep.ask();
                 AppendError::Full
             }
             Stop::Failed(reason) => {

@@ -32,7 +32,7 @@ const SERIES_AT_ONCE: usize = 1024;
 const POINTS_A_THREAD_MIN: u64 = 32 * 1024;
 
 /// Why a question about points has no answer.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScanError {
     /// Points cannot be read.
     #[error(transparent)]

@@ -91,7 +91,9 @@ pub(crate) struct Upkeep {
     pub condemned: Mutex<Vec<Arc<Sealed>>>,
     pub counters: UpkeepCounters,
     /// When the last record came.
-    pub last_write: Mutex<Instant>,
+    last_write: Mutex<Instant>,
+    /// The time of a clock that can be trusted, Unix ns, when it was last told.
+    pub clock_ns: Mutex<Option<i64>>,
 }
 
 #[derive(Debug, Default)]
@@ -108,11 +110,17 @@ impl Default for Upkeep {
             condemned: Mutex::default(),
             counters: UpkeepCounters::default(),
             last_write: Mutex::new(Instant::now()),
+            clock_ns: Mutex::default(),
         }
     }
 }
 
 impl Upkeep {
+    /// Notes that records came.
+    pub fn note_write(&self, now: Instant) {
+        *locked(&self.last_write) = now;
+    }
+
     /// Says that there may be something to do.
     pub fn ask(&self) {
         locked(&self.wake).asked = true;
@@ -233,6 +241,8 @@ impl Keeper {
         while self.seal_own(now, is_idle)? && !self.shared.upkeep.is_closed() {}
         while self.merge_own(is_idle)? && !self.shared.upkeep.is_closed() {}
         while self.trim()? && !self.shared.upkeep.is_closed() {}
+        let clock_ns = *locked(&self.shared.upkeep.clock_ns);
+        self.retain(clock_ns)?;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use super::{Keeper, UpkeepError, io};
 use crate::disk::{OpenMode, write_atomically};
 use crate::errors::ReadError;
 use crate::frame::RecordFrame;
-use crate::reader::{Span, Wish};
+use crate::reader::Span;
 use crate::recovery::{LOG_DIR, map_name};
 use crate::shared::{read_locked, write_locked};
 use crate::trimmed::Map;
@@ -76,7 +76,7 @@ impl Keeper {
             }
             ControlFlow::Continue(())
         };
-        if span.walk(|_| Wish::Take, visit)?.is_continue() {
+        if span.walk(visit)?.is_continue() {
             while next <= span.last {
                 map.push(None, 0);
                 next += 1;

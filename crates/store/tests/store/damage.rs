@@ -193,7 +193,7 @@ fn a_damaged_or_lost_identity_is_made_anew_from_the_log() {
     for damage in 0..3 {
         let disk = disk.copy();
         match damage {
-            0 => disk.remove(Path::new("/store/identity")),
+            0 => disk.lose(Path::new("/store/identity")),
             1 => disk.change(Path::new("/store/identity"), |bytes| bytes[20] ^= 4),
             _ => disk.change(Path::new("/store/identity"), Vec::clear),
         }

@@ -104,7 +104,7 @@ fn another_nodes_directory_is_refused() {
         Store::open_on(Arc::new(disk.clone()), Path::new("/store"), other.clone()).map(|_| ())
     };
     assert!(matches!(refused(&disk), Err(OpenError::WrongNode { .. })));
-    disk.remove(Path::new("/store/identity"));
+    disk.lose(Path::new("/store/identity"));
     assert!(matches!(refused(&disk), Err(OpenError::WrongNode { .. })), "its log says so too");
 }
 

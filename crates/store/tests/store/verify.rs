@@ -99,13 +99,13 @@ fn what_is_cut_lost_or_mixed_up_is_told_for_what_it_is() {
     };
     let cut = with(&|disk| disk.change(last, |bytes| bytes.truncate(bytes.len() - 3)));
     assert!(matches!(cut[..], [Flaw::Tail { .. }]), "{cut:?}");
-    let gone = with(&|disk| disk.remove(&logs[1]));
+    let gone = with(&|disk| disk.lose(&logs[1]));
     assert!(matches!(gone[..], [Flaw::MissingPositions { .. }]), "{gone:?}");
-    let beginning = with(&|disk| disk.remove(&logs[0]));
+    let beginning = with(&|disk| disk.lose(&logs[0]));
     assert!(matches!(beginning[0], Flaw::MissingPositions { first: Position(1), .. }), "{beginning:?}");
     let headless = with(&|disk| disk.change(last, |bytes| bytes[..128].fill(0)));
     assert!(matches!(headless[..], [Flaw::Headers]), "{headless:?}");
-    let nobody = with(&|disk| disk.remove(Path::new("/store/identity")));
+    let nobody = with(&|disk| disk.lose(Path::new("/store/identity")));
     assert_eq!(nobody, [Flaw::Identity]);
 }
 
