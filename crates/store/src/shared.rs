@@ -170,7 +170,11 @@ impl Shared {
         };
         for (site, sealed) in sealed {
             let visited = sealed.segment.each_series(|canonical, _, _| enter(&site, canonical));
-            visited.map_err(|error| self.bad_segment(&sealed, &error))?;
+            match visited.map_err(|error| self.bad_segment(&sealed, &error)) {
+                // What is rotten is set apart; its series are entered when it is healed.
+                Ok(()) | Err(ReadError::Rotten { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         for (site, canonical) in open {
             enter(&site, &canonical);

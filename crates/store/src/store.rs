@@ -403,6 +403,11 @@ impl Store {
         self.0.shared.horizon(site)
     }
 
+    /// Reads all of every segment now and notes what is rotten; the next round of upkeep sets it apart.
+    pub fn scrub(&self) {
+        self.0.shared.scrub_once(u64::MAX);
+    }
+
     /// Says what time it is by a clock that can be trusted, Unix ns: retention by age goes by it, and rests until it is told.
     pub fn trust_clock(&self, now_ns: i64) {
         *locked(&self.0.shared.upkeep.clock_ns) = Some(now_ns);

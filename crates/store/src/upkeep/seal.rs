@@ -229,7 +229,7 @@ impl Keeper {
         let file = shared.disk.open(&path, OpenMode::Read).map_err(io("open a segment"))?;
         let opened = Segment::open(file, Arc::clone(&shared.cache));
         let segment = Arc::new(opened?);
-        let sealed = Arc::new(Sealed { segment, seal, before, after, name: name.clone() });
+        let sealed = Arc::new(Sealed { segment: Arc::clone(&segment), seal, before, after, name: name.clone() });
         let (covered, healed) = {
             let mut index = write_locked(&shared.index);
             let Some(held) = index.streams.get_mut(&key) else { return Ok(()) };
@@ -247,6 +247,12 @@ impl Keeper {
         };
         if covered.is_empty() && healed.is_empty() {
             return Ok(());
+        }
+        if !healed.is_empty() {
+            // Whoever lost the catalogue as well could not enter them while it was rotten.
+            let mut met = Vec::new();
+            segment.each_series(|canonical, _, _| met.push((stream.site.clone(), Arc::from(canonical))))?;
+            shared.enter_met(&mut met);
         }
         for name in covered.iter().chain(&healed) {
             shared.disk.remove(&dir.join(name)).map_err(io("remove what a segment covers"))?;
