@@ -35,6 +35,7 @@ mod verify;
 mod writer;
 
 pub use catalogue::{CURSOR_NAME_BYTES_MAX, DEVICE_ENTRY_BYTES_MAX};
+pub use catalogue::{CatalogueError, MatchOp, Matcher, MatcherError, REGEX_BYTES_MAX};
 pub use disk::{Disk, DiskFile, FileDisk, Lock, OpenMode};
 pub use errors::{AdoptError, AppendError, Finding, OpenError, ReadError, Recovery, StateError};
 pub use options::{LOG_FILE_BYTES_LIMIT, LOG_FILE_BYTES_MIN, StateIn, StoreOptions};

@@ -125,8 +125,7 @@ fn ask(store: &Store) -> u64 {
         black_box(store.read(stream, Lsn::ZERO, usize::MAX).is_ok());
     }
     for site in store.sites() {
-        let visit = |_, _| ControlFlow::Continue(());
-        black_box(store.scan_each(&site, &|_| true, i64::MIN..=i64::MAX, visit).is_ok());
+        black_box(store.scan(&site, &|_| true, i64::MIN..=i64::MAX).is_ok());
     }
     black_box(store.follow(Position::ZERO, usize::MAX).is_ok());
     store.stats().records
@@ -147,8 +146,7 @@ fn judge(store: &Store) -> u64 {
         assert_eq!(before, chain);
     }
     for site in store.sites() {
-        let visit = |_, _| ControlFlow::Continue(());
-        store.scan_each(&site, &|_| true, i64::MIN..=i64::MAX, visit).expect("what is held is readable");
+        store.scan(&site, &|_| true, i64::MIN..=i64::MAX).expect("what is held is readable");
     }
     followed.len() as u64
 }

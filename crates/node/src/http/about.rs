@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+use tidelog_store::CatalogueError;
 use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::write::parse_site;
@@ -120,14 +121,15 @@ pub(super) async fn devices(
     let (site, store) = (parse_site(&site)?, api.running()?.store.clone());
     let found = tokio::task::spawn_blocking(move || {
         let mut devices: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for series in store.series(&site, &|series| series.label("device").is_some()) {
+        for series in store.series(&site, &|series| series.label("device").is_some())? {
             if let Some(device) = series.label("device") {
                 devices.entry(device.to_owned()).or_default().insert(series.metric().to_owned());
             }
         }
-        devices
+        Ok::<_, CatalogueError>(devices)
     });
     let found = found.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))?;
+    let found = found.map_err(|error| ApiError::new(ErrorCode::ReadFailed, error.to_string()))?;
     let devices: Vec<Value> =
         found.into_iter().map(|(device, metrics)| json!({"device": device, "metrics": metrics})).collect();
     Ok(Json(json!({"devices": devices})))

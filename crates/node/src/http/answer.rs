@@ -57,13 +57,14 @@ impl AnswerForm {
 #[derive(Debug)]
 pub(crate) struct Answer {
     form: AnswerForm,
-    series_before: bool,
+    /// The series whose points come, and what each of them begins with.
+    open: Option<(Series, Vec<u8>)>,
     pub bytes: Vec<u8>,
 }
 
 impl Answer {
     pub fn begin(form: AnswerForm, site: &SiteName) -> Self {
-        let mut answer = Self { form, series_before: false, bytes: Vec::new() };
+        let mut answer = Self { form, open: None, bytes: Vec::new() };
         match form {
             AnswerForm::Json => {
                 answer.push(b"{\"site\":");
@@ -76,47 +77,53 @@ impl Answer {
         answer
     }
 
-    /// One series. `full` is given the bytes whenever there are more than it was told to hold.
+    /// Points of one series, or more of those of the series before. `full` is given the bytes whenever there are more than it was told
+    /// to hold.
     pub fn series<E>(
         &mut self,
         series: &Series,
-        points: &[(i64, Value)],
+        points: impl Iterator<Item = (i64, Value)>,
         bytes_max: usize,
         mut full: impl FnMut(Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let head = self.head(series);
-        if self.form == AnswerForm::Json {
-            if std::mem::replace(&mut self.series_before, true) {
-                self.push(b",");
-            }
-            self.push(b"\n{");
-            self.push(&head);
-            self.push(b",\"points\":[");
-        }
-        for (i, (timestamp, value)) in points.iter().enumerate() {
-            self.point(&head, i == 0, *timestamp, value);
+        let before = self.open.take();
+        let mut first = before.as_ref().is_none_or(|(open, _)| open != series);
+        let head = match before {
+            Some((_, head)) if !first => head,
+            before => self.begin_series(series, before.is_some()),
+        };
+        for (timestamp, value) in points {
+            self.point(&head, std::mem::replace(&mut first, false), timestamp, &value);
             if self.bytes.len() >= bytes_max {
                 full(std::mem::take(&mut self.bytes))?;
             }
         }
-        if self.form == AnswerForm::Json {
-            self.push(b"]}");
-        }
+        self.open = Some((series.clone(), head));
         Ok(())
+    }
+
+    fn begin_series(&mut self, series: &Series, series_before: bool) -> Vec<u8> {
+        let head = self.head(series);
+        if self.form == AnswerForm::Json {
+            self.push(if series_before { b"]},\n{" } else { b"\n{" });
+            self.push(&head);
+            self.push(b",\"points\":[");
+        }
+        head
     }
 
     pub fn end(mut self) -> Vec<u8> {
         if self.form == AnswerForm::Json {
-            self.push(b"]}\n");
+            self.push(if self.open.is_some() { b"]}]}\n" } else { b"]}\n" });
         }
         self.bytes
     }
 
     /// What every point of the series begins with.
     fn head(&self, series: &Series) -> Vec<u8> {
-        let mut out = Self { form: self.form, series_before: false, bytes: Vec::new() };
+        let mut out = Self { form: self.form, open: None, bytes: Vec::new() };
         let labels = {
-            let mut labels = Self { form: self.form, series_before: false, bytes: Vec::new() };
+            let mut labels = Self { form: self.form, open: None, bytes: Vec::new() };
             for (i, (name, value)) in series.labels().enumerate() {
                 labels.push(if i == 0 { b"{" } else { b"," });
                 labels.json(name);
@@ -243,10 +250,11 @@ mod tests {
             Ok::<_, ()>(())
         };
         let values = [Value::F64(1.0), Value::F64(f64::NAN), Value::Text("NaN".to_owned())];
-        let points: Vec<_> = (0..).zip(values).collect();
-        answer.series(&a, &points, 1, &mut keep).unwrap();
+        let (one, two) = values.split_at(1);
+        answer.series(&a, (0..).zip(one.to_vec()), 1, &mut keep).unwrap();
+        answer.series(&a, (1..).zip(two.to_vec()), 1, &mut keep).unwrap();
         let values = [Value::I64(i64::MIN), Value::F64(f64::INFINITY), Value::Bool(true), Value::F64(-0.0)];
-        answer.series(&b, &(5..).zip(values).collect::<Vec<_>>(), 1_000, &mut keep).unwrap();
+        answer.series(&b, (5..).zip(values), 1_000, &mut keep).unwrap();
         out.extend(answer.end());
         String::from_utf8(out).unwrap()
     }

@@ -475,8 +475,7 @@ mod tests {
             let mut answer = Answer::begin(AnswerForm::Ndjson, &"s".parse().unwrap());
             let mut bytes = Vec::new();
             for (series, points) in &all {
-                let points: Vec<_> = points.clone().into_iter().collect();
-                answer.series(series, &points, pieces, |piece| { bytes.extend(piece); Ok::<_, ()>(()) }).unwrap();
+                answer.series(series, points.clone().into_iter(), pieces, |piece| { bytes.extend(piece); Ok::<_, ()>(()) }).unwrap();
             }
             bytes.extend(answer.end());
             let text = String::from_utf8(bytes).unwrap();

@@ -7,6 +7,7 @@
 use std::io;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
@@ -14,7 +15,8 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Response, header};
 use hyper::body::Frame;
 use tidelog_query::{Selectors, parse_instant};
-use tidelog_record::SiteName;
+use tidelog_record::{Series, SiteName};
+use tidelog_store::{Points, ScanError};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Api;
@@ -128,19 +130,18 @@ fn write(
 ) {
     let mut answer = Answer::begin(question.form, &question.site);
     let mut send = |bytes: Vec<u8>| sender.blocking_send(Ok(Bytes::from(bytes))).map_err(|_| Gone);
-    let scanned = context.store.scan_each(
-        &question.site,
-        &|series| question.selectors.matches(series),
-        question.range.clone(),
-        |series, points| {
-            context.metrics.points_out.inc_by(points.len() as u64);
-            match answer.series(&series, &points, PIECE_BYTES, &mut send) {
-                Ok(()) if context.shutdown.is_cancelled() => ControlFlow::Break(()),
-                Ok(()) => ControlFlow::Continue(()),
-                Err(Gone) => ControlFlow::Break(()),
-            }
-        },
-    );
+    let visit = |series: &Arc<Series>, points: &Points| {
+        context.metrics.points_out.inc_by(points.len() as u64);
+        match answer.series(series, points.iter(), PIECE_BYTES, &mut send) {
+            Ok(()) if context.shutdown.is_cancelled() => ControlFlow::Break(()),
+            Ok(()) => ControlFlow::Continue(()),
+            Err(Gone) => ControlFlow::Break(()),
+        }
+    };
+    let series = context.store.series(&question.site, &|series| question.selectors.matches(series));
+    let scanned = series.map_err(ScanError::from).and_then(|series| {
+        context.store.scan_each(&question.site, &series, question.range.clone(), visit)
+    });
     let last = match scanned {
         // An answer that is cut off must not look like a whole one.
         Ok(()) if context.shutdown.is_cancelled() => Err(io::Error::other("the node is ending")),

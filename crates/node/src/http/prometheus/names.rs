@@ -37,7 +37,8 @@ async fn fold<T: Send + 'static>(
     form.instant("end")?;
     let selectors = form.selectors()?.unwrap_or_else(Selectors::default);
     let folded = tokio::task::spawn_blocking(move || {
-        for series in context.store.series(&form.site, &|series| selectors.matches(series)) {
+        let found = context.store.series(&form.site, &|series| selectors.matches(series));
+        for series in found.map_err(|error| QueryError::Source(error.to_string()))? {
             add(&mut into, &series)?;
         }
         Ok(into)

@@ -125,7 +125,7 @@ fn evaluate(
         // Prometheus says less here.
         When::Range(..) => parsed?,
     };
-    let source = StoreSource { context, site: &form.site };
+    let source = StoreSource { context, site: &form.site, samples_max: bounds.samples_max };
     if let Some(halt) = halt() {
         return Err(QueryError::from(halt).into());
     }
