@@ -2,7 +2,6 @@
 //! be put right: then what is behind them is reached.
 
 use std::hint::black_box;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
