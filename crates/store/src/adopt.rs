@@ -22,6 +22,15 @@ pub(crate) struct Tail {
     pub top_chain: ChainHash,
 }
 
+/// Whether a record is here already.
+enum Held {
+    Not,
+    /// With this chain hash.
+    As(ChainHash),
+    /// It was, and policy dropped it.
+    Dropped,
+}
+
 /// A record that has its place.
 pub(crate) struct Placed<'a> {
     pub key: StreamKey,
@@ -46,8 +55,8 @@ impl Writer {
             let key = record.stream.key();
             let tail = *tails.entry(key).or_insert_with(|| self.tail(commit, key));
             let held = match commit.adopted.get(&(key, record.lsn)) {
-                Some(chain) => Some(*chain),
-                None => self.shared.chain_of(&record.stream, record.lsn)?,
+                Some(chain) => Held::As(*chain),
+                None => self.held(&record)?,
             };
             let fork = |held| AdoptError::Fork {
                 stream: record.stream.clone(),
@@ -55,12 +64,13 @@ impl Writer {
                 held,
                 offered: record.chain,
             };
-            if let Some(held) = held {
-                if held != record.chain {
-                    return Err(fork(held));
+            match held {
+                Held::As(held) if held != record.chain => return Err(fork(held)),
+                Held::As(_) | Held::Dropped => {
+                    counts.held += 1;
+                    continue;
                 }
-                counts.held += 1;
-                continue;
+                Held::Not => {}
             }
             if tail.upto.next() != Some(record.lsn) {
                 let (stream, found) = (record.stream, record.lsn);
@@ -94,15 +104,36 @@ impl Writer {
         Ok(counts)
     }
 
+    fn held(&self, record: &Record) -> Result<Held, ReadError> {
+        {
+            let index = read_locked(&self.shared.index);
+            let Some(stream) = index.streams.get(&record.stream.key()) else { return Ok(Held::Not) };
+            match stream.gap_of(record.lsn) {
+                Some(gap) if gap.by_policy() => return Ok(Held::Dropped),
+                Some(_) if !stream.holds(record.lsn) => return Ok(Held::Not),
+                _ => {}
+            }
+        }
+        Ok(self.shared.chain_of(&record.stream, record.lsn)?.map_or(Held::Not, Held::As))
+    }
+
     /// When `record` closes a gap: the end of what is held behind it, whose first record must follow.
     fn joined(&self, key: StreamKey, record: &Record) -> Result<Option<(Lsn, ChainHash)>, AdoptError> {
         let Some(next) = record.lsn.next() else { return Ok(None) };
-        let end = {
+        let (end, before) = {
             let index = read_locked(&self.shared.index);
-            let extent = index.streams.get(&key).and_then(|stream| stream.extent_of(next));
-            extent.map(|extent| (Lsn(extent.last), extent.chain))
+            let Some(stream) = index.streams.get(&key) else { return Ok(None) };
+            let Some(end) = stream.run_from(next) else { return Ok(None) };
+            (end, stream.hash_before_piece(next))
         };
-        let Some(end) = end else { return Ok(None) };
+        if let Some(before) = before {
+            return if before == record.chain {
+                Ok(Some(end))
+            } else {
+                let (stream, lsn, offered) = (record.stream.clone(), record.lsn, record.chain);
+                Err(AdoptError::Fork { stream, lsn, held: before, offered })
+            };
+        }
         let mut follows = None;
         self.shared.walk_stream(key, next, |_, held| {
             let after = record.chain.after(&key, held.lsn, held.body);

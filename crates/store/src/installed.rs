@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,9 +65,25 @@ pub(crate) fn install_all(
     // The ones that hold more come first, and cover what they were made of.
     segments.sort_by_key(|(_, seal, _)| std::cmp::Reverse(seal.parts));
     for (name, seal, segment) in segments {
-        install(index, name, seal, segment).map_err(at("read", &folder))?;
+        let gap = index.streams.get(&segment.span().stream.key()).and_then(|stream| stream.gap_of(seal.first));
+        match gap.map(Gap::by_policy) {
+            // The process ended between note and deed.
+            Some(true) => disk.remove(&folder.join(&name)).map_err(at("remove", &folder.join(&name)))?,
+            Some(false) if !is_whole(&segment, seal).map_err(at("read", &folder.join(&name)))? => {
+                set_apart(disk, dir, name, findings)?;
+            }
+            Some(false) | None => install(index, name, seal, segment).map_err(at("read", &folder))?,
+        }
     }
     Ok(())
+}
+
+fn is_whole(segment: &Segment, seal: Seal) -> io::Result<bool> {
+    match segment.verify(Some(seal.hash), &mut |_| ControlFlow::Continue(())) {
+        Ok(()) => Ok(true),
+        Err(SegmentError::Io(error)) => Err(io::Error::new(error.kind(), error)),
+        Err(_) => Ok(false),
+    }
 }
 
 fn set_apart(disk: &dyn Disk, dir: &Path, name: String, findings: &mut Vec<Finding>) -> Result<(), OpenError> {
@@ -108,7 +125,7 @@ fn install(index: &mut Index, name: String, seal: Seal, segment: Segment) -> io:
     let Seal { first, last, .. } = seal;
     let (before, after) = (span.before, span.after);
     let held = index.declare(key, &stream);
-    // A part that was left behind by a crash, or a segment that policy or rot removed and whose file came too late to go.
+    // A part that was left behind by a crash.
     if held.sealed_of(first).is_some() || held.sealed_of(last).is_some() {
         return Ok(());
     }

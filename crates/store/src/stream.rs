@@ -247,13 +247,31 @@ impl StreamIndex {
         self.rejoin();
     }
 
+    /// The end of everything that is held or was dropped by policy, from `first` on without a gap, and the chain hash there.
+    pub fn run_from(&self, first: Lsn) -> Option<(Lsn, ChainHash)> {
+        let mut end = None;
+        let mut next = Some(first);
+        while let Some(lsn) = next {
+            let log = self.extent_of(lsn).map(|e| (Lsn(e.last), e.chain));
+            let sealed = || self.sealed_of(lsn).map(|s| (s.seal.last, s.after));
+            let gone = || self.gap_of(lsn).filter(|g| g.by_policy()).map(|g| (g.seal.last, g.after));
+            let Some(piece) = log.or_else(sealed).or_else(gone) else { break };
+            next = piece.0.next();
+            end = Some(piece);
+        }
+        end
+    }
+
+    /// The chain hash before a segment, or a gap by policy, that begins with `first`.
+    pub fn hash_before_piece(&self, first: Lsn) -> Option<ChainHash> {
+        let sealed = self.sealed_of(first).filter(|s| s.seal.first == first).map(|s| s.before);
+        let gone = || self.gap_of(first).filter(|g| g.by_policy() && g.seal.first == first).map(|g| g.before);
+        sealed.or_else(gone)
+    }
+
     /// Moves `upto` over everything that is now contiguous.
     fn join(&mut self) {
-        while let Some(next) = self.upto.next() {
-            let log = self.extent_of(next).map(|e| (Lsn(e.last), e.chain));
-            let sealed = || self.sealed_of(next).map(|s| (s.seal.last, s.after));
-            let gone = || self.gap_of(next).filter(|g| g.by_policy()).map(|g| (g.seal.last, g.after));
-            let Some((last, chain)) = log.or_else(sealed).or_else(gone) else { break };
+        if let Some((last, chain)) = self.upto.next().and_then(|next| self.run_from(next)) {
             (self.upto, self.chain) = (last, chain);
         }
     }

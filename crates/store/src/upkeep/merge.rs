@@ -9,8 +9,10 @@ use super::{Keeper, UpkeepError};
 use crate::shared::read_locked;
 use crate::stream::StreamIndex;
 
-/// Pieces in a merged segment. A power of two.
-pub(crate) const MERGE_PARTS: u64 = 16;
+/// Segments that are merged into one. A power of two.
+const MERGE_PARTS: u64 = 16;
+/// Pieces in a segment, if they are small. A power of [`MERGE_PARTS`].
+const PARTS_MAX: u64 = MERGE_PARTS.pow(4);
 
 struct Group {
     stream: StreamId,
@@ -27,7 +29,8 @@ impl Keeper {
             let index = read_locked(&self.shared.index);
             let (node, run) = (self.shared.node, self.shared.run);
             let own = index.streams.values().filter(|s| s.stream.node == node && s.stream.run == run);
-            own.filter(|s| s.seals.is_empty()).find_map(|stream| group(stream, is_idle))
+            let points_max = self.options.seal_points.saturating_mul(MERGE_PARTS);
+            own.filter(|s| s.seals.is_empty()).find_map(|stream| group(stream, is_idle, points_max))
         };
         let Some(Group { stream, first, last, ordinal, parts }) = group else { return Ok(false) };
         let key = stream.key();
@@ -45,26 +48,32 @@ impl Keeper {
     }
 }
 
-/// The first group that is due: whole ones always, smaller ones when the node has nothing else to do.
-fn group(stream: &StreamIndex, is_idle: bool) -> Option<Group> {
-    let mut size = MERGE_PARTS;
-    let least = if is_idle { 2 } else { MERGE_PARTS };
-    while size >= least {
+/// The first group that is due: [`MERGE_PARTS`] always, more of them if they are small, fewer when the node has nothing else to do.
+fn group(stream: &StreamIndex, is_idle: bool, points_max: u64) -> Option<Group> {
+    let mut size = PARTS_MAX;
+    while size > 1 {
+        let is_whole = size.ilog2().is_multiple_of(MERGE_PARTS.ilog2());
+        if !is_whole && (size > MERGE_PARTS || !is_idle) {
+            size /= 2;
+            continue;
+        }
         for (at, from) in stream.sealed.iter().enumerate() {
             let ordinal = from.seal.ordinal;
             if !ordinal.is_multiple_of(size) || u64::from(from.seal.parts) >= size {
                 continue;
             }
-            let (mut parts, mut last) = (0, None);
+            let (mut parts, mut points, mut last) = (0, 0u64, None);
             for sealed in stream.sealed.iter().skip(at) {
                 let touches = last.is_none_or(|last: Lsn| last.next() == Some(sealed.seal.first));
                 if parts >= size || !touches || sealed.seal.ordinal != ordinal + parts {
                     break;
                 }
                 parts += u64::from(sealed.seal.parts);
+                points += sealed.segment.points();
                 last = Some(sealed.seal.last);
             }
-            if let (true, Some(last), Ok(parts)) = (parts == size, last, u32::try_from(parts)) {
+            let is_due = parts == size && (size <= MERGE_PARTS || points <= points_max);
+            if let (true, Some(last), Ok(parts)) = (is_due, last, u32::try_from(parts)) {
                 let (stream, first) = (stream.stream.clone(), from.seal.first);
                 return Some(Group { stream, first, last, ordinal, parts });
             }

@@ -207,11 +207,13 @@ pub(crate) struct Keeper {
     pub options: UpkeepOptions,
     /// The map of the oldest log file, once it was made.
     candidate: Option<crate::trimmed::Map>,
+    /// Whether [`retention`] holds some room back.
+    has_ballast: bool,
 }
 
 impl Keeper {
     pub fn new(shared: Arc<Shared>, options: UpkeepOptions) -> Self {
-        Self { shared, options, candidate: None }
+        Self { shared, options, candidate: None, has_ballast: false }
     }
 
     /// Runs until the store closes.
@@ -235,14 +237,15 @@ impl Keeper {
     pub fn round(&mut self, now: Instant) -> Result<(), UpkeepError> {
         let idle = now.saturating_duration_since(*locked(&self.shared.upkeep.last_write));
         let is_idle = idle >= self.options.seal_when_idle;
+        // First of all: on a full disk nothing else can be done before something is dropped.
+        let clock_ns = *locked(&self.shared.upkeep.clock_ns);
+        self.retain(clock_ns)?;
         self.quarantine()?;
         self.heal()?;
         self.follow_seals()?;
         while self.seal_own(now, is_idle)? && !self.shared.upkeep.is_closed() {}
         while self.merge_own(is_idle)? && !self.shared.upkeep.is_closed() {}
         while self.trim()? && !self.shared.upkeep.is_closed() {}
-        let clock_ns = *locked(&self.shared.upkeep.clock_ns);
-        self.retain(clock_ns)?;
         Ok(())
     }
 }

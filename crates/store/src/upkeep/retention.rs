@@ -10,11 +10,15 @@ use std::time::Duration;
 use tidelog_record::{SiteName, StreamId};
 
 use super::{Keeper, UpkeepError, io};
-use crate::disk::write_atomically;
+use crate::disk::{OpenMode, write_atomically};
 use crate::gap::{Gap, GapReason};
 use crate::index::Index;
 use crate::sealed::{GAP_SUFFIX, SEGMENT_DIR, Sealed, range_name};
 use crate::shared::{Shared, WriteState, read_locked, write_locked};
+
+/// A file that only takes room, until the disk is full.
+const BALLAST_FILE: &str = "ballast";
+const BALLAST_BYTES: usize = 64 * 1024;
 
 /// How much of a site is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +61,7 @@ struct Victim {
 
 impl Keeper {
     /// Drops what policy no longer keeps. `now_ns` is a clock that can be trusted, Unix time; without one nothing is too old.
-    pub fn retain(&self, now_ns: Option<i64>) -> Result<(), UpkeepError> {
+    pub fn retain(&mut self, now_ns: Option<i64>) -> Result<(), UpkeepError> {
         if let Some(now_ns) = now_ns {
             let mut index = write_locked(&self.shared.index);
             let sites: Vec<SiteName> = index.sites.keys().cloned().collect();
@@ -68,7 +72,24 @@ impl Keeper {
             }
         }
         while let Some(victim) = self.victim(now_ns.is_some()) {
+            if victim.reason == GapReason::Pressure && std::mem::replace(&mut self.has_ballast, false) {
+                let ballast = self.shared.dir.join(BALLAST_FILE);
+                self.shared.disk.remove(&ballast).map_err(io("throw off the ballast"))?;
+            }
             self.drop_segment(victim)?;
+        }
+        self.hold_ballast()
+    }
+
+    /// Takes some room while there is some, so that on a full disk there is enough to note what is dropped.
+    fn hold_ballast(&mut self) -> Result<(), UpkeepError> {
+        let is_wanted = self.options.retention.drop_when_full && !self.has_ballast;
+        if is_wanted && self.shared.write_state() == WriteState::Ready {
+            let file = self.shared.disk.open(&self.shared.dir.join(BALLAST_FILE), OpenMode::Create);
+            let file = file.map_err(io("take ballast"))?;
+            let filled = file.write_all_at(&[0x5a; BALLAST_BYTES], 0).and_then(|()| file.sync_data());
+            filled.map_err(io("take ballast"))?;
+            self.has_ballast = true;
         }
         Ok(())
     }

@@ -9,4 +9,5 @@ mod everyday;
 mod faults;
 mod model;
 mod sim_disk;
+mod upkeep;
 mod verify;

@@ -1,0 +1,410 @@
+//! What the store does by itself: it seals, follows other authors' seals, merges, trims, drops by policy and sets rot apart, and no
+//! answer changes by it but where policy says so.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tidelog_record::{Batch, Lsn, Record, Run, Seal, Series, StreamId, Value};
+use tidelog_store::{Keep, Position, ReadError, Retention, ScanError, StateIn, Store, StoreOptions};
+
+use crate::model::{Author, Model, NODE, body, judge_answers, open, random_body, site, small};
+use crate::sim_disk::SimDisk;
+
+fn work(store: &Store, model: &mut Model, rng: &mut StdRng, numbers: std::ops::Range<i64>) {
+    for number in numbers {
+        model.append(store, &site(), random_body(rng, number)).expect("a whole disk takes a record");
+        if number % 7 == 0 {
+            store.upkeep(Instant::now()).unwrap();
+        }
+    }
+    store.upkeep(Instant::now()).unwrap();
+}
+
+fn files(disk: &SimDisk, suffix: &str) -> Vec<PathBuf> {
+    disk.files().into_iter().filter(|path| path.extension().is_some_and(|found| found == suffix)).collect()
+}
+
+/// All records of a store's own stream.
+fn own(store: &Store) -> Vec<Record> {
+    let stream = StreamId { site: site(), node: store.node(), run: store.run() };
+    store.read(&stream, Lsn::ZERO, usize::MAX).unwrap()
+}
+
+#[test]
+fn sealing_merging_and_trimming_change_no_answer() {
+    let (disk, mut model, mut rng) = (SimDisk::default(), Model::default(), StdRng::seed_from_u64(3));
+    let (store, _) = open(&disk, small(3));
+    work(&store, &mut model, &mut rng, 0..300);
+    let stats = store.stats();
+    assert!(stats.segments_sealed > 10 && stats.segments_merged > 3 && stats.files_trimmed > 3, "{stats:?}");
+    assert!(stats.segments < stats.segments_sealed / 2, "merged ones take the place of their parts: {stats:?}");
+    assert!(stats.open_points < 48, "{stats:?}");
+    assert!(!files(&disk, "map").is_empty());
+    model.judge(&store);
+    let before = own(&store);
+    drop(store);
+    let (store, recovery) = open(&disk, small(4));
+    assert_eq!(recovery.findings, []);
+    model.judge(&store);
+    assert_eq!(own(&store), before);
+    work(&store, &mut model, &mut rng, 300..400);
+    model.judge(&store);
+}
+
+#[test]
+fn every_node_makes_the_same_segments_of_a_stream() {
+    let (disk, mut model, mut rng) = (SimDisk::default(), Model::default(), StdRng::seed_from_u64(5));
+    let (author, _) = open(&disk, small(5));
+    work(&author, &mut model, &mut rng, 0..200);
+    let records = own(&author);
+    let segments = |disk: &SimDisk| {
+        let bytes = files(disk, "seg").into_iter().map(|path| (path.clone(), disk.bytes(&path)));
+        bytes.collect::<BTreeMap<_, _>>()
+    };
+    assert!(!segments(&disk).is_empty());
+    for pieces in [1usize, 9, 1000] {
+        let other = SimDisk::default();
+        let (follower, _) = open(&other, StoreOptions { node: tidelog_record::NodeId([8; 16]), ..small(6) });
+        for piece in records.chunks(pieces) {
+            follower.adopt_blocking(piece.to_vec()).unwrap();
+            follower.upkeep(Instant::now()).unwrap();
+        }
+        assert_eq!(follower.stats().segments_disagreed, 0);
+        assert_eq!(segments(&other), segments(&disk), "in pieces of {pieces}");
+        assert_eq!(judge_answers(&follower).len(), records.len());
+    }
+}
+
+#[test]
+fn a_seal_that_this_nodes_bytes_do_not_agree_with_leaves_the_records_in_the_log() {
+    let disk = SimDisk::default();
+    let (store, _) = open(&disk, small(7));
+    let mut author = Author::new(3);
+    for time in 0..40 {
+        author.write(body(1, time, 0.5));
+    }
+    author.write(Seal { first: Lsn(1), last: Lsn(30), ordinal: 0, parts: 1, hash: [9; 16] }.encode());
+    store.adopt_blocking(author.records.clone()).unwrap();
+    store.upkeep(Instant::now()).unwrap();
+    let stats = store.stats();
+    assert_eq!((stats.segments_disagreed, stats.segments), (1, 0));
+    assert_eq!(files(&disk, "seg"), Vec::<PathBuf>::new());
+    assert_eq!(judge_answers(&store), author.records);
+}
+
+/// Records of one point each, a second apart.
+fn seconds(store: &Store, range: std::ops::Range<i64>) {
+    for second in range {
+        store.append_blocking(&site(), body(1, second * 1_000_000_000, second as f64)).unwrap();
+    }
+    store.upkeep(Instant::now()).unwrap();
+}
+
+fn times(store: &Store) -> Vec<i64> {
+    let all = store.scan(&site(), &|_| true, i64::MIN..=i64::MAX).unwrap();
+    all.into_iter().flat_map(|(_, points)| points).map(|(time, _)| time / 1_000_000_000).collect()
+}
+
+fn keeping(all: Keep, drop_when_full: bool) -> StoreOptions {
+    let mut options = small(8);
+    options.upkeep.retention = Retention { all, sites: BTreeMap::new(), drop_when_full };
+    options
+}
+
+#[test]
+fn what_is_too_old_is_no_longer_shown_and_then_dropped_and_noted() {
+    let disk = SimDisk::default();
+    let keep = Keep { age: Some(Duration::from_secs(100)), bytes: None };
+    let (store, _) = open(&disk, keeping(keep, false));
+    seconds(&store, 0..300);
+    assert_eq!(times(&store).len(), 300, "without a clock that can be trusted nothing is too old");
+    let vector = store.vector();
+    store.trust_clock(350 * 1_000_000_000);
+    store.upkeep(Instant::now()).unwrap();
+    assert_eq!(store.horizon(&site()), Some(250 * 1_000_000_000));
+    assert_eq!(times(&store), (250..300).collect::<Vec<_>>(), "exactly what policy keeps, whatever segments are");
+    let stats = store.stats();
+    assert!(stats.segments_dropped > 0 && stats.points_dropped > 100, "{stats:?}");
+    assert_eq!(store.vector(), vector, "what policy dropped counts as held");
+    assert_eq!(store.last(&site(), &store.series(&site(), &|_| true).unwrap()).unwrap().len(), 1);
+    drop(store);
+    let (store, recovery) = open(&disk, keeping(keep, false));
+    assert_eq!((recovery.findings, store.vector()), (vec![], vector));
+    assert!(times(&store).len() < 150, "what was dropped does not come back from the log: {:?}", times(&store));
+    store.trust_clock(350 * 1_000_000_000);
+    store.upkeep(Instant::now()).unwrap();
+    assert_eq!(times(&store), (250..300).collect::<Vec<_>>());
+    seconds(&store, 300..310);
+    assert_eq!(times(&store).last(), Some(&309));
+}
+
+#[test]
+fn the_oldest_segments_go_when_a_site_takes_too_many_bytes() {
+    let disk = SimDisk::default();
+    let (store, _) = open(&disk, keeping(Keep { age: None, bytes: Some(2_000) }, false));
+    for at in 0..10 {
+        seconds(&store, at * 100..at * 100 + 100);
+    }
+    let stats = store.stats();
+    assert!(stats.segment_bytes <= 2_000 && stats.segments_dropped > 0, "{stats:?}");
+    let shown = times(&store);
+    assert_eq!(shown.last(), Some(&999));
+    assert!(shown.len() < 1_000 && shown.windows(2).all(|pair| pair[0] + 1 == pair[1]), "only the oldest are gone");
+}
+
+#[test]
+fn on_a_full_disk_the_oldest_goes_where_the_configuration_says_so_and_else_writes_are_refused() {
+    for drop_when_full in [true, false] {
+        let disk = SimDisk::default();
+        let (store, _) = open(&disk, keeping(Keep::default(), drop_when_full));
+        seconds(&store, 0..600);
+        disk.set_room(Some(disk.used()));
+        let refused = store.append_blocking(&site(), body(1, 1, 1.0));
+        assert!(refused.is_err(), "there is no room");
+        // A seal finds no room either.
+        drop(store.upkeep(Instant::now()));
+        let taken = store.append_blocking(&site(), body(1, 700_000_000_000, 1.0));
+        assert_eq!(taken.is_ok(), drop_when_full);
+        assert_eq!(store.stats().segments_dropped > 0, drop_when_full);
+    }
+}
+
+#[test]
+fn a_rotten_segment_is_set_apart_asked_for_again_and_made_again() {
+    let (disk, mut model, mut rng) = (SimDisk::default(), Model::default(), StdRng::seed_from_u64(9));
+    let (author, _) = open(&disk, small(9));
+    work(&author, &mut model, &mut rng, 0..200);
+    let (records, vector) = (own(&author), author.vector());
+    let (path, whole) = files(&disk, "seg").into_iter().map(|path| (path.clone(), disk.bytes(&path))).next().unwrap();
+    drop(author);
+    disk.change(&path, |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+    });
+    let (store, _) = open(&disk, small(10));
+    store.scrub();
+    store.upkeep(Instant::now()).unwrap();
+    assert_eq!(store.stats().segments_rotten, 1);
+    assert!(disk.files().iter().any(|path| path.starts_with("/store/quarantine")));
+    assert!(store.vector() < vector, "the vector no longer claims it, so that peers send it");
+    drop(store);
+    let (store, _) = open(&disk, small(11));
+    assert!(store.vector() < vector, "after a start neither");
+    store.adopt_blocking(records).unwrap();
+    store.upkeep(Instant::now()).unwrap();
+    assert_eq!(disk.bytes(&path), whole, "the same bytes as before");
+    model.judge(&store);
+}
+
+#[test]
+fn a_reader_that_meets_rot_says_so_and_the_next_round_sets_it_apart() {
+    let disk = SimDisk::default();
+    let (store, _) = open(&disk, small(12));
+    seconds(&store, 0..300);
+    drop(store);
+    for path in files(&disk, "seg") {
+        disk.change(&path, |bytes| {
+            let at = bytes.len() / 3;
+            bytes[at] ^= 1;
+        });
+    }
+    let (store, _) = open(&disk, small(13));
+    let answer = store.scan(&site(), &|_| true, i64::MIN..=i64::MAX);
+    assert!(matches!(answer, Err(ScanError::Read(ReadError::Rotten { .. }))), "{answer:?}");
+    for _ in 0..20 {
+        store.upkeep(Instant::now()).unwrap();
+        store.scrub();
+    }
+    assert!(store.stats().segments_rotten > 0);
+    assert!(store.scan(&site(), &|_| true, i64::MIN..=i64::MAX).is_ok(), "what is left is answered");
+}
+
+#[test]
+fn a_cursor_that_stood_still_for_long_reads_all_in_the_order_of_arrival_from_segments() {
+    let disk = SimDisk::default();
+    let (store, _) = open(&disk, small(14));
+    let mut author = Author::new(4);
+    let mut expected = Vec::new();
+    for time in 0..300i64 {
+        if time % 3 == 0 {
+            author.write(body(2, time, 1.0));
+            store.adopt_blocking(author.records.last().cloned().into_iter().collect()).unwrap();
+        } else {
+            store.append_blocking(&site(), body(1, time, 2.0)).unwrap();
+        }
+        expected.push(time);
+        if time % 20 == 0 {
+            store.upkeep(Instant::now()).unwrap();
+        }
+    }
+    // The other author seals what it wrote, so that its records leave the log too.
+    let stream = author.stream.clone();
+    let other = SimDisk::default();
+    let (authors_own, _) = open(&other, StoreOptions { node: stream.node, entropy: stream.run.0, ..small(0) });
+    assert_eq!(authors_own.run(), Run(stream.run.0));
+    for record in &author.records {
+        authors_own.append_blocking(&site(), record.body.clone()).unwrap();
+    }
+    authors_own.upkeep(Instant::now()).unwrap();
+    let behind = authors_own.read(&stream, Lsn(100), usize::MAX).unwrap();
+    store.adopt_blocking(behind).unwrap();
+    store.upkeep(Instant::now()).unwrap();
+    assert!(store.stats().files_trimmed > 3, "{:?}", store.stats());
+    let mut met = Vec::new();
+    let mut at = Position::ZERO;
+    loop {
+        let next = store.follow(at, 500).unwrap();
+        let Some((last, _)) = next.last() else { break };
+        at = *last;
+        for (_, record) in next {
+            if let Ok(tidelog_record::Body::Points(batch)) = tidelog_record::Body::decode(&record.body) {
+                met.extend(batch.series.iter().flat_map(|(_, points)| points.iter().map(|(time, _)| *time)));
+            }
+        }
+    }
+    assert_eq!(met, expected);
+}
+
+#[test]
+fn a_log_that_a_cursor_still_wants_stays_until_it_is_too_long() {
+    let disk = SimDisk::default();
+    let mut options = small(15);
+    options.upkeep.log_keep_bytes_max = 20_000;
+    let (store, _) = open(&disk, options);
+    store.set_cursor("bridge", Position::ZERO).unwrap();
+    seconds(&store, 0..100);
+    assert_eq!(store.stats().files_trimmed, 0);
+    seconds(&store, 100..600);
+    let stats = store.stats();
+    assert!(stats.files_trimmed > 0 && stats.log_bytes < 40_000, "{stats:?}");
+}
+
+#[test]
+fn the_catalogue_of_series_is_made_again_from_segments_and_log_when_its_folder_is_gone_or_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || StoreOptions { state: StateIn::Folder, ..small(16) };
+    let names = |store: &Store| store.series(&site(), &|_| true).unwrap();
+    let (store, _) = Store::open(dir.path(), options()).unwrap();
+    for number in 0..400u32 {
+        store.append_blocking(&site(), body(number, i64::from(number), 1.0)).unwrap();
+        if number % 50 == 0 {
+            store.upkeep(Instant::now()).unwrap();
+        }
+    }
+    let before = names(&store);
+    assert_eq!(before.len(), 400);
+    assert!(store.stats().segments > 0 && store.stats().open_points > 0);
+    drop(store);
+    let (store, recovery) = Store::open(dir.path(), options()).unwrap();
+    assert_eq!((recovery.findings, names(&store)), (vec![], before.clone()));
+    drop(store);
+    let state = dir.path().join("state");
+    let gone = || std::fs::remove_dir_all(&state).unwrap();
+    let damaged = || {
+        for entry in std::fs::read_dir(&state).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                let mut bytes = std::fs::read(&path).unwrap();
+                bytes.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x55);
+                std::fs::write(&path, bytes).unwrap();
+            }
+        }
+    };
+    for hurt in [&gone as &dyn Fn(), &damaged] {
+        hurt();
+        let (store, recovery) = Store::open(dir.path(), options()).unwrap();
+        assert!(!recovery.findings.is_empty(), "it says so");
+        assert_eq!(names(&store), before);
+        drop(store);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(target_arch = "x86_64") { 24 } else { 2 }))]
+
+    /// Late and repeated points of some series by two authors, in segments of several sizes and in memory, read by several threads.
+    #[test]
+    fn scans_agree_with_a_map_whatever_is_sealed(
+        seed in any::<u64>(), seal_points in 1u64..4_000, batch in 1usize..200, threads in 1usize..4,
+        late in 0.0f64..1.0, starts in prop::collection::vec((-100i64..5_000, 0i64..3_000), 1..6),
+    ) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut options = small(seed);
+        options.upkeep.seal_points = seal_points;
+        (options.scan_threads, options.log_file_bytes_max) = (threads, 65_536);
+        let disk = SimDisk::default();
+        let (store, _) = open(&disk, options);
+        let mut author = Author::new(2);
+        let mut model: BTreeMap<Series, BTreeMap<i64, Value>> = BTreeMap::new();
+        for round in 0..30i64 {
+            let mut series = Vec::new();
+            for device in 0..3u8 {
+                let name = Series::new("t", [("device", format!("{device}"))]).unwrap();
+                let points: Vec<(i64, Value)> = (0..batch).map(|n| {
+                    let on_time = round * 200 + i64::try_from(n).unwrap();
+                    let time = if rng.random_bool(late) { rng.random_range(-50..6_000) } else { on_time };
+                    let value = match device {
+                        0 => Value::F64(f64::from(rng.random_range(0..500i16)) / 10.0),
+                        1 => Value::I64(rng.random_range(-9..9)),
+                        _ => if rng.random() { Value::Bool(true) } else { Value::F64(rng.random()) },
+                    };
+                    (time, value)
+                }).collect();
+                let all = model.entry(name.clone()).or_default();
+                for (time, value) in &points {
+                    let held = all.entry(*time).or_insert_with(|| value.clone());
+                    if value > held { held.clone_from(value); }
+                }
+                series.push((name, points));
+            }
+            let body = Batch { authored_ms: round, series, ..Batch::default() }.encode().unwrap();
+            if rng.random_bool(0.3) {
+                author.write(body);
+                store.adopt_blocking(vec![author.records.last().unwrap().clone()]).unwrap();
+            } else {
+                store.append_blocking(&site(), body).unwrap();
+            }
+            if rng.random_bool(0.3) {
+                store.upkeep(Instant::now()).unwrap();
+            }
+        }
+        let ranges = starts.into_iter().map(|(from, width)| from..=from + width).chain([i64::MIN..=i64::MAX]);
+        for range in ranges {
+            let answer = store.scan(&site(), &|_| true, range.clone()).unwrap();
+            let answer: Vec<_> = answer.into_iter().map(|(series, points)| (series.as_ref().clone(), points)).collect();
+            let expected: Vec<_> = model.iter().map(|(series, all)| {
+                (series.clone(), all.range(range.clone()).map(|(t, v)| (*t, v.clone())).collect::<Vec<_>>())
+            }).filter(|(_, points)| !points.is_empty()).collect();
+            prop_assert_eq!(answer, expected);
+        }
+        let series = store.series(&site(), &|_| true).unwrap();
+        for (name, time, value) in store.last(&site(), &series).unwrap() {
+            prop_assert_eq!(model[&name].last_key_value(), Some((&time, &value)));
+        }
+    }
+}
+
+#[test]
+fn a_store_with_a_thread_of_its_own_does_all_this_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = StoreOptions::new(NODE);
+    options.upkeep.seal_points = 500;
+    options.log_file_bytes_max = 4096;
+    let (store, _) = Store::open(dir.path(), options).unwrap();
+    for number in 0..3_000 {
+        store.append_blocking(&site(), body(number % 7, i64::from(number), 1.0)).unwrap();
+    }
+    let begun = Instant::now();
+    while store.stats().segments_sealed < 6 && begun.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let stats = store.stats();
+    assert!(stats.segments_sealed >= 6 && stats.upkeep_failures == 0, "{stats:?}");
+    assert_eq!(store.scan(&site(), &|_| true, i64::MIN..=i64::MAX).unwrap().len(), 7);
+    assert!(dir.path().join("segments").read_dir().unwrap().count() > 0);
+    assert!(Path::new(dir.path()).join("lock").exists());
+}
