@@ -11,8 +11,8 @@ use tidelog_record::{NodeId, Run, StreamId};
 use crate::disk::{Disk, OpenMode, read_full, write_atomically};
 use crate::errors::{Finding, OpenError};
 use crate::frame::Header;
-use crate::identity::{self, Identity, IdentityError};
 use crate::history::History;
+use crate::identity::{self, Identity, IdentityError};
 use crate::index::Index;
 use crate::installed::install_all;
 use crate::options::{StateIn, StoreOptions};
@@ -130,7 +130,8 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         let scrub = options.upkeep.scrub_bytes_per_second;
         if scrub > 0 {
             let shared = Arc::clone(&shared);
-            let spawned = thread::Builder::new().name(String::from("tidelog-scrub")).spawn(move || shared.scrub(scrub));
+            let spawned =
+                thread::Builder::new().name(String::from("tidelog-scrub")).spawn(move || shared.scrub(scrub));
             threads.push(spawned.map_err(at("start the scrub of", dir))?);
         }
     } else {

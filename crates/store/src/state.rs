@@ -68,7 +68,10 @@ impl State {
 
     /// Says that every series that is sealed was entered. Remembered by a folder that has them on disk.
     pub fn set_has_all_series(&self) {
-        if let Err(error) = self.flush().and_then(|()| self.registry.set_has_all_series(!self.gave_up.load(Ordering::Acquire))) {
+        if let Err(error) = self
+            .flush()
+            .and_then(|()| self.registry.set_has_all_series(!self.gave_up.load(Ordering::Acquire)))
+        {
             tracing::warn!(%error, "the series will be entered again at the next start");
         }
         self.has_all_series.store(true, Ordering::Release);

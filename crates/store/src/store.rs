@@ -10,16 +10,16 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use tidelog_record::{
-    BATCH_BYTES_MAX, BodyReader, ChainHash, DeviceId, Entry, Lsn, NodeId, Opened, Record, Run, Series, SiteName,
-    StreamId, Value,
+    BATCH_BYTES_MAX, BodyReader, ChainHash, DeviceId, Entry, Lsn, NodeId, Opened, Record, Run, Series,
+    SiteName, StreamId, Value,
 };
 
+use crate::catalogue::{CatalogueError, Matcher};
 use crate::disk::{Disk, FileDisk, Lock};
 use crate::errors::{AdoptError, AppendError, OpenError, ReadError, Recovery, StateError};
 use crate::options::StoreOptions;
 use crate::position::Position;
 use crate::ranges::SeqRanges;
-use crate::catalogue::{CatalogueError, Matcher};
 use crate::scan::{Points, ScanError, SeriesPoints};
 use crate::shared::{Shared, WriteState, locked, read_locked};
 use crate::stream::StreamIndex;
@@ -420,6 +420,12 @@ impl Store {
     /// [`UpkeepError`]: the round ended early, and the next begins where it stood.
     pub fn upkeep(&self, now: Instant) -> Result<(), UpkeepError> {
         locked(&self.0.keeper).as_mut().map_or(Ok(()), |keeper| keeper.round(now))
+    }
+
+    /// Whether it takes writes.
+    #[must_use]
+    pub fn write_state(&self) -> WriteState {
+        self.0.shared.write_state()
     }
 
     /// Counts.

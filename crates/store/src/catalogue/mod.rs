@@ -196,7 +196,8 @@ impl Catalogue {
         if sites.values().map(|site| site.series()).sum::<u64>() <= self.known.room() / 2 {
             for (name, site) in sites {
                 let learn = |key: &[u8]| {
-                    let canonical = order::canonical_of(key).ok_or(CatalogueError::Damaged("a name is none"))?;
+                    let canonical =
+                        order::canonical_of(key).ok_or(CatalogueError::Damaged("a name is none"))?;
                     self.known.add(self.known.hash(&name, &canonical));
                     Ok::<_, CatalogueError>(())
                 };

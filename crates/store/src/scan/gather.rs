@@ -70,15 +70,22 @@ impl Shared {
         for stream in index.sites.get(site).into_iter().flatten().filter_map(|key| index.streams.get(key)) {
             for table in stream.tables.iter() {
                 for (canonical, found) in canonical.iter().zip(&mut tables) {
-                    if let Some(points) = table.get(canonical).map(&take).filter(|points| !points.is_empty()) {
+                    if let Some(points) = table.get(canonical).map(&take).filter(|points| !points.is_empty())
+                    {
                         found.push(points);
                     }
                 }
             }
-            segments.extend(stream.sealed.iter().filter(|sealed| {
-                let (first, last) = sealed.segment.time_range();
-                sealed.segment.points() > 0 && first <= *range.end() && last >= *range.start()
-            }).cloned());
+            segments.extend(
+                stream
+                    .sealed
+                    .iter()
+                    .filter(|sealed| {
+                        let (first, last) = sealed.segment.time_range();
+                        sealed.segment.points() > 0 && first <= *range.end() && last >= *range.start()
+                    })
+                    .cloned(),
+            );
         }
         Snapshot { tables, segments }
     }

@@ -87,11 +87,15 @@ impl Keeper {
 
     fn is_sealed(&self, map: &Map) -> bool {
         let index = read_locked(&self.shared.index);
-        map.stretches.iter().filter_map(|s| Some((map.streams.get(s.stream? as usize)?, s))).all(|(stream, s)| {
-            let held = index.streams.get(&stream.key());
-            // A seal that is not followed yet may stand in this very file.
-            held.is_some_and(|held| held.seals.is_empty() && held.sealed_through(s.lsn, s.lsn + s.records - 1))
-        })
+        map.stretches.iter().filter_map(|s| Some((map.streams.get(s.stream? as usize)?, s))).all(
+            |(stream, s)| {
+                let held = index.streams.get(&stream.key());
+                // A seal that is not followed yet may stand in this very file.
+                held.is_some_and(|held| {
+                    held.seals.is_empty() && held.sealed_through(s.lsn, s.lsn + s.records - 1)
+                })
+            },
+        )
     }
 
     /// Whether a cursor stands before the end of the file and the log is not too long for it.
