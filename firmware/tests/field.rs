@@ -127,7 +127,9 @@ impl Gateway {
                 writer = writer.uint(option::MAX_AGE, seconds).unwrap();
             }
             let length = writer.payload(&body).unwrap();
-            self.endpoint.send(now, peer, &out[..length]).unwrap();
+            // While earlier datagrams to the sensor wait for their acknowledgement an answer is lost, and the request comes again.
+            let sent = self.endpoint.send(now, peer, &out[..length]);
+            assert!(matches!(sent, Ok(()) | Err(tidelog_lowpan::SendError::Busy)), "{sent:?}");
         }
     }
 

@@ -3,38 +3,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use support::{Process, bin_dir};
+
 const ARRIVED_WITHIN: Duration = Duration::from_secs(120);
-const ENDED_WITHIN: Duration = Duration::from_secs(20);
 
-/// Where the released binaries are, or a word why the test is skipped.
-fn bin_dir() -> Option<PathBuf> {
-    let dir = std::env::var_os("TIDELOG_BIN_DIR").map(PathBuf::from);
-    if dir.is_none() {
-        eprintln!(
-            "skipped: TIDELOG_BIN_DIR names no folder with released binaries (tests/run end-to-end does)"
-        );
-    }
-    dir
-}
-
-/// A demo that runs until it is told to end; dropping it kills it.
+/// A demo that runs until it is told to end.
 struct Demo {
-    child: Child,
+    process: Process,
     urls: Vec<(String, String)>,
-}
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            self.child.kill().unwrap();
-            self.child.wait().unwrap();
-        }
-    }
 }
 
 impl Demo {
@@ -51,7 +34,7 @@ impl Demo {
         let (lines, said) = std::sync::mpsc::channel();
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         std::thread::spawn(move || stderr.try_for_each(|line| lines.send(line.unwrap_or_default())));
-        let mut demo = Self { child, urls: Vec::new() };
+        let mut demo = Self { process: Process(child), urls: Vec::new() };
         let deadline = Instant::now() + ARRIVED_WITHIN;
         let mut all = Vec::new();
         loop {
@@ -78,17 +61,8 @@ impl Demo {
         &self.urls.iter().find(|(name, _)| name == place).unwrap().1
     }
 
-    fn terminate(mut self) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        let deadline = Instant::now() + ENDED_WITHIN;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        None
+    fn terminate(self) -> Option<i32> {
+        self.process.end().code()
     }
 }
 

@@ -3,37 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-
-const WITHIN: Duration = Duration::from_secs(60);
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// Where the released binaries are, or a word why the test is skipped.
-fn bin_dir() -> Option<PathBuf> {
-    let dir = std::env::var_os("TIDELOG_BIN_DIR").map(PathBuf::from);
-    if dir.is_none() {
-        eprintln!(
-            "skipped: TIDELOG_BIN_DIR names no folder with released binaries (tests/run end-to-end does)"
-        );
-    }
-    dir
-}
-
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + WITHIN;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(LOOK_AGAIN);
-    }
-}
+use support::{Process, bin_dir, until};
 
 /// The operator: the command, and a folder to work in.
 struct Operator {
@@ -80,11 +57,11 @@ impl Operator {
             command.args(["--peering-peers", peer.peering.as_deref().unwrap()]);
         }
         let child = command.stdin(Stdio::null()).spawn().unwrap();
-        let mut node = Node { child, http: String::new(), peering: None };
+        let mut node = Node { process: Process(child), http: String::new(), peering: None };
         let address =
             |file: &str| fs::read_to_string(data.join(file)).ok().map(|text| text.trim().to_owned());
         node.http = until("the address of HTTP", || {
-            assert!(node.child.try_wait().unwrap().is_none(), "{name} does not run");
+            assert!(node.process.runs(), "{name} does not run");
             address("http.addr")
         });
         if !flags.is_empty() {
@@ -94,20 +71,10 @@ impl Operator {
     }
 }
 
-/// A process that is killed when it is dropped.
 struct Node {
-    child: Child,
+    process: Process,
     http: String,
     peering: Option<String>,
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            self.child.kill().unwrap();
-            self.child.wait().unwrap();
-        }
-    }
 }
 
 impl Node {
@@ -136,10 +103,8 @@ impl Node {
     }
 
     /// Ends it with SIGTERM.
-    fn end(mut self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        let status = until("the end", || self.child.try_wait().unwrap());
+    fn end(self) {
+        let status = self.process.end();
         assert!(status.success(), "{status}");
     }
 }

@@ -1,23 +1,37 @@
-//! The `tidelog` command: asks a node over HTTP and prints what it says (`status`, `query`, `peers`), and keeps the authority
-//! whose certificates nodes prove themselves with (`ca`). It holds no options of a node and opens no log.
+//! The `tidelog` command: asks a node over HTTP and prints what it says (`status`, `query`, `peers`), keeps the authority
+//! whose certificates nodes prove themselves with (`ca`), and checks a store that no node has open (`verify`). It holds no options of
+//! a node and changes no log.
 
 mod ask;
 mod ca;
 mod new_files;
 mod peers;
+mod verify;
 mod words;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tidelog_store::VerifyError;
 
 use ask::{AskError, ask};
 use ca::{CaError, CaVerb};
+use verify::Aside;
+
+/// Exit status of `verify` when something is wrong with the store.
+const DAMAGE_FOUND: u8 = 1;
+/// Exit status of `verify` when there is no verdict; clap's for a wrong call is the same.
+const CANNOT_VERIFY: u8 = 2;
 
 #[derive(Parser)]
-#[command(name = "tidelog", version, about = "Asks Tidelog nodes, and issues their certificates")]
+#[command(
+    name = "tidelog",
+    version,
+    about = "Asks Tidelog nodes, issues their certificates, checks their stores"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Verb,
@@ -57,6 +71,16 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Check a node's data folder for damage while the node is stopped: every checksum, every chain. Nothing is changed.
+    ///
+    /// Exit status: 0 good, 1 damage found, 2 cannot be checked.
+    Verify {
+        /// The node's data folder.
+        path: PathBuf,
+        /// The verdict as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// The authority of a cluster, and the certificates that its nodes prove themselves with.
     #[command(subcommand)]
     Ca(CaVerb),
@@ -76,8 +100,19 @@ enum CommandError {
     Ask(#[from] AskError),
     #[error(transparent)]
     Ca(CaError),
+    #[error(transparent)]
+    Verify(VerifyError),
     #[error("{0}")]
     Output(#[from] io::Error),
+}
+
+impl From<verify::RunError> for CommandError {
+    fn from(error: verify::RunError) -> Self {
+        match error {
+            verify::RunError::Verify(error) => Self::Verify(error),
+            verify::RunError::Output(error) => Self::Output(error),
+        }
+    }
 }
 
 impl From<CaError> for CommandError {
@@ -91,17 +126,20 @@ impl From<CaError> for CommandError {
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command, &mut io::stdout().lock()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         // Whoever reads the output has seen enough.
         Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tidelog: {error}");
-            ExitCode::FAILURE
+            match error {
+                CommandError::Verify(_) => ExitCode::from(CANNOT_VERIFY),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
 
-fn run(verb: Verb, out: &mut impl Write) -> Result<(), CommandError> {
+fn run(verb: Verb, out: &mut impl Write) -> Result<ExitCode, CommandError> {
     match verb {
         Verb::Status { url } => writeln!(out, "{:#}", ask::status(&url)?)?,
         Verb::Query { url, selectors, site, start, end, format } => {
@@ -129,9 +167,15 @@ fn run(verb: Verb, out: &mut impl Write) -> Result<(), CommandError> {
                 write!(out, "{}", peers::in_words(&status))?;
             }
         }
+        Verb::Verify { path, json } => {
+            let aside = if io::stderr().is_terminal() { Aside::Bar } else { Aside::Lines };
+            if !verify::run(&path, json, out, aside)? {
+                return Ok(ExitCode::from(DAMAGE_FOUND));
+            }
+        }
         Verb::Ca(verb) => ca::run(verb, SystemTime::now(), out)?,
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
+use tidelog_sim::ports::free_port;
 
 /// How long a daemon may take until it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -118,31 +118,6 @@ impl Binaries {
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
-}
-
-/// Ports that the system gives nobody by itself (its own choice begins at 32768): one of them stays free while its daemon is
-/// being restarted, where a port of the system's choice may meanwhile become another connection's.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-
-/// A port on loopback that is free now and given out once by this process.
-///
-/// # Errors
-/// When none can be bound.
-pub fn free_port() -> io::Result<SocketAddr> {
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
-    let count = u32::from(PORTS.end - PORTS.start);
-    // Runs beside each other begin at different places.
-    let first = std::process::id().wrapping_mul(101);
-    let mut last_error = io::ErrorKind::AddrInUse.into();
-    for _ in 0..count {
-        let place = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % count;
-        let port = PORTS.start + u16::try_from(place).unwrap_or_default();
-        match TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr()) {
-            Ok(address) => return Ok(address),
-            Err(error) => last_error = error,
-        }
-    }
-    Err(last_error)
 }
 
 /// One daemon. Dropping it kills it.
@@ -330,18 +305,5 @@ impl Client {
     /// [`DaemonError::Http`].
     pub fn stream(&self, path: &str, within: Duration) -> Result<impl Read + use<>, DaemonError> {
         Ok(self.get(path, within)?.into_reader())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_given_out_once_and_outside_the_systems_own_range() {
-        let ports: Vec<u16> = (0..50).map(|_| free_port().unwrap().port()).collect();
-        let once: std::collections::BTreeSet<&u16> = ports.iter().collect();
-        assert_eq!(once.len(), ports.len());
-        assert!(ports.iter().all(|port| PORTS.contains(port)));
     }
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tidelog_record::DeviceId;
 use tidelog_sim::air::{Air, AirCounters, AirError, AirOptions};
+use tidelog_sim::ports::free_port;
 
 use crate::broker::{self, BrokerError};
 use crate::certificates::{CertificateError, Certificates};
 use crate::chaos::Trouble;
-use crate::daemon::{Binaries, Client, Daemon, DaemonError, free_port};
+use crate::daemon::{Binaries, Client, Daemon, DaemonError};
 use crate::feed::Replay;
 use crate::key::RadioKey;
 use crate::options::Options;

@@ -13,6 +13,8 @@ pub mod mqtt;
 mod node;
 pub mod peering;
 pub mod settings;
+#[doc(hidden)]
+pub mod untrusted;
 
 pub use context::{NodeContext, StartError, StatusBoard};
 pub use identity::Identity;

@@ -5,6 +5,8 @@
 mod common;
 #[path = "http/line.rs"]
 mod line;
+#[path = "http/prometheus.rs"]
+mod prometheus;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -4,8 +4,10 @@
 use std::str::FromStr;
 
 use promql_parser::label::{MatchOp, Matcher as Parsed};
-use promql_parser::parser::{Expr, parse};
+use promql_parser::parser::{Expr, VectorSelector, parse};
 use tidelog_record::Series;
+
+use crate::lengths;
 
 /// Longest selector, in bytes. It also bounds what a regular expression in it can cost.
 pub const SELECTOR_BYTES_MAX: usize = 4096;
@@ -91,6 +93,24 @@ impl Selector {
     }
 }
 
+impl From<&VectorSelector> for Selector {
+    /// The series that an expression's selector names; offset and `@` are not of them.
+    fn from(selector: &VectorSelector) -> Self {
+        let name = selector
+            .name
+            .as_ref()
+            .map(|name| Condition { label: METRIC_LABEL.to_owned(), test: Test::Equal(name.clone()) });
+        let with_name = |parsed: &Vec<Parsed>| -> Vec<Condition> {
+            name.iter().cloned().chain(parsed.iter().map(Condition::from)).collect()
+        };
+        let mut alternatives: Vec<_> = selector.matchers.or_matchers.iter().map(with_name).collect();
+        if alternatives.is_empty() {
+            alternatives.push(with_name(&selector.matchers.matchers));
+        }
+        Self { alternatives }
+    }
+}
+
 impl FromStr for Selector {
     type Err = SelectorError;
 
@@ -98,6 +118,7 @@ impl FromStr for Selector {
         if text.len() > SELECTOR_BYTES_MAX {
             return Err(SelectorError::TooLong { bytes: text.len() });
         }
+        lengths::check(text).map_err(|error| SelectorError::Syntax(error.to_string()))?;
         let mut expression = parse(text).map_err(SelectorError::Syntax)?;
         while let Expr::Paren(inner) = expression {
             expression = *inner.expr;
@@ -110,16 +131,7 @@ impl FromStr for Selector {
         if selector.offset.is_some() || selector.at.is_some() {
             return Err(SelectorError::NotASelector("offset and @: give start and end instead"));
         }
-        let name =
-            selector.name.map(|name| Condition { label: METRIC_LABEL.to_owned(), test: Test::Equal(name) });
-        let with_name = |parsed: &Vec<Parsed>| -> Vec<Condition> {
-            name.iter().cloned().chain(parsed.iter().map(Condition::from)).collect()
-        };
-        let mut alternatives: Vec<_> = selector.matchers.or_matchers.iter().map(with_name).collect();
-        if alternatives.is_empty() {
-            alternatives.push(with_name(&selector.matchers.matchers));
-        }
-        Ok(Self { alternatives })
+        Ok(Self::from(&selector))
     }
 }
 

@@ -44,6 +44,28 @@ pub fn parse_instant(text: &str) -> Result<i64, TimeError> {
     seconds(text.strip_suffix('s').unwrap_or(text))
 }
 
+/// Reads a length of time as Prometheus does: seconds with decimals, or `1h30m`, `5m`, `250ms`. The answer is in
+/// nanoseconds.
+///
+/// # Errors
+/// [`TimeError`], as for instants.
+pub fn parse_duration(text: &str) -> Result<i64, TimeError> {
+    if text.len() > INSTANT_BYTES_MAX {
+        return Err(TimeError::Form);
+    }
+    let Ok(seconds) = text.parse::<f64>() else {
+        let duration = promql_parser::util::parse_duration(text).map_err(|_| TimeError::Form)?;
+        return i64::try_from(duration.as_nanos()).map_err(|_| TimeError::OutOfRange);
+    };
+    // Rounded, because a step is often a division's result.
+    let ns = (seconds * 1e9).round();
+    if !ns.is_finite() || ns.abs() >= 9_223_372_036_854_775_808.0 {
+        return Err(TimeError::OutOfRange);
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "just checked")]
+    Ok(ns as i64)
+}
+
 fn in_range(ns: i128) -> Result<i64, TimeError> {
     i64::try_from(ns).map_err(|_| TimeError::OutOfRange)
 }
@@ -89,6 +111,24 @@ mod tests {
         assert_eq!(parse_instant("1795248000s"), Ok(1_795_248_000_000_000_000));
         assert_eq!(parse_instant("-0.5"), Ok(-500_000_000));
         assert_eq!(parse_instant("-9223372036854775808ns"), Ok(i64::MIN));
+    }
+
+    #[test]
+    fn a_length_of_time_is_seconds_or_has_units() {
+        for (text, ns) in [
+            ("15", 15_000_000_000),
+            ("0.1", 100_000_000),
+            ("1e1", 10_000_000_000),
+            ("-1", -1_000_000_000),
+            ("5m", 300_000_000_000),
+            ("1h30m", 5_400_000_000_000),
+            ("250ms", 250_000_000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(ns), "{text}");
+        }
+        for text in ["", "x", "m5", "5 m", "NaN", "inf", "1e300", "99999999999y"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -12,7 +12,13 @@ extern crate alloc;
 
 #[cfg(feature = "alloc")]
 mod batch;
+#[cfg(feature = "alloc")]
+mod body;
+#[cfg(feature = "alloc")]
+mod column;
 mod crc;
+#[cfg(feature = "alloc")]
+mod decimal;
 mod device;
 #[cfg(feature = "alloc")]
 mod ids;
@@ -21,6 +27,8 @@ pub mod msgpack;
 mod point;
 #[cfg(feature = "alloc")]
 mod record;
+#[cfg(feature = "alloc")]
+mod seal;
 #[cfg(feature = "alloc")]
 mod series;
 pub mod uplink;
@@ -31,7 +39,16 @@ pub use crc::{crc32, crc32_of_parts};
 pub use device::{DeviceId, ParseDeviceIdError};
 
 #[cfg(feature = "alloc")]
-pub use batch::{BATCH_BYTES_MAX, Batch, BatchError, Body, Origin, Relay};
+pub use batch::{Batch, Body};
+#[cfg(feature = "alloc")]
+pub use body::{
+    BATCH_BYTES_MAX, BATCH_NAME_BYTES_MAX, BATCH_POINTS_MAX, BatchError, BodyHead, BodyReader, BodyWriter,
+    Entry, Opened, Origin, Relay,
+};
+#[cfg(feature = "alloc")]
+pub use column::{Column, Values};
+#[cfg(feature = "alloc")]
+pub use decimal::{DECIMAL_DIGITS_MAX, DECIMAL_LIMIT, decimal_of, decimal_value};
 #[cfg(feature = "alloc")]
 pub use ids::{
     Lsn, NodeId, ParseIdError, Run, SITE_NAME_BYTES_MAX, SeriesId, SiteName, SiteNameError, StreamId,
@@ -42,4 +59,6 @@ pub use point::Value;
 #[cfg(feature = "alloc")]
 pub use record::{ChainHash, Record};
 #[cfg(feature = "alloc")]
-pub use series::{SERIES_BYTES_MAX, Series, SeriesError};
+pub use seal::Seal;
+#[cfg(feature = "alloc")]
+pub use series::{Labels, SERIES_BYTES_MAX, Series, SeriesError};

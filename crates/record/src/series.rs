@@ -16,6 +16,9 @@ use crate::varint::{Malformed, Reader, put_bytes, put_u64};
 /// Longest canonical form of one series, in bytes.
 pub const SERIES_BYTES_MAX: usize = 16 * 1024;
 
+/// The label that stands for the metric in queries, and so is none.
+const NAME_OF_METRIC: &[u8] = b"__name__";
+
 /// Why a metric and labels are no series.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SeriesError {
@@ -63,13 +66,13 @@ impl Series {
         V: Into<String>,
     {
         let metric = metric.into();
-        if !is_name(&metric, true) {
+        if !is_name(metric.as_bytes(), true) {
             return Err(SeriesError::Metric(metric));
         }
         let mut sorted = BTreeMap::new();
         for (name, value) in labels {
             let (name, value) = (name.into(), value.into());
-            if !is_name(&name, false) || name == "__name__" {
+            if !is_name(name.as_bytes(), false) || name.as_bytes() == NAME_OF_METRIC {
                 return Err(SeriesError::Label(name));
             }
             if !value.is_empty() {
@@ -141,10 +144,77 @@ impl Series {
     }
 }
 
-fn is_name(text: &str, colon: bool) -> bool {
+/// The labels that several series share, checked and written once: their canonical forms need no [`Series`] between.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(Vec<u8>);
+
+impl Labels {
+    /// Checks labels that stand in ascending order of name, none with an empty value.
+    ///
+    /// # Errors
+    /// [`SeriesError::Label`] for a bad name, [`SeriesError::Malformed`] for labels out of order or without a value.
+    pub fn ascending<'t>(
+        labels: impl ExactSizeIterator<Item = (&'t str, &'t str)>,
+    ) -> Result<Self, SeriesError> {
+        let mut bytes = Vec::new();
+        put_u64(&mut bytes, labels.len() as u64);
+        for (name, value) in labels {
+            put_bytes(&mut bytes, name.as_bytes());
+            put_bytes(&mut bytes, value.as_bytes());
+        }
+        check_labels(&bytes)?;
+        Ok(Self(bytes))
+    }
+
+    /// Adds the canonical form of the metric's series with these labels to `out`, which is left alone on an error.
+    ///
+    /// # Errors
+    /// [`SeriesError`] says whether the name is bad or the whole is too long.
+    pub fn put_canonical(&self, metric: &str, out: &mut Vec<u8>) -> Result<(), SeriesError> {
+        check_metric(metric.as_bytes())?;
+        let from = out.len();
+        put_bytes(out, metric.as_bytes());
+        out.extend_from_slice(&self.0);
+        let bytes = out.len() - from;
+        if bytes > SERIES_BYTES_MAX {
+            out.truncate(from);
+            return Err(SeriesError::TooLong { bytes });
+        }
+        Ok(())
+    }
+}
+
+fn is_name(text: &[u8], colon: bool) -> bool {
     let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_' || (colon && b == b':');
-    text.as_bytes().first().is_some_and(|b| letter(*b))
-        && text.bytes().all(|b| letter(b) || b.is_ascii_digit())
+    text.first().is_some_and(|b| letter(*b)) && text.iter().all(|b| letter(*b) || b.is_ascii_digit())
+}
+
+/// Checks the bytes of a metric's name.
+pub(crate) fn check_metric(name: &[u8]) -> Result<(), SeriesError> {
+    if is_name(name, true) {
+        Ok(())
+    } else {
+        Err(SeriesError::Metric(String::from_utf8_lossy(name).into_owned()))
+    }
+}
+
+/// Checks what stands behind the metric in a canonical form, without allocating: with a checked metric before it,
+/// [`Series::from_canonical`] takes it.
+pub(crate) fn check_labels(bytes: &[u8]) -> Result<(), SeriesError> {
+    let mut reader = Reader(bytes);
+    let mut before: &[u8] = &[];
+    for _ in 0..reader.count(2)? {
+        let name = reader.bytes()?;
+        if !is_name(name, false) || name == NAME_OF_METRIC {
+            return Err(SeriesError::Label(String::from_utf8_lossy(name).into_owned()));
+        }
+        // No name is empty, so the first one is behind the beginning.
+        if name <= before || reader.text()?.is_empty() {
+            return Err(SeriesError::Malformed);
+        }
+        before = name;
+    }
+    Ok(reader.end()?)
 }
 
 /// Prometheus notation: `temperature{device="02124b0000000001"}`.
@@ -185,6 +255,19 @@ mod tests {
     }
 
     #[test]
+    fn shared_labels_are_checked_like_those_of_one_series() {
+        let labels = |labels: &[(&'static str, &'static str)]| Labels::ascending(labels.iter().copied());
+        assert_eq!(labels(&[("b", "1"), ("a", "1")]), Err(SeriesError::Malformed));
+        assert_eq!(labels(&[("a", "")]), Err(SeriesError::Malformed));
+        assert_eq!(labels(&[("__name__", "x")]), Err(SeriesError::Label("__name__".into())));
+        let (mut out, good) = (vec![7], labels(&[("a", "1")]).unwrap());
+        assert_eq!(good.put_canonical("1x", &mut out), Err(SeriesError::Metric("1x".into())));
+        let long = "x".repeat(SERIES_BYTES_MAX);
+        assert!(matches!(good.put_canonical(&long, &mut out), Err(SeriesError::TooLong { .. })));
+        assert_eq!(out, [7]);
+    }
+
+    #[test]
     fn bytes_that_are_not_canonical_are_refused() {
         let good = Series::new("x", [("a", "1"), ("b", "2")]).unwrap().canonical();
         assert!(Series::from_canonical(&good).is_ok());
@@ -202,8 +285,12 @@ mod tests {
             labels in prop::collection::btree_map("[a-z_][a-z0-9_]{0,8}", ".{1,12}", 0..6),
             noise in prop::collection::vec(any::<u8>(), 0..64),
         ) {
+            let shared = Labels::ascending(labels.iter().map(|(name, value)| (name.as_str(), value.as_str()))).unwrap();
+            let mut canonical = Vec::new();
+            shared.put_canonical(&metric, &mut canonical).unwrap();
             let series = Series::new(metric, labels).unwrap();
-            prop_assert_eq!(Series::from_canonical(&series.canonical()).unwrap(), series);
+            prop_assert_eq!(&canonical, &series.canonical());
+            prop_assert_eq!(Series::from_canonical(&canonical).unwrap(), series);
             if let Ok(read) = Series::from_canonical(&noise) {
                 prop_assert_eq!(read.canonical(), noise);
             }

@@ -17,6 +17,9 @@ use tokio::task::JoinHandle;
 type Station = Endpoint<1280, 16, 16, 64>;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A datagram that is not there by then was lost with all its repetitions on the link.
+const AGAIN: Duration = Duration::from_millis(300);
+const PAIRS: u8 = 20;
 
 fn eui(n: u8) -> DeviceId {
     DeviceId([0x02, 0x12, 0x4b, 0, 0, 0, 0, n])
@@ -115,6 +118,47 @@ fn payload(from: u8, number: u16, length: usize) -> Vec<u8> {
     (0..length.max(3)).map(|at| [from, high, low, at as u8][at.min(3)]).collect()
 }
 
+/// Sends until it is there, as CoAP does. What comes meanwhile may only be a late copy of something sent before.
+async fn insist(
+    outbox: &mpsc::Sender<(Peer, Vec<u8>)>,
+    to: &mut mpsc::Receiver<(Peer, Vec<u8>)>,
+    sent: &[Sent],
+) {
+    let (now, before) = sent.split_last().unwrap();
+    loop {
+        outbox.send((peer(now.to), now.bytes.clone())).await.unwrap();
+        match tokio::time::timeout(AGAIN, to.recv()).await {
+            Ok(Some((source, got))) if got == now.bytes => return assert_eq!(source, peer(now.from)),
+            Ok(Some((_, got))) => {
+                assert!(before.iter().any(|sent| sent.bytes == got), "{got:?} was never sent");
+            }
+            Ok(None) => panic!("the station ended"),
+            Err(_) => {}
+        }
+    }
+}
+
+struct Sent {
+    from: u8,
+    to: u8,
+    bytes: Vec<u8>,
+}
+
+/// Payloads of these tens of bytes, each way on its own, both ways at once.
+async fn talk(one: u8, two: u8, air: SocketAddr, lengths: impl Iterator<Item = u16> + Clone) {
+    let (mut a, mut b) = (Running::start(one, air).await, Running::start(two, air).await);
+    let (out_a, out_b) = (a.outbox.clone(), b.outbox.clone());
+    let way = async |from, to, outbox: &mpsc::Sender<_>, inbox: &mut mpsc::Receiver<_>| {
+        let mut sent = Vec::new();
+        for number in lengths.clone() {
+            let bytes = payload(from, number, 3 + usize::from(number) * 10);
+            sent.push(Sent { from, to, bytes });
+            insist(outbox, inbox, &sent).await;
+        }
+    };
+    tokio::join!(way(one, two, &out_a, &mut b.inbox), way(two, one, &out_b, &mut a.inbox));
+}
+
 #[tokio::test]
 async fn thirty_percent_loss_changes_nothing_of_what_arrives() {
     let seed = 0x0a1b_2c3d;
@@ -128,37 +172,18 @@ async fn thirty_percent_loss_changes_nothing_of_what_arrives() {
         ..AirOptions::default()
     };
     let air = Air::start(options).await.unwrap();
-    let mut stations = [Running::start(1, air.address()).await, Running::start(2, air.address()).await];
-    for number in 0u16..60 {
-        let length = 3 + usize::from(number) * 10;
-        // As CoAP does: again until it is there. A copy that was under way twice is told by its number.
-        for (from, to) in [(0usize, 1usize), (1, 0)] {
-            let (me, other) = (from as u8 + 1, to as u8 + 1);
-            let sent = payload(me, number, length);
-            let arrived = async {
-                loop {
-                    stations[from].send(other, &sent).await;
-                    let wait = tokio::time::timeout(Duration::from_millis(1_500), stations[to].inbox.recv());
-                    match wait.await {
-                        Ok(Some((source, got))) if got == sent => break assert_eq!(source, peer(me)),
-                        // A late copy of the datagram before.
-                        Ok(Some((_, got))) => assert_eq!(
-                            got,
-                            payload(me, number - 1, length - 10),
-                            "neither this datagram nor the one before"
-                        ),
-                        Ok(None) => panic!("the station ended"),
-                        Err(_) => {}
-                    }
-                }
-            };
-            tokio::time::timeout(PATIENCE, arrived).await.expect("arrives in the end");
-        }
+    // Pairs that talk at once share the air and the wait for what was lost.
+    let pairs = (0..PAIRS).map(|pair| {
+        let (one, two) = (2 * pair + 1, 2 * pair + 2);
+        tokio::spawn(talk(one, two, air.address(), (u16::from(pair)..60).step_by(usize::from(PAIRS))))
+    });
+    for pair in pairs.collect::<Vec<_>>() {
+        tokio::time::timeout(PATIENCE, pair).await.expect("arrives in the end").unwrap();
     }
     let counters = air.stop().await;
     println!("{counters:?}");
     assert!(counters.lost > 0 && counters.duplicated > 0 && counters.malformed == 0);
-    assert_eq!(counters.stations, 2);
+    assert_eq!(counters.stations, 2 * u64::from(PAIRS));
 }
 
 #[tokio::test]

@@ -243,6 +243,15 @@ impl Index {
         }
     }
 
+    /// Notes a good frame that is not served, so that no walk meets it.
+    pub fn set_apart(&mut self, position: u64, offset: u64, bytes: u64) {
+        let file = self.file_at(position).and_then(|at| self.files.get_mut(at));
+        if let Some(rot) = file.map(|file| &mut file.rot) {
+            let at = rot.partition_point(|(from, _)| *from < offset);
+            rot.insert(at, (offset, offset + bytes));
+        }
+    }
+
     /// Ends the last file at `end`.
     pub fn cut_last(&mut self, end: u64) {
         if let Some(file) = self.files.last_mut() {

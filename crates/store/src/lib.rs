@@ -19,10 +19,12 @@ mod ranges;
 mod reader;
 mod recovery;
 mod scan;
+pub mod segment;
 mod seriesmap;
 mod shared;
 mod state;
 mod store;
+mod verify;
 mod writer;
 
 pub use catalogue::{CURSOR_NAME_BYTES_MAX, DEVICE_ENTRY_BYTES_MAX};
@@ -34,4 +36,5 @@ pub use ranges::SeqRanges;
 pub use scan::SeriesPoints;
 pub use shared::WriteState;
 pub use store::{Stats, Store};
+pub use verify::{DAMAGE_TOLD_MAX, Damage, Flaw, Progress, Verification, VerifyError, verify};
 pub use writer::{Adopted, Appended};

@@ -19,7 +19,7 @@ use crate::state::State;
 use crate::store::Inner;
 use crate::writer::{Job, Tip, Writer};
 
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 /// Memory for the state folder: sled, and what is kept of the series catalogue, in bytes.
 const CATALOGUE_BYTES: usize = 2 * 1024 * 1024;
 

@@ -25,7 +25,7 @@ pub(crate) fn file_name(first: u64) -> String {
     format!("{first:016x}.log")
 }
 
-fn first_of_name(name: &str) -> Option<u64> {
+pub(crate) fn first_of_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
     let first = u64::from_str_radix(digits, 16).ok()?;
     (file_name(first) == name && first > 0).then_some(first)
@@ -75,7 +75,9 @@ impl Recovered {
     fn resolve_pending(&mut self) {
         let mut lost = 0u64;
         for (position, log_byte, record) in std::mem::take(&mut self.pending) {
+            let (offset, bytes) = (record.offset, record.bytes);
             if !self.index.add_at(position, log_byte, record) {
+                self.index.set_apart(position, offset, bytes);
                 lost += 1;
             }
         }
@@ -128,7 +130,9 @@ fn file(
     let path = log.join(&name);
     let file = disk.open(&path, OpenMode::Write).map_err(at("open", &path))?;
     let length = file.len().map_err(at("read", &path))?;
-    let Some(header) = read_header(file.as_ref(), &path)?.filter(|header| header.first == first) else {
+    // A file got its name with both headers in it: a shorter one lost what stood behind them, and is not written to.
+    let whole = |header: &Header| header.first == first && length >= FRAMES_AT;
+    let Some(header) = read_header(file.as_ref(), &path)?.filter(whole) else {
         out.file_lost = true;
         out.report.findings.push(Finding::FileQuarantined { file: name.clone() });
         return move_to_quarantine(disk, dir, &log, &name);
@@ -217,13 +221,16 @@ impl Scan<'_> {
                 lsn,
             });
             self.out.suspects.push(self.header.run);
-            index.pass(ordinal, offset, bytes);
+            let position = index.pass(ordinal, offset, bytes);
+            index.set_apart(position, offset, bytes);
             return Ok(Some(bytes));
         }
         if self.salvaging {
             self.out.salvage.push((stream.stream.clone(), record.body.to_vec()));
         }
-        index.add(indexed);
+        if !index.add(indexed) {
+            index.set_apart(index.head(), offset, bytes);
+        }
         Ok(Some(bytes))
     }
 
@@ -298,7 +305,7 @@ impl Scan<'_> {
     }
 }
 
-fn frame_at<'w>(window: &'w mut Window, salt: u64, offset: u64) -> io::Result<Option<Frame<'w>>> {
+pub(crate) fn frame_at<'w>(window: &'w mut Window, salt: u64, offset: u64) -> io::Result<Option<Frame<'w>>> {
     let Ok(whole) = frame::frame_bytes(window.at(offset, FRAME_HEAD_BYTES)?) else { return Ok(None) };
     match frame::parse(salt, offset, window.at(offset, whole)?) {
         Ok(frame) => Ok(Some(frame)),
@@ -307,7 +314,12 @@ fn frame_at<'w>(window: &'w mut Window, salt: u64, offset: u64) -> io::Result<Op
 }
 
 /// The next good frame at or after `from`.
-fn resync(window: &mut Window, header: &Header, from: u64, length: u64) -> io::Result<Option<u64>> {
+pub(crate) fn resync(
+    window: &mut Window,
+    header: &Header,
+    from: u64,
+    length: u64,
+) -> io::Result<Option<u64>> {
     let mut offset = from;
     while offset < length {
         let peeked = window.at(offset, FRAME_HEAD_BYTES + 1)?;

@@ -311,7 +311,11 @@ impl Server {
         let points = batch.points() as u64;
         let body = match batch.encode() {
             Ok(body) => body,
-            Err(BatchError::TooLong { .. }) => {
+            Err(
+                BatchError::TooLong { .. }
+                | BatchError::TooManyPoints { .. }
+                | BatchError::NamesTooLong { .. },
+            ) => {
                 self.refuse("too_long");
                 return Outcome::only(Code::TOO_LARGE);
             }

@@ -1,3 +1,6 @@
+//! The authority as an operator keeps it: files made once, never overwritten, and certificates that the nodes' own TLS accepts or
+//! refuses. Nothing here is asked over a network but the handshake itself.
+
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;

@@ -6,6 +6,7 @@ mod answer;
 mod error;
 mod line;
 mod posted;
+mod prometheus;
 mod read;
 mod server;
 mod write;
@@ -19,6 +20,7 @@ use axum::http::Method;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
+use tidelog_query::promql::Bounds;
 use tokio::sync::Semaphore;
 
 use crate::context::NodeContext;
@@ -27,6 +29,12 @@ use crate::settings::Common;
 use error::{ApiError, ErrorCode};
 
 pub(crate) use server::serve;
+
+/// The readers of bodies alone.
+pub(crate) mod untrusted {
+    pub(crate) use super::line::records_of_lines;
+    pub(crate) use super::posted::BodyForm;
+}
 
 /// Queries answered at a time; each takes a blocking thread and a group of series in memory.
 const QUERIES_MAX: usize = 8;
@@ -41,6 +49,9 @@ pub(crate) struct Limits {
     pub connections_max: u32,
     /// How long a client may keep the node waiting.
     pub stall: Duration,
+    /// What one question in PromQL may take.
+    pub query: Bounds,
+    pub query_time: Duration,
 }
 
 impl Limits {
@@ -49,6 +60,8 @@ impl Limits {
             body_bytes_max: common.http_body_bytes_max,
             connections_max: common.http_connections_max,
             stall: Duration::from_secs(u64::from(common.http_stall_s_max)),
+            query: common.query.bounds(),
+            query_time: Duration::from_secs(u64::from(common.query.s_max)),
         }
     }
 }
@@ -62,6 +75,7 @@ pub(crate) struct Api {
     node: Arc<OnceLock<NodeContext>>,
     queries: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
+    gathers: line::Gathers,
 }
 
 impl Api {
@@ -75,6 +89,7 @@ impl Api {
             node: Arc::new(OnceLock::new()),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             body_bytes: Arc::new(Semaphore::new(body_bytes)),
+            gathers: line::Gathers::new(limits.body_bytes_max),
         }
     }
 
@@ -101,6 +116,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/api/v1/sites/{site}/points", get(read::get_points).post(write::post_points))
         .route("/api/v2/write", post(line::write_v2))
         .route("/write", post(line::write_v1))
+        .merge(prometheus::routes())
         .fallback(async || ApiError::new(ErrorCode::NotFound, "no such path: see docs/HTTP.md"))
         .method_not_allowed_fallback(async || {
             ApiError::new(ErrorCode::MethodNotAllowed, "this path does not take this method")

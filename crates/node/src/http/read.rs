@@ -24,10 +24,10 @@ use super::write::parse_site;
 use crate::context::NodeContext;
 
 /// Size of the pieces that an answer is sent in, in bytes.
-const PIECE_BYTES: usize = 64 * 1024;
+pub(super) const PIECE_BYTES: usize = 64 * 1024;
 
 /// Pieces that wait for a slow client.
-const PIECES_WAITING_MAX: usize = 4;
+pub(super) const PIECES_WAITING_MAX: usize = 4;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ struct Question {
     form: AnswerForm,
 }
 
-type Piece = Result<Bytes, io::Error>;
+pub(super) type Piece = Result<Bytes, io::Error>;
 
 pub(super) async fn get_points(
     State(api): State<Api>,
@@ -155,9 +155,9 @@ fn write(
 }
 
 /// The answer's body: pieces as the scanning thread makes them.
-struct Pieces {
-    first: Option<Bytes>,
-    rest: mpsc::Receiver<Piece>,
+pub(super) struct Pieces {
+    pub first: Option<Bytes>,
+    pub rest: mpsc::Receiver<Piece>,
 }
 
 impl hyper::body::Body for Pieces {

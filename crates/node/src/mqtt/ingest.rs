@@ -85,9 +85,12 @@ impl Refusal {
     /// The reason as a metric's label.
     fn label(&self) -> &'static str {
         match self {
-            Self::Payload(PayloadError::TooLong { .. }) | Self::Batch(BatchError::TooLong { .. }) => {
-                "too_long"
-            }
+            Self::Payload(PayloadError::TooLong { .. })
+            | Self::Batch(
+                BatchError::TooLong { .. }
+                | BatchError::TooManyPoints { .. }
+                | BatchError::NamesTooLong { .. },
+            ) => "too_long",
             Self::Payload(PayloadError::Version(_)) => "version",
             Self::Payload(_) | Self::Batch(_) => "malformed",
         }

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use tidelog_query::promql::Bounds;
 use tidelog_record::SiteName;
 
 use crate::mqtt::topic::{TOPIC_FILTER_DEFAULT, TOPIC_TEMPLATE_DEFAULT, TopicFilter, TopicTemplate};
@@ -61,6 +62,10 @@ pub struct Common {
     #[arg(long, value_name = "FORM", default_value = "text")]
     pub log_format: LogFormat,
 
+    /// Questions in PromQL.
+    #[command(flatten)]
+    pub query: QuerySettings,
+
     /// Replication with other nodes.
     #[command(flatten)]
     pub peering: PeeringSettings,
@@ -81,6 +86,51 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// Questions in PromQL: how they read time, and what one of them may take.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "[query]")]
+pub struct QuerySettings {
+    /// How far back a query looks for the newest sample of a series, in seconds. More than the longest pause between
+    /// two readings that is still normal.
+    #[arg(id = "query-lookback-s", long = "query-lookback-s", value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    pub lookback_s: u32,
+
+    /// Step of a subquery that names none, in seconds.
+    #[arg(id = "query-subquery-step-s", long = "query-subquery-step-s", value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub subquery_step_s: u32,
+
+    /// Most samples that one query may read and make. Those made take 8 bytes each until it is answered.
+    #[arg(id = "query-samples-max", long = "query-samples-max", value_name = "COUNT", default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub samples_max: u32,
+
+    /// Most steps of one range query.
+    #[arg(id = "query-steps-max", long = "query-steps-max", value_name = "COUNT", default_value_t = 11_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps_max: u32,
+
+    /// Most series that one query may select.
+    #[arg(id = "query-series-max", long = "query-series-max", value_name = "COUNT", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub series_max: u32,
+
+    /// Longest time that one query may take, waiting for others included, in seconds.
+    #[arg(id = "query-s-max", long = "query-s-max", value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
+    pub s_max: u32,
+}
+
+impl QuerySettings {
+    /// The bounds as the engine takes them.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        let ns = |seconds: u32| i64::from(seconds) * 1_000_000_000;
+        Bounds {
+            samples_max: u64::from(self.samples_max),
+            steps_max: u64::from(self.steps_max),
+            series_max: u64::from(self.series_max),
+            lookback_ns: ns(self.lookback_s),
+            subquery_step_ns: ns(self.subquery_step_s),
+        }
+    }
 }
 
 /// Replication with other nodes over mutual TLS.

@@ -1,7 +1,7 @@
 //! A mosquitto of the test's own: on a port of its own, killed and started again at will, and a link to it that can be cut.
 
 use std::fmt::Write as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -125,8 +125,9 @@ fn is_root() -> bool {
     id.stdout.trim_ascii() == b"0"
 }
 
+/// A port that stays free while its broker is down.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    tidelog_sim::ports::free_port().unwrap().port()
 }
 
 /// A way to the broker that breaks after so many bytes in either direction, again and again.

@@ -1,3 +1,5 @@
+//! Messages as bytes: each kind comes back as it was, and no bytes make the reader panic or believe an unchecked length.
+
 use alloc::vec;
 
 use proptest::prelude::*;

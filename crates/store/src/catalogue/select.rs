@@ -124,13 +124,16 @@ fn meeting(shelf: &Shelf, run: &Run, matcher: &Matcher) -> Result<Numbers, Catal
     Ok(if matcher.holds_for("") { named.not(run.count) } else { named })
 }
 
+/// What is done with each value and its numbers.
+pub(super) type VisitValue<'v> = &'v mut dyn FnMut(&str, &[u8]) -> Result<(), CatalogueError>;
+
 /// Visits the values of a label that begin so, in ascending order, each with its numbers in one or more lists.
 pub(super) fn each_value(
     shelf: &Shelf,
     run: &Run,
     label: &[u8],
     beginning: &str,
-    visit: &mut dyn FnMut(&str, &[u8]) -> Result<(), CatalogueError>,
+    visit: VisitValue<'_>,
 ) -> Result<(), CatalogueError> {
     let mut prefix = posting(label, &[]);
     let value_at = prefix.len();
@@ -200,9 +203,12 @@ fn load(
 /// Answers that are asked for again and again, as long as no series came.
 #[derive(Debug)]
 pub(super) struct Answers {
-    answers: Mutex<HashMap<Question, (u64, Arc<[Arc<Series>]>)>>,
+    answers: Mutex<HashMap<Question, Answer>>,
     series_max: usize,
 }
+
+/// How many series the site had, and those that were found.
+type Answer = (u64, Arc<[Arc<Series>]>);
 
 /// The site's number and the conditions.
 pub(super) type Question = (u32, Vec<(String, super::matcher::MatchOp, String)>);

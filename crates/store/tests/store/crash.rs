@@ -88,6 +88,13 @@ fn a_power_cut_at_any_operation_loses_nothing_acknowledged() {
     }
 }
 
+/// A torn commit took a stream's declaration and first record; its others were left without a name, and came again from their
+/// author before the name was known again.
+#[test]
+fn records_that_came_twice_because_their_stream_was_nameless_are_served_once() {
+    lives(12_634_967_284_803_699_459, &[20, 26]);
+}
+
 #[test]
 fn an_ordinary_restart_changes_neither_run_nor_bytes() {
     let disk = SimDisk::default();

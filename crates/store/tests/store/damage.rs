@@ -168,6 +168,25 @@ fn a_file_without_a_good_header_is_kept_and_the_rest_served() {
 }
 
 #[test]
+fn a_file_cut_within_its_headers_is_set_aside_and_no_record_is_written_where_a_header_belongs() {
+    for length in [0, 1, 63, 64, 65, 100, 127] {
+        let (disk, _) = filled(2);
+        let last = logs(&disk).pop().unwrap();
+        disk.change(&last, |bytes| bytes.truncate(length));
+        let (store, recovery) = open(&disk, small(9));
+        assert!(recovery.findings.iter().any(|f| matches!(f, Finding::FileQuarantined { .. })));
+        let mut after = Model::default();
+        after.append(&store, &site(), body(1, 1, 1.0)).unwrap();
+        drop(store);
+        let (store, _) = open(&disk, small(10));
+        let held = judge_answers(&store);
+        for (place, (_, body)) in &after.acknowledged {
+            assert!(held.iter().any(|r| (&r.stream, r.lsn, &r.body) == (&place.0, place.1, body)));
+        }
+    }
+}
+
+#[test]
 fn a_damaged_or_lost_identity_is_made_anew_from_the_log() {
     let (disk, model) = filled(1);
     let run = open(&disk, small(5)).0.run();

@@ -4,7 +4,9 @@
 
 mod crash;
 mod damage;
+mod each;
 mod everyday;
 mod faults;
 mod model;
 mod sim_disk;
+mod verify;

@@ -1,17 +1,14 @@
-//! From lines to records: names become series, and the points of a body are grouped by series into few records.
-//!
-//! A metric is named `measurement_field`, or `measurement` alone when the field is `value`; tags are labels. Every
-//! character that such a name cannot have becomes one `_`, and a digit in front gets one before it. Measurement and tags are looked at
-//! once for each way they are written in a record's lines; a line after that costs a look-up for its key and a
-//! comparison for each field. A line's points stand in one record: a line is stored whole or not at all.
+//! The record under way: lines' points as they come, put in order by series when it is full. A line's points stand in one
+//! record: a line is stored whole or not at all. Lines of known keys in a plain form are read here at once; all others come as the
+//! grammar read them. It knows no sites and no sockets, and it outlives a request, so that what it knows of names does.
 
-use std::collections::HashMap;
-
-use tidelog_record::{BATCH_BYTES_MAX, Batch, Series, Value};
-
-use super::parse::{
-    FieldValue, Line, LineFault, split_key, unescaped_measurement, unescaped_name, unescaped_text,
+use tidelog_record::{
+    BATCH_BYTES_MAX, BatchError, BodyHead, BodyWriter, Column, DECIMAL_LIMIT, Value, Values, decimal_value,
 };
+
+use super::known::{Key, Known, Slot};
+use super::parse::{FieldValue, Line, LineFault, unescaped_text};
+use super::quick::{self, Plain};
 
 /// Most that one line's points may take in a record, in bytes.
 pub(crate) const LINE_BYTES_MAX: usize = 256 * 1024;
@@ -22,205 +19,409 @@ const RECORD_BYTES_WANTED: usize = BATCH_BYTES_MAX - LINE_BYTES_MAX - RECORD_EXT
 /// What a record takes beside its series: kind, clock, origin and counts.
 const RECORD_EXTRA_BYTES: usize = 64;
 
-/// Most that a series takes beside its canonical form: two lengths of up to ten bytes and a kind.
+/// Most that a series takes beside its canonical form: an entry's head and lengths.
 const SERIES_EXTRA_BYTES: usize = 21;
 
 /// Most that a point takes beside a text: ten bytes of time, ten of value or length, one of kind.
 const POINT_BYTES_MAX: usize = 21;
 
-/// Fields of a key that are found by comparing; further ones by hashing.
-const FIELDS_COMPARED_MAX: usize = 16;
+/// A line's place in the record.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    time: i64,
+    /// The key's next row, in the order they came.
+    next: u32,
+    cells: u32,
+    cells_end: u32,
+}
 
-/// Keys that are remembered together. Good lines close a record long before; this bounds what refused lines leave behind.
-const KEYS_MAX: usize = 32 * 1024;
+const NO_ROW: u32 = u32::MAX;
 
-/// A measurement with its tags, and where the points of its fields go.
+/// A point's value and the slot of its field.
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    value: CellValue,
+    slot: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum CellValue {
+    Decimal {
+        scaled: i64,
+        digits: u8,
+    },
+    F64(f64),
+    I64(i64),
+    Bool(bool),
+    /// Where the text stands.
+    Text(u32),
+}
+
+/// A record that is full.
 #[derive(Debug)]
-struct Key<'a> {
-    measurement: String,
-    labels: Vec<(String, String)>,
-    /// The first fields, each with the place of its series in the open record.
-    fields: Vec<(&'a [u8], usize)>,
+pub(crate) struct Full {
+    pub body: Vec<u8>,
+    /// What the names of its series take when each is written out.
+    pub name_bytes: usize,
 }
 
-/// The record under way.
-#[derive(Debug, Default)]
-pub(crate) struct Gather<'a> {
-    numbers: HashMap<&'a [u8], usize>,
-    keys: Vec<Key<'a>>,
-    /// Places of the fields behind a key's first ones.
-    further: HashMap<(usize, &'a [u8]), usize>,
-    series: Vec<(Series, Vec<(i64, Value)>)>,
+/// The record under way, and what is known of names.
+#[derive(Debug)]
+pub(crate) struct Gather {
+    known: Known,
+    /// Counts records, so that what keys and slots say of an earlier one is told from what they say of this.
+    record: u64,
+    /// Keys with rows in it, in the order they came.
+    keys: Vec<u32>,
+    rows: Vec<Row>,
+    cells: Vec<Cell>,
+    texts: Vec<String>,
+    /// What the record takes, at most.
     bytes: usize,
-    /// Of the line under way.
-    places: Vec<usize>,
-    values: Vec<Value>,
+    name_bytes: usize,
+    series: usize,
+    /// What the names of known series may take in memory, in bytes, before they are forgotten together.
+    known_bytes_max: usize,
+    scratch: Scratch,
 }
 
-impl<'a> Gather<'a> {
-    /// Takes a line's points in, all or none. A batch comes back when it has reached its size.
-    pub fn add(&mut self, line: &Line<'a>, timestamp: i64) -> Result<Option<Batch>, LineFault> {
+/// Columns under way while a record is written.
+#[derive(Debug, Default)]
+struct Scratch {
+    times: Vec<i64>,
+    scaled: Vec<i64>,
+    values: Values,
+    column: Vec<CellValue>,
+    by_slot: Vec<(u32, i64, CellValue)>,
+}
+
+fn number(index: usize) -> u32 {
+    // A record holds far fewer rows, cells and texts.
+    u32::try_from(index).unwrap_or(NO_ROW)
+}
+
+fn index(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+impl Gather {
+    /// Knows nothing yet, and never names that take more than about `known_bytes_max` and those of one record.
+    pub fn new(known_bytes_max: usize) -> Self {
+        Self {
+            known: Known::default(),
+            record: 1,
+            keys: Vec::new(),
+            rows: Vec::new(),
+            cells: Vec::new(),
+            texts: Vec::new(),
+            bytes: 0,
+            name_bytes: 0,
+            series: 0,
+            known_bytes_max,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Forgets a record under way, but not what is known of names.
+    pub fn begin(&mut self) {
+        self.record += 1;
+        self.keys.clear();
+        self.rows.clear();
+        self.cells.clear();
+        self.texts.clear();
+        (self.bytes, self.name_bytes, self.series) = (0, 0, 0);
+        if self.known.bytes() > self.known_bytes_max {
+            self.known.forget();
+        }
+    }
+
+    /// Whether the record should be closed before another line comes.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.bytes >= RECORD_BYTES_WANTED || self.known.bytes() > self.known_bytes_max
+    }
+
+    /// Takes the line in that `rest` begins with, if it is of a known key and in a plain form; `when` says what its timestamp means. Gives
+    /// what stands behind it, and how many points it had.
+    #[inline]
+    pub fn add_plain<'b>(
+        &mut self,
+        rest: &'b [u8],
+        when: impl FnOnce(Option<i64>) -> Option<i64>,
+    ) -> Option<(&'b [u8], usize)> {
+        let (number_of_key, rest) = self.known.begins(rest)?;
+        let first = self.cells.len();
+        let taken = self.plain_fields(number_of_key, rest).and_then(|(behind, bytes)| {
+            let (stated, behind) = match behind {
+                [b' ', time @ ..] => {
+                    let (time, behind) = quick::timestamp(time)?;
+                    (Some(time), behind)
+                }
+                behind => (None, behind),
+            };
+            Some((quick::end(behind)?, bytes, when(stated)?))
+        });
+        let Some((behind, bytes, time)) = taken else {
+            self.cells.truncate(first);
+            return None;
+        };
+        self.bytes += bytes;
+        self.put_row(number_of_key, time, first);
+        Some((behind, self.cells.len() - first))
+    }
+
+    /// Takes fields; gives what is behind them, and what they take in a record at most.
+    #[inline]
+    fn plain_fields<'b>(&mut self, key: u32, mut rest: &'b [u8]) -> Option<(&'b [u8], usize)> {
+        let key = self.known.key(key)?;
+        let (mut slot, mut bytes, mut most) = (0, 0, 0);
+        loop {
+            let (found, value) = self.known.field(key, slot, rest)?;
+            let (plain, behind) = quick::value(value)?;
+            let value = match plain {
+                Plain::Decimal { scaled, digits } => CellValue::Decimal { scaled, digits },
+                Plain::I64(number) => CellValue::I64(number),
+            };
+            self.cells.push(Cell { value, slot: number(found) });
+            bytes += POINT_BYTES_MAX;
+            most += key.slots.get(found)?.bytes_max;
+            slot = found + 1;
+            match behind {
+                [b',', more @ ..] => rest = more,
+                // What is too long is refused where a refusal can be told.
+                behind => return (most <= LINE_BYTES_MAX).then_some((behind, bytes)),
+            }
+        }
+    }
+
+    /// Takes a line's points in, all or none.
+    pub fn add(&mut self, line: &Line<'_>, timestamp: i64) -> Result<(), LineFault> {
         let most = line.fields.iter().map(|(field, value)| most_bytes(line.key, field, value)).sum();
         if most > LINE_BYTES_MAX {
             return Err(LineFault::TooLong { bytes: most, most: LINE_BYTES_MAX });
         }
-        self.places.clear();
-        self.values.clear();
-        let number = match self.numbers.get(line.key) {
-            Some(number) => *number,
-            None => self.new_key(line.key)?,
-        };
-        for (index, (field, value)) in line.fields.iter().enumerate() {
-            let place = match self.place(number, index, field) {
-                Some(place) => place,
-                None => self.new_series(number, field)?,
+        let (first, first_text) = (self.cells.len(), self.texts.len());
+        match self.cells_of(line) {
+            Ok((key, bytes)) => {
+                self.bytes += bytes;
+                self.put_row(key, timestamp, first);
+                Ok(())
+            }
+            Err(fault) => {
+                self.cells.truncate(first);
+                self.texts.truncate(first_text);
+                Err(fault)
+            }
+        }
+    }
+
+    fn cells_of(&mut self, line: &Line<'_>) -> Result<(u32, usize), LineFault> {
+        let key = self.known.number_of_key(line.key)?;
+        let (mut expected, mut bytes) = (0, 0);
+        for (field, value) in &line.fields {
+            let slot = self.known.slot_of_field(key, expected, field)?;
+            expected = slot + 1;
+            bytes += POINT_BYTES_MAX;
+            let value = match value {
+                FieldValue::F64(value) => CellValue::F64(*value),
+                FieldValue::I64(value) => CellValue::I64(*value),
+                FieldValue::Bool(value) => CellValue::Bool(*value),
+                FieldValue::Text(raw) => {
+                    let text = unescaped_text(raw)?.into_owned();
+                    bytes += text.len();
+                    self.texts.push(text);
+                    CellValue::Text(number(self.texts.len() - 1))
+                }
             };
-            self.places.push(place);
-            self.values.push(match value {
-                FieldValue::F64(value) => Value::F64(*value),
-                FieldValue::I64(value) => Value::I64(*value),
-                FieldValue::Bool(value) => Value::Bool(*value),
-                FieldValue::Text(raw) => Value::Text(unescaped_text(raw)?.into_owned()),
-            });
+            self.cells.push(Cell { value, slot: number(slot) });
         }
-        // Nothing refuses the line from here.
-        for (place, value) in self.places.drain(..).zip(self.values.drain(..)) {
-            if let Some((_, points)) = self.series.get_mut(place) {
-                let before = points.last().map_or(0, |(before, _)| *before);
-                self.bytes += point_bytes(before, timestamp, &value);
-                points.push((timestamp, value));
-            }
-        }
-        Ok(if self.bytes >= RECORD_BYTES_WANTED { self.close() } else { None })
+        Ok((key, bytes))
     }
 
-    /// What is left, as the last batch.
-    pub fn close(&mut self) -> Option<Batch> {
-        self.forget_keys();
-        self.bytes = 0;
-        let mut series = std::mem::take(&mut self.series);
-        // A refused line may have left a series without points.
-        series.retain(|(_, points)| !points.is_empty());
-        if series.is_empty() { None } else { Some(Batch { series, ..Batch::default() }) }
-    }
-
-    /// A series whose key is forgotten may come to stand in the record again, which is allowed.
-    fn forget_keys(&mut self) {
-        self.numbers.clear();
-        self.keys.clear();
-        self.further.clear();
-    }
-
-    fn place(&self, number: usize, index: usize, field: &[u8]) -> Option<usize> {
-        let fields = &self.keys.get(number)?.fields;
-        // A client writes the same fields in the same order, mostly.
-        if let Some((_, place)) = fields.get(index).filter(|(name, _)| *name == field) {
-            return Some(*place);
-        }
-        let found = fields.iter().find(|(name, _)| *name == field).map(|(_, place)| *place);
-        found.or_else(|| self.further.get(&(number, field)).copied())
-    }
-
-    fn new_key(&mut self, raw: &'a [u8]) -> Result<usize, LineFault> {
-        let (measurement, tags) = split_key(raw)?;
-        let measurement = unescaped_measurement(measurement)?.into_owned();
-        let mut named = Vec::with_capacity(tags.len());
-        for (name, value) in tags {
-            let name = unescaped_name(name)?;
-            named.push((series_name(&name, false), name, unescaped_name(value)?.into_owned()));
-        }
-        named.sort_unstable();
-        for pair in named.windows(2) {
-            if let [(label, tag, _), (other_label, other_tag, _)] = pair
-                && label == other_label
+    /// Puts the cells from `first` on into the record as a row of `key`.
+    #[inline]
+    fn put_row(&mut self, number_of_key: u32, time: i64, first: usize) {
+        let row = number(self.rows.len());
+        let cells = self.cells.get(first..).unwrap_or_default();
+        self.known.comes(number_of_key);
+        let Some(key) = self.known.key_mut(number_of_key) else { return };
+        let in_order = cells.iter().enumerate().all(|(at, cell)| at == index(cell.slot));
+        let mut name_bytes = 0;
+        for cell in cells {
+            if let Some(slot) = key.slots.get_mut(index(cell.slot))
+                && slot.record != self.record
             {
-                return Err(if tag == other_tag {
-                    LineFault::DuplicateTags(tag.clone().into_owned())
-                } else {
-                    LineFault::SameLabel(
-                        tag.clone().into_owned(),
-                        other_tag.clone().into_owned(),
-                        label.clone(),
-                    )
-                });
+                slot.record = self.record;
+                name_bytes += slot.canonical.len();
+                self.bytes += slot.canonical.len() + SERIES_EXTRA_BYTES;
+                self.series += 1;
             }
         }
-        if self.keys.len() >= KEYS_MAX {
-            self.forget_keys();
-        }
-        let labels = named.into_iter().map(|(label, _, value)| (label, value)).collect();
-        let number = self.keys.len();
-        self.keys.push(Key { measurement, labels, fields: Vec::new() });
-        self.numbers.insert(raw, number);
-        Ok(number)
-    }
-
-    fn new_series(&mut self, number: usize, field: &'a [u8]) -> Result<usize, LineFault> {
-        let Some(key) = self.keys.get_mut(number) else { return Err(LineFault::Measurement) };
-        let metric = metric_name(&key.measurement, &unescaped_name(field)?);
-        let series =
-            Series::new(metric, key.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
-        let place = self.series.len();
-        self.bytes += canonical_bytes_max(&series) + SERIES_EXTRA_BYTES;
-        self.series.push((series, Vec::new()));
-        if key.fields.len() < FIELDS_COMPARED_MAX {
-            key.fields.push((field, place));
+        self.name_bytes += name_bytes;
+        if key.open.record == self.record {
+            key.open.alike &= in_order && index(key.open.slots) == cells.len();
+            if let Some(last) = self.rows.get_mut(index(key.open.last)) {
+                last.next = row;
+            }
         } else {
-            self.further.insert((number, field), place);
+            self.keys.push(number_of_key);
+            key.open.record = self.record;
+            key.open.first = row;
+            key.open.alike = in_order;
+            key.open.slots = number(cells.len());
         }
-        Ok(place)
+        key.open.last = row;
+        self.rows.push(Row { time, next: NO_ROW, cells: number(first), cells_end: number(self.cells.len()) });
+    }
+
+    /// Writes the record, if there is anything in it, and begins the next one.
+    pub fn close(&mut self, authored_ms: i64) -> Result<Option<Full>, BatchError> {
+        if self.rows.is_empty() {
+            self.begin();
+            return Ok(None);
+        }
+        let head = BodyHead { authored_ms, ..BodyHead::default() };
+        let mut writer =
+            BodyWriter::with_capacity(head, self.series, self.cells.len() * 2 + self.name_bytes / 4);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for key in &self.keys {
+            if let Some(key) = self.known.key(*key) {
+                if key.open.alike {
+                    self.write_alike(key, &mut scratch, &mut writer)?;
+                } else {
+                    self.write_by_slot(key, &mut scratch, &mut writer)?;
+                }
+            }
+        }
+        self.scratch = scratch;
+        let full = Full { body: writer.finish()?, name_bytes: self.name_bytes };
+        self.begin();
+        Ok(Some(full))
+    }
+
+    fn rows_of(&self, key: &Key) -> impl Iterator<Item = &Row> {
+        let first = self.rows.get(index(key.open.first));
+        std::iter::successors(first, |row| self.rows.get(index(row.next)))
+    }
+
+    /// The rows of a key that all have the same slots in order: column by column.
+    fn write_alike(
+        &self,
+        key: &Key,
+        scratch: &mut Scratch,
+        writer: &mut BodyWriter,
+    ) -> Result<(), BatchError> {
+        scratch.times.clear();
+        scratch.times.extend(self.rows_of(key).map(|row| row.time));
+        let slots = key.slots.iter().take(index(key.open.slots));
+        for (at, slot) in slots.enumerate() {
+            scratch.column.clear();
+            let cells = self.rows_of(key).filter_map(|row| self.cells.get(index(row.cells) + at));
+            scratch.column.extend(cells.map(|cell| cell.value));
+            self.write_column(slot, scratch, writer)?;
+        }
+        Ok(())
+    }
+
+    /// The rows of a key in any other case: points in order of slot, and of their coming.
+    fn write_by_slot(
+        &self,
+        key: &Key,
+        scratch: &mut Scratch,
+        writer: &mut BodyWriter,
+    ) -> Result<(), BatchError> {
+        let mut points = std::mem::take(&mut scratch.by_slot);
+        points.clear();
+        for row in self.rows_of(key) {
+            let cells = self.cells.get(index(row.cells)..index(row.cells_end)).unwrap_or_default();
+            points.extend(cells.iter().map(|cell| (cell.slot, row.time, cell.value)));
+        }
+        points.sort_by_key(|(slot, _, _)| *slot);
+        for of_slot in points.chunk_by(|(a, _, _), (b, _, _)| a == b) {
+            let slot = of_slot.first().and_then(|(slot, _, _)| key.slots.get(index(*slot)));
+            scratch.times.clear();
+            scratch.times.extend(of_slot.iter().map(|(_, time, _)| *time));
+            scratch.column.clear();
+            scratch.column.extend(of_slot.iter().map(|(_, _, value)| *value));
+            self.write_column(slot.ok_or(BatchError::Malformed)?, scratch, writer)?;
+        }
+        scratch.by_slot = points;
+        Ok(())
+    }
+
+    fn write_column(
+        &self,
+        slot: &Slot,
+        scratch: &mut Scratch,
+        writer: &mut BodyWriter,
+    ) -> Result<(), BatchError> {
+        let Scratch { times, scaled, values, column, .. } = scratch;
+        let column = if let Some(digits) = decimals(column, scaled) {
+            Column::Decimal { digits, scaled }
+        } else if integers(column, scaled) {
+            Column::I64(scaled)
+        } else {
+            values.clear();
+            column.iter().for_each(|value| values.push(self.value(*value)));
+            Column::from(&*values)
+        };
+        writer.entry(self.known.text(slot.canonical), times, column)
+    }
+
+    fn value(&self, value: CellValue) -> Value {
+        match value {
+            CellValue::Decimal { scaled, digits } => Value::F64(decimal_value(scaled, digits)),
+            CellValue::F64(value) => Value::F64(value),
+            CellValue::I64(value) => Value::I64(value),
+            CellValue::Bool(value) => Value::Bool(value),
+            CellValue::Text(at) => Value::Text(self.texts.get(index(at)).cloned().unwrap_or_default()),
+        }
     }
 }
 
-/// The metric of a measurement's field.
-fn metric_name(measurement: &str, field: &str) -> String {
-    if field == "value" {
-        return series_name(measurement, true);
+/// A column of decimals with the digits in common that they are written with; `None` when something else stands in it, or
+/// they have none in common.
+fn decimals(column: &[CellValue], out: &mut Vec<i64>) -> Option<u8> {
+    let mut common = None;
+    let mut one_length = true;
+    out.clear();
+    for value in column {
+        let CellValue::Decimal { scaled, digits } = *value else { return None };
+        let most = *common.get_or_insert(digits);
+        one_length &= digits == most;
+        common = Some(most.max(digits));
+        out.push(scaled);
     }
-    series_name(&[measurement, "_", field].concat(), true)
+    let common = common?;
+    if !one_length {
+        for (number, value) in out.iter_mut().zip(column) {
+            let CellValue::Decimal { digits, .. } = *value else { return None };
+            let factor = 10_i64.checked_pow(u32::from(common - digits))?;
+            *number = number.checked_mul(factor).filter(|number| number.abs() < DECIMAL_LIMIT)?;
+        }
+    }
+    Some(common)
 }
 
-/// A name that a metric (with colons) or a label (without) may have.
-fn series_name(text: &str, colon: bool) -> String {
-    let mut name = String::with_capacity(text.len() + 1);
-    if text.starts_with(|c: char| c.is_ascii_digit()) {
-        name.push('_');
+fn integers(column: &[CellValue], out: &mut Vec<i64>) -> bool {
+    out.clear();
+    for value in column {
+        let CellValue::I64(number) = *value else { return false };
+        out.push(number);
     }
-    let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || (colon && c == ':');
-    name.extend(text.chars().map(|c| if good(c) { c } else { '_' }));
-    name
-}
-
-/// Bytes of canonical form, at most: each text has a length of up to three bytes, as texts have less than 2 MiB.
-fn canonical_bytes_max(series: &Series) -> usize {
-    let labels: usize = series.labels().map(|(name, value)| name.len() + value.len() + 6).sum();
-    series.metric().len() + labels + 13
+    true
 }
 
 /// What a field's point and series take in a record at most, before anything is known of them.
 fn most_bytes(key: &[u8], field: &[u8], value: &FieldValue<'_>) -> usize {
     let text = if let FieldValue::Text(raw) = value { raw.len() } else { 0 };
+    point_bytes_max(key.len(), field.len()) + text
+}
+
+/// What a point and its series take in a record at most, without a text.
+pub(super) fn point_bytes_max(key: usize, field: usize) -> usize {
     // A tag has at least four bytes in the key (`,a=b`), and its two lengths take six: three times is more than enough.
-    3 * key.len() + field.len() + 16 + SERIES_EXTRA_BYTES + POINT_BYTES_MAX + text
-}
-
-/// What a point takes, at most: it may stand among values of other kinds.
-fn point_bytes(before: i64, timestamp: i64, value: &Value) -> usize {
-    let time = varint_bytes(timestamp.wrapping_sub(before));
-    1 + time
-        + match value {
-            Value::F64(_) => 8,
-            Value::I64(number) => varint_bytes(*number),
-            Value::Bool(_) => 1,
-            Value::Text(text) => 10 + text.len(),
-        }
-}
-
-/// Bytes of a number as a zigzag varint.
-fn varint_bytes(number: i64) -> usize {
-    let zigzag = (number << 1) ^ (number >> 63);
-    // One byte for each seven bits that have begun.
-    usize::try_from((70 - (zigzag | 1).leading_zeros()) / 7).unwrap_or(10)
+    3 * key + field + 16 + SERIES_EXTRA_BYTES + POINT_BYTES_MAX
 }
 
 #[cfg(test)]

@@ -2,16 +2,20 @@
 //!
 //! The answer is 204 when every line is durable on this node (invariant 2). A body with bad lines is a partial write, as in
 //! InfluxDB: the good lines are stored, and the 400 that comes when they are durable names the first bad ones. A line without time
-//! gets the time of the request's arrival: the node is its source then. The grammar is [`parse`]'s, the way from lines to series
-//! [`gather`]'s; how many bytes a body may become is decided here.
+//! gets the time of the request's arrival: the node is its source then. The grammar is [`parse`]'s, [`quick`] reads its most common part, the names
+//! of series are [`naming`]'s, those met before [`known`]'s, and the way to records is [`gather`]'s; how many bytes a body may become is decided here.
 
 mod dialect;
 mod gather;
+mod known;
+mod naming;
 mod parse;
+mod quick;
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes};
@@ -19,14 +23,14 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flate2::read::MultiGzDecoder;
-use tidelog_record::{Batch, SiteName};
+use tidelog_record::{BatchError, SiteName};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::write::{append, collect, durable};
 use dialect::{Dialect, Target};
-use gather::Gather;
+use gather::{Full, Gather};
 use parse::{BadLine, Line, LineFault, Lines};
 
 /// How the counters name this way in.
@@ -47,6 +51,39 @@ const RECORDS_PER_BODY_MAX: u64 = 8;
 
 /// Size of the pieces in which a compressed body is expanded, in bytes. Memory is granted piece by piece.
 const PIECE_BYTES: u32 = 64 * 1024;
+
+/// Gathers that are kept from request to request, with the names they know.
+const GATHERS_KEPT_MAX: usize = 4;
+
+/// What the names known to one gather may take, as a part of the greatest body.
+const KNOWN_PER_BODY: usize = 2;
+
+/// What requests leave behind for the next ones: the names they met. Each request has a gather of its own while it is read.
+#[derive(Clone, Debug)]
+pub(super) struct Gathers {
+    kept: Arc<Mutex<Vec<Gather>>>,
+    known_bytes_max: usize,
+}
+
+impl Gathers {
+    pub fn new(body_bytes_max: u32) -> Self {
+        let known_bytes_max = usize::try_from(body_bytes_max).unwrap_or(usize::MAX) / KNOWN_PER_BODY;
+        Self { kept: Arc::default(), known_bytes_max }
+    }
+
+    fn take(&self) -> Gather {
+        // A gather is whole whenever it is here.
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.unwrap_or_else(|| Gather::new(self.known_bytes_max))
+    }
+
+    fn keep(&self, gather: Gather) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < GATHERS_KEPT_MAX {
+            kept.push(gather);
+        }
+    }
+}
 
 /// `POST /api/v2/write`.
 pub(super) async fn write_v2(
@@ -114,7 +151,10 @@ async fn take_in(
     let reader = tokio::task::spawn_blocking(move || {
         let mut permit = permit;
         let body = if gzip { expanded(&memory, &body, &mut permit)? } else { body };
-        reading.read(&body, |record| sender.blocking_send(record).is_ok())
+        let mut gather = memory.gathers.take();
+        let taken = reading.read(&body, &mut gather, |record| sender.blocking_send(record).is_ok());
+        memory.gathers.keep(gather);
+        taken
     });
     store(context, &target.site, records).await?;
     reader.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))?
@@ -231,17 +271,40 @@ impl Taken {
     }
 }
 
+/// The records that a body's good lines become, at fixed times: to a node that has seen no name of them yet, and to one that has
+/// just read the same.
+pub(crate) fn records_of_lines(body: &[u8]) -> [Vec<Vec<u8>>; 2] {
+    let reading = Reading { unit_ns: 1, arrived_ns: 1, authored_ms: 1, body_bytes_max: 8 * 1024 * 1024 };
+    let mut gather = Gather::new(1024 * 1024);
+    [(); 2].map(|()| {
+        let mut records = Vec::new();
+        let read = reading.read(body, &mut gather, |record| {
+            records.push(record);
+            true
+        });
+        // What was refused as a whole was told to nobody here.
+        drop(read);
+        records
+    })
+}
+
 impl Reading {
     /// Reads all lines; `send` takes each full record and says whether anybody waits for more.
-    fn read(self, body: &[u8], mut send: impl FnMut(Vec<u8>) -> bool) -> Result<Taken, ApiError> {
-        let (mut lines, mut line) = (Lines::of(body), Line::default());
-        let (mut gather, mut taken) = (Gather::default(), Taken::default());
+    fn read(
+        self,
+        body: &[u8],
+        gather: &mut Gather,
+        mut send: impl FnMut(Vec<u8>) -> bool,
+    ) -> Result<Taken, ApiError> {
+        let (mut lines, mut line, mut taken) = (Lines::of(body), Line::default(), Taken::default());
         let mut bytes = 0;
-        let mut send = |batch: Batch| {
-            let record = Batch { authored_ms: self.authored_ms, ..batch }
-                .encode()
-                .map_err(|error| ApiError::new(ErrorCode::TooLarge, error.to_string()))?;
-            bytes += record.len() as u64;
+        let mut close = |gather: &mut Gather| {
+            let closed = gather
+                .close(self.authored_ms)
+                .map_err(|error: BatchError| ApiError::new(ErrorCode::TooLarge, error.to_string()))?;
+            let Some(Full { body, name_bytes }) = closed else { return Ok(()) };
+            // A name may take one byte in a record and its whole length in whatever reads it.
+            bytes += (body.len() + name_bytes) as u64;
             if bytes > RECORDS_PER_BODY_MAX * u64::from(self.body_bytes_max) {
                 let message = format!(
                     "the body's points take more than {RECORDS_PER_BODY_MAX} times {} bytes: post it in parts",
@@ -249,30 +312,44 @@ impl Reading {
                 );
                 return Err(ApiError::new(ErrorCode::TooLarge, message));
             }
-            if send(record) { Ok(()) } else { Err(ApiError::new(ErrorCode::Unavailable, "given up")) }
+            if send(body) { Ok(()) } else { Err(ApiError::new(ErrorCode::Unavailable, "given up")) }
         };
-        while let Some(read) = lines.next_into(&mut line) {
-            let added = match read {
-                Ok(()) => self.timestamp(line.timestamp).and_then(|at| gather.add(&line, at)),
-                Err(bad) => {
+        gather.begin();
+        loop {
+            while let Some((behind, points)) = gather.add_plain(lines.rest(), |stated| self.time(stated).ok())
+            {
+                lines.go_on(behind);
+                taken.lines += 1;
+                taken.points += points as u64;
+                if gather.is_full() {
+                    close(gather)?;
+                }
+            }
+            let added = match lines.next_into(&mut line) {
+                None => break,
+                Some(Ok(())) => self.time(line.timestamp).and_then(|at| gather.add(&line, at)),
+                Some(Err(bad)) => {
                     taken.refuse(&bad);
                     continue;
                 }
             };
             match added {
-                Ok(full) => {
+                Ok(()) => {
                     taken.lines += 1;
                     taken.points += line.fields.len() as u64;
-                    full.map_or(Ok(()), &mut send)?;
                 }
                 Err(fault) => taken.refuse(&lines.bad(fault)),
             }
+            // Refused lines leave names behind, too.
+            if gather.is_full() {
+                close(gather)?;
+            }
         }
-        gather.close().map_or(Ok(()), &mut send)?;
+        close(gather)?;
         Ok(taken)
     }
 
-    fn timestamp(self, stated: Option<i64>) -> Result<i64, LineFault> {
+    fn time(self, stated: Option<i64>) -> Result<i64, LineFault> {
         match stated {
             Some(time) => time.checked_mul(self.unit_ns).ok_or(LineFault::TimestampRange(time)),
             None => Ok(self.arrived_ns - self.arrived_ns.rem_euclid(self.unit_ns)),

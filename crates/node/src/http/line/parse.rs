@@ -166,7 +166,13 @@ impl<'a> Lines<'a> {
         BadLine { number: self.breaks + 1, text, fault }
     }
 
-    fn rest(&self) -> &'a [u8] {
+    /// Goes on at `behind`, which is an end of [`Lines::rest`] that begins with a line.
+    pub fn go_on(&mut self, behind: &[u8]) {
+        self.at = self.body.len() - behind.len();
+    }
+
+    /// What was not read yet.
+    pub fn rest(&self) -> &'a [u8] {
         self.body.get(self.at..).unwrap_or_default()
     }
 }

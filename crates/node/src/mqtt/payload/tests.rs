@@ -1,3 +1,5 @@
+//! MQTT payloads in both encodings: what was written is read back, and what is malformed is refused by name.
+
 use std::fmt::Write as _;
 
 use proptest::prelude::*;

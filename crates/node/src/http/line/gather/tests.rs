@@ -4,21 +4,49 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use tidelog_record::{Batch, Body};
+
 use super::super::parse::Lines;
 use super::*;
 
+const KNOWN_BYTES_MAX: usize = 1024 * 1024;
+
+fn batch_of(full: &Full) -> Batch {
+    let Ok(Body::Points(batch)) = Body::decode(&full.body) else { panic!("not a batch") };
+    assert_eq!(
+        full.name_bytes,
+        batch.series.iter().map(|(series, _)| series.canonical().len()).sum::<usize>()
+    );
+    batch
+}
+
 /// All batches of a body, and the faults of its refused lines.
 fn gathered(body: &[u8]) -> (Vec<Batch>, Vec<LineFault>) {
-    let (mut lines, mut line, mut gather) = (Lines::of(body), Line::default(), Gather::default());
+    gathered_by(&mut Gather::new(KNOWN_BYTES_MAX), body, true)
+}
+
+fn gathered_by(gather: &mut Gather, body: &[u8], plainly: bool) -> (Vec<Batch>, Vec<LineFault>) {
+    let (mut lines, mut line) = (Lines::of(body), Line::default());
     let (mut batches, mut faults) = (Vec::new(), Vec::new());
-    while let Some(read) = lines.next_into(&mut line) {
-        read.unwrap();
-        match gather.add(&line, line.timestamp.unwrap_or(0)) {
-            Ok(full) => batches.extend(full),
-            Err(fault) => faults.push(fault),
+    gather.begin();
+    loop {
+        let plain = if plainly { gather.add_plain(lines.rest(), |at| Some(at.unwrap_or(0))) } else { None };
+        if let Some((behind, _)) = plain {
+            lines.go_on(behind);
+        } else if let Some(read) = lines.next_into(&mut line) {
+            faults.extend(
+                read.map_err(|bad| bad.fault)
+                    .and_then(|()| gather.add(&line, line.timestamp.unwrap_or(0)))
+                    .err(),
+            );
+        } else {
+            break;
+        }
+        if gather.is_full() {
+            batches.extend(gather.close(0).unwrap().iter().map(batch_of));
         }
     }
-    batches.extend(gather.close());
+    batches.extend(gather.close(0).unwrap().iter().map(batch_of));
     (batches, faults)
 }
 
@@ -119,14 +147,49 @@ proptest! {
     }
 
     #[test]
-    fn a_point_is_never_longer_than_it_is_taken_for(before in any::<i64>(), at in any::<i64>(), number in any::<i64>()) {
-        let bytes = |batch: Batch| batch.encode().unwrap().len();
-        let series = Series::new("m", [("a", "b")]).unwrap();
-        for value in [Value::I64(number), Value::F64(0.5), Value::Bool(true), Value::Text("text".into())] {
-            let one = bytes(Batch { series: vec![(series.clone(), vec![(before, Value::Bool(true))])], ..Batch::default() });
-            let two = bytes(Batch { series: vec![(series.clone(), vec![(before, Value::Bool(true)), (at, value.clone())])], ..Batch::default() });
-            // The first point becomes one of mixed kinds, too: a byte more.
-            prop_assert!(two - one <= point_bytes(before, at, &value) + 1);
+    fn what_is_known_changes_no_record(
+        lines in prop::collection::vec((0..6_usize, prop::collection::vec((0..5_usize, 0..16_usize), 1..5), 0..8_usize), 0..30),
+    ) {
+        const KEYS: [&str; 6] = ["m,k=1", "m,k=2", "m", "m,k=1,k=2", "m\\ n,k=a\\,b", "mm,k=1"];
+        const FIELDS: [&str; 5] = ["a", "ab", "value", "a\\=b", "c d"];
+        const VALUES: [&str; 16] = [
+            "1", "-1.50", "-0", "0.25", "3i", "-4i", "5u", "t", "\"text\"", "1e3", "123456789012345678", "x",
+            "999999999999999", "", "1.i", "9223372036854775808i",
+        ];
+        const ENDS: [&str; 8] = [" 5\n", " -7\n", "\n", " 1 \r\n", " 99999999999999999999\n", "  3\n\n# c\n", " 9\r\n", " x\n"];
+        let mut body = String::new();
+        for (key, fields, end) in lines {
+            let fields: Vec<_> = fields.iter().map(|(f, v)| format!("{}={}", FIELDS[*f], VALUES[*v])).collect();
+            body += &format!("{} {}{}", KEYS[key], fields.join(","), ENDS[end]);
         }
+        let expected = gathered_by(&mut Gather::new(KNOWN_BYTES_MAX), body.as_bytes(), false);
+        let mut gather = Gather::new(KNOWN_BYTES_MAX);
+        prop_assert_eq!(&gathered_by(&mut gather, body.as_bytes(), true), &expected);
+        prop_assert_eq!(&gathered_by(&mut gather, body.as_bytes(), true), &expected);
+        let mut forgetful = Gather::new(1);
+        prop_assert_eq!(points(&gathered_by(&mut forgetful, body.as_bytes(), true).0), points(&expected.0));
     }
+}
+
+#[test]
+fn a_record_is_never_longer_than_its_lines_are_taken_for() {
+    let mut gather = Gather::new(KNOWN_BYTES_MAX);
+    let mut body = String::new();
+    for line in 0..200_u64 {
+        // As unlike each other as can be: times, integers, floats, keys and texts.
+        let noise = line.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (time, text) = (noise.cast_signed(), "x".repeat(usize::try_from(line % 7).unwrap()));
+        let float = f64::from_bits(noise >> 2);
+        body += &format!(
+            "m,k={noise} a={time}i,b={float:e},c=\"{text}\",d=t {time}\nm a={time}i {time}\nm a={float:e} {line}\n"
+        );
+    }
+    let (mut lines, mut line) = (Lines::of(body.as_bytes()), Line::default());
+    while let Some(read) = lines.next_into(&mut line) {
+        read.unwrap();
+        gather.add(&line, line.timestamp.unwrap()).unwrap();
+    }
+    let bound = gather.bytes + RECORD_EXTRA_BYTES;
+    let full = gather.close(0).unwrap().unwrap();
+    assert!(full.body.len() <= bound, "{} bytes, taken for {bound}", full.body.len());
 }

@@ -1,0 +1,115 @@
+//! The parameters of a question: of the URL and, in a `POST`, of a form in the body. Also which site is asked.
+
+use axum::extract::{RawPathParams, Request};
+use axum::http::{HeaderMap, Method};
+use tidelog_query::{Selectors, parse_instant};
+use tidelog_record::SiteName;
+
+use super::super::Api;
+use super::super::write::{collect, parse_site};
+use super::refusal::{Kind, Refusal};
+use crate::context::NodeContext;
+
+const SITE_HEADER: &str = "x-tidelog-site";
+
+const SECOND_NS: i64 = 1_000_000_000;
+const MS_NS: i64 = 1_000_000;
+const MS_A_SECOND: f64 = 1e3;
+
+/// What was asked.
+#[derive(Debug)]
+pub(super) struct Form {
+    pairs: Vec<(String, String)>,
+    /// The part of the path that names a label.
+    pub label: String,
+    pub site: SiteName,
+}
+
+impl Form {
+    pub async fn read(
+        api: &Api,
+        context: &NodeContext,
+        path: &RawPathParams,
+        request: Request,
+    ) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        let mut pairs = Vec::new();
+        if parts.method == Method::POST {
+            let (body, _permit) = collect(api, &parts.headers, body).await?;
+            pairs.extend(form_urlencoded::parse(&body).into_owned());
+        }
+        let query = parts.uri.query().unwrap_or_default();
+        pairs.extend(form_urlencoded::parse(query.as_bytes()).into_owned());
+        let of_path = |name| path.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_owned());
+        let label = of_path("name").unwrap_or_default();
+        let site = of_path("site");
+        let mut form = Self { pairs, label, site: context.site.clone() };
+        if let Some(name) =
+            site.or_else(|| form.one("site").map(str::to_owned)).or(of_header(&parts.headers)?)
+        {
+            form.site = parse_site(&name)?;
+        }
+        Ok(form)
+    }
+
+    /// A parameter's value; an empty one is none.
+    pub fn one(&self, name: &str) -> Option<&str> {
+        let value = self.pairs.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+        value.filter(|value| !value.is_empty())
+    }
+
+    fn all(&self, name: &str) -> Vec<&str> {
+        self.pairs.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// The `match[]` selectors; none given mean every series.
+    pub fn selectors(&self) -> Result<Option<Selectors>, Refusal> {
+        let texts = self.all("match[]");
+        if texts.is_empty() {
+            return Ok(None);
+        }
+        Selectors::parse(&texts).map(Some).map_err(|error| Refusal::parameter("match[]", error))
+    }
+
+    /// An instant in Unix nanoseconds: seconds are read to the millisecond, as Prometheus does.
+    pub fn instant(&self, name: &str) -> Result<Option<i64>, Refusal> {
+        let Some(text) = self.one(name) else { return Ok(None) };
+        let bad = || Refusal::parameter(name, format!("cannot parse {text:?} to a valid timestamp"));
+        match text.parse::<f64>() {
+            Ok(seconds) => whole(seconds.trunc())
+                .and_then(|whole| whole.checked_mul(SECOND_NS))
+                .zip(whole((seconds.fract() * MS_A_SECOND).round()))
+                .and_then(|(ns, ms)| ns.checked_add(ms * MS_NS)),
+            Err(_) => parse_instant(text).ok(),
+        }
+        .map(Some)
+        .ok_or_else(bad)
+    }
+
+    /// A length of time in nanoseconds: seconds, or as in `5m30s`.
+    pub fn duration(&self, name: &str) -> Result<Option<i64>, Refusal> {
+        let Some(text) = self.one(name) else { return Ok(None) };
+        let bad = || Refusal::parameter(name, format!("cannot parse {text:?} to a valid duration"));
+        tidelog_query::parse_duration(text).map(Some).map_err(|_| bad())
+    }
+
+    pub fn required<T>(&self, name: &str, value: Option<T>) -> Result<T, Refusal> {
+        let text = self.one(name).unwrap_or_default();
+        value.ok_or_else(|| {
+            let what = if name == "step" { "duration" } else { "timestamp" };
+            Refusal::parameter(name, format!("cannot parse {text:?} to a valid {what}"))
+        })
+    }
+}
+
+fn of_header(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let text = headers.get(SITE_HEADER).map(|value| value.to_str().map(str::to_owned)).transpose();
+    text.map_err(|_| Refusal::new(Kind::BadData, format!("{SITE_HEADER} is no text")))
+}
+
+fn whole(value: f64) -> Option<i64> {
+    // The first float that an i64 does not hold is 2^63.
+    let fits = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&value);
+    #[allow(clippy::cast_possible_truncation, reason = "just checked")]
+    fits.then_some(value as i64)
+}

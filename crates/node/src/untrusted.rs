@@ -1,0 +1,31 @@
+//! What the bodies that clients post become, as functions of bytes alone: for fuzz targets, which neither open a socket nor keep a
+//! store. No part of the interface.
+
+use tidelog_record::Batch;
+
+use crate::http::untrusted::{BodyForm, records_of_lines as of_lines};
+
+fn records(form: BodyForm, body: &[u8]) -> Vec<Vec<u8>> {
+    let batches = form.read(body).map(|posted| posted.batches).unwrap_or_default();
+    // A batch that was made of posted points fits a record.
+    batches.iter().map(Batch::encode).filter_map(Result::ok).collect()
+}
+
+/// The records that points in JSON become; none when they are refused.
+#[must_use]
+pub fn records_of_json(body: &[u8]) -> Vec<Vec<u8>> {
+    records(BodyForm::Json, body)
+}
+
+/// The records that points in MessagePack become; none when they are refused.
+#[must_use]
+pub fn records_of_msgpack(body: &[u8]) -> Vec<Vec<u8>> {
+    records(BodyForm::MessagePack, body)
+}
+
+/// The records that lines of InfluxDB's line protocol become, bad lines left out: read by a node that sees their names for the first time,
+/// and again.
+#[must_use]
+pub fn records_of_lines(body: &[u8]) -> [Vec<Vec<u8>>; 2] {
+    of_lines(body)
+}

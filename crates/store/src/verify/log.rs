@@ -1,0 +1,225 @@
+//! Log files, frame by frame, while a store is checked. Every byte of every file is read once; where no frame is, the next good one is
+//! looked for, as recovery does.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidelog_record::Lsn;
+
+use super::chains::{Met, Place};
+use super::{Check, Flaw, VerifyError};
+use crate::disk::{DiskFile, OpenMode, read_full};
+use crate::frame::{self, Content, FRAMES_AT, HEADER_BYTES, Header, HeaderError};
+use crate::position::Position;
+use crate::reader::Window;
+use crate::recovery::{LOG_DIR, file_name, first_of_name, frame_at, resync};
+
+/// Progress is told after so many bytes.
+const STEP_BYTES: u64 = 256 * 1024;
+
+/// How the name of what is left of a trimmed log file ends.
+const TRIMMED_SUFFIX: &str = ".map";
+
+/// A log file that is going to be checked.
+pub(super) struct Opened {
+    first: u64,
+    /// From the store's folder.
+    pub name: String,
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    pub length: u64,
+    header: Option<Header>,
+}
+
+/// First positions of the log files among `names`, ascending.
+pub(super) fn firsts(names: &[String]) -> Vec<u64> {
+    let mut firsts: Vec<u64> = names.iter().filter_map(|name| first_of_name(name)).collect();
+    firsts.sort_unstable();
+    firsts
+}
+
+/// First positions of the log files that were trimmed, whose records are sealed: a map stands in the place of each.
+pub(super) fn trimmed(names: &[String]) -> Vec<u64> {
+    let maps = names.iter().filter_map(|name| name.strip_suffix(TRIMMED_SUFFIX));
+    maps.filter_map(|digits| u64::from_str_radix(digits, 16).ok()).collect()
+}
+
+/// What is known of a record when its frame was read.
+struct Seen {
+    bytes: u64,
+    ordinal: Option<u32>,
+    /// Its chain is broken.
+    broken: Option<Lsn>,
+    /// A record that was met earlier must follow this one.
+    next: Option<Place>,
+    counted: bool,
+}
+
+impl Check<'_> {
+    pub(super) fn open_log(&mut self, first: u64) -> Result<Arc<Opened>, VerifyError> {
+        let base = file_name(first);
+        let path = self.dir.join(LOG_DIR).join(&base);
+        let name = format!("{LOG_DIR}/{base}");
+        let file = self.disk.open(&path, OpenMode::Read).map_err(self.io("open", &path))?;
+        let length = file.len().map_err(self.io("read", &path))?;
+        let mut opened = Opened { first, name, path, file, length, header: None };
+        self.headers(&mut opened)?;
+        Ok(Arc::new(opened))
+    }
+
+    /// Both copies of the header; the flaws are told in order of offset, so here.
+    fn headers(&mut self, log: &mut Opened) -> Result<(), VerifyError> {
+        let mut bad = Vec::new();
+        let mut newer = None;
+        for copy in 0..2u8 {
+            let mut bytes = [0u8; HEADER_BYTES];
+            let offset = u64::from(copy) * HEADER_BYTES as u64;
+            let read =
+                read_full(log.file.as_ref(), &mut bytes, offset).map_err(self.io("read", &log.path))?;
+            match Header::decode(&bytes) {
+                Ok(header) if read == HEADER_BYTES && header.first == log.first => {
+                    log.header.get_or_insert(header);
+                }
+                Err(HeaderError::Version(found)) => newer = Some(found),
+                _ => bad.push((copy + 1, offset)),
+            }
+        }
+        if let (None, Some(found)) = (log.header, newer) {
+            let (path, supported) = (log.path.clone(), frame::VERSION);
+            return Err(VerifyError::Version { path, found, supported });
+        }
+        match log.header {
+            None => self.found.tell(&log.name, 0, Flaw::Headers),
+            Some(header) => {
+                for (copy, offset) in bad {
+                    self.found.tell(&log.name, offset, Flaw::Header { copy });
+                }
+                if self.found.node.is_some_and(|node| node != header.node) {
+                    self.found.tell(&log.name, 0, Flaw::OtherNode(header.node));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the frames of the file at `at`.
+    pub(super) fn log_file(
+        &mut self,
+        logs: &[Arc<Opened>],
+        at: usize,
+        is_last: bool,
+    ) -> Result<(), VerifyError> {
+        let Some(log) = logs.get(at) else { return Ok(()) };
+        let Some(header) = log.header else { return self.advance(log.length) };
+        let mut window = Window::new(Arc::clone(&log.file), log.length);
+        let mut offset = FRAMES_AT.min(log.length);
+        let mut told = 0;
+        let mut ordinals_from = 0;
+        let mut ends_in_rot = false;
+        while offset < log.length {
+            let seen = self.frame(&mut window, &header, (at, offset)).map_err(self.io("read", &log.path))?;
+            if let Some(seen) = seen {
+                if let Some(ordinal) = seen.ordinal {
+                    if ordinal < ordinals_from {
+                        self.found.tell(&log.name, offset, Flaw::Disorder);
+                    }
+                    ordinals_from = ordinals_from.max(ordinal.saturating_add(1));
+                }
+                if let Some(lsn) = seen.broken {
+                    self.broken(logs, (at, offset), lsn)?;
+                }
+                if let Some(next) = seen.next {
+                    self.must_follow(logs, (at, offset), next)?;
+                }
+                self.found.records += u64::from(seen.counted);
+                offset += seen.bytes;
+            } else {
+                let next = resync(&mut window, &header, offset + 1, log.length);
+                let next = next.map_err(self.io("read", &log.path))?;
+                let bytes = next.unwrap_or(log.length) - offset;
+                let flaw = if next.is_none() && is_last { Flaw::Tail { bytes } } else { Flaw::Rot { bytes } };
+                self.found.tell(&log.name, offset, flaw);
+                ends_in_rot = next.is_none();
+                offset += bytes;
+            }
+            if offset - told >= STEP_BYTES {
+                self.advance(offset - told)?;
+                told = offset;
+            }
+        }
+        self.advance(log.length - told)?;
+        if let Some(behind) = logs.get(at + 1).filter(|_| !ends_in_rot) {
+            self.must_reach(log.first + u64::from(ordinals_from), behind);
+        }
+        Ok(())
+    }
+
+    /// Tells of positions between `next` and the file behind it, unless a trimmed file held them.
+    pub(super) fn must_reach(&mut self, next: u64, behind: &Opened) {
+        let between = next..behind.first;
+        if !between.is_empty() && !self.trimmed.iter().any(|first| between.contains(first)) {
+            let flaw = Flaw::MissingPositions { first: Position(next), last: Position(behind.first - 1) };
+            self.found.tell(&behind.name, 0, flaw);
+        }
+    }
+
+    /// Reads the frame at a place and takes it in; `None` when there is none.
+    fn frame(&mut self, window: &mut Window, header: &Header, place: Place) -> std::io::Result<Option<Seen>> {
+        let Some(frame) = frame_at(window, header.salt, place.1)? else { return Ok(None) };
+        let mut seen =
+            Seen { bytes: frame.bytes as u64, ordinal: None, broken: None, next: None, counted: false };
+        match frame.content {
+            Content::Stream { key, stream } => self.chains.declare(key, stream),
+            Content::Unknown => {}
+            Content::Record(record) => {
+                seen.ordinal = Some(record.ordinal);
+                let (key, lsn) = (record.key, record.lsn);
+                let follows =
+                    |before: tidelog_record::ChainHash| before.after(&key, lsn, record.body) == record.chain;
+                match self.chains.meet(key, lsn, record.chain, place, follows) {
+                    Met::Good(next) => (seen.next, seen.counted) = (next, true),
+                    Met::Again => {}
+                    Met::Broken => seen.broken = Some(lsn),
+                }
+            }
+        }
+        Ok(Some(seen))
+    }
+
+    fn broken(&mut self, logs: &[Arc<Opened>], place: Place, lsn: Lsn) -> Result<(), VerifyError> {
+        let stream = self.read_again(logs, place, |record, chains| chains.name(&record.key))?.flatten();
+        let name = logs.get(place.0).map(|log| log.name.clone()).unwrap_or_default();
+        self.found.tell(&name, place.1, Flaw::BrokenChain { stream, lsn });
+        Ok(())
+    }
+
+    /// Holds the record at `next`, which was met earlier, to the one at `before`.
+    fn must_follow(&mut self, logs: &[Arc<Opened>], before: Place, next: Place) -> Result<(), VerifyError> {
+        let Some(chain) = self.read_again(logs, before, |record, _| record.chain)? else { return Ok(()) };
+        let broken = self.read_again(logs, next, |record, _| {
+            (chain.after(&record.key, record.lsn, record.body) != record.chain).then_some(record.lsn)
+        })?;
+        match broken.flatten() {
+            Some(lsn) => self.broken(logs, next, lsn),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads one record again.
+    fn read_again<T>(
+        &self,
+        logs: &[Arc<Opened>],
+        (at, offset): Place,
+        read: impl FnOnce(&frame::RecordFrame<'_>, &super::Chains) -> T,
+    ) -> Result<Option<T>, VerifyError> {
+        let Some((log, header)) = logs.get(at).and_then(|log| Some((log, log.header?))) else {
+            return Ok(None);
+        };
+        let mut window = Window::new(Arc::clone(&log.file), log.length);
+        let frame = frame_at(&mut window, header.salt, offset).map_err(self.io("read", &log.path))?;
+        Ok(match frame.map(|frame| frame.content) {
+            Some(Content::Record(record)) => Some(read(&record, &self.chains)),
+            _ => None,
+        })
+    }
+}

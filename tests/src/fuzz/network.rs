@@ -1,0 +1,186 @@
+//! What peers and clients send: replication, line protocol, points, MQTT payloads, selectors.
+
+use std::time::Duration;
+
+use tidelog_node::mqtt::payload::{Encoding, Message as MqttMessage};
+use tidelog_node::untrusted;
+use tidelog_query::{Selectors, parse_instant};
+use tidelog_record::{Body, ChainHash, Lsn, NodeId, Run, StreamId};
+use tidelog_replication::{
+    Bodies, BodyBytes, Decoder, DiskReply, DiskRequest, FrameHeader, Head, Held, Hello, Message, Options,
+    PROTOCOL_VERSION, Peer, Pull, Records, Replica, SessionId, Sites, encode,
+};
+
+const SESSION: SessionId = SessionId(1);
+const PEER: NodeId = NodeId([9; 16]);
+
+fn stream() -> StreamId {
+    StreamId { site: "s".parse().expect("a name"), node: PEER, run: Run(1) }
+}
+
+/// What a peer says in the beginning.
+fn hello() -> Message {
+    Message::Hello(Hello { version_min: 1, version_max: PROTOCOL_VERSION, node: PEER, credit_bytes: 1 << 20 })
+}
+
+pub(super) fn replication_seeds() -> Vec<Vec<u8>> {
+    let stream = stream();
+    let body = vec![1, 2, 3];
+    let chain = ChainHash::GENESIS.after(&stream.key(), Lsn(1), &body);
+    let head = Head { lsn: Lsn(1), chain };
+    let messages = [
+        Message::Hold(vec![Held { stream: stream.clone(), head }]),
+        Message::Records(Records {
+            stream: stream.clone(),
+            first: Lsn(1),
+            chain,
+            bodies: Bodies(vec![BodyBytes(body)]),
+        }),
+        Message::Pull(Pull { stream: stream.clone(), after: Lsn::ZERO, chain: None, until: Lsn(1) }),
+        Message::Credit(100),
+        Message::Stop(stream),
+        Message::Keepalive,
+    ];
+    let mut all = Vec::new();
+    let mut seeds = Vec::new();
+    for message in messages {
+        let start = all.len();
+        encode(&message, &mut all).unwrap();
+        seeds.push(all.get(start..).unwrap().to_vec());
+    }
+    seeds.push(all);
+    seeds
+}
+
+/// Frames as they come in pieces, their checksums put right, and a machine that hears them after a good hello: it may end the
+/// session, and its own records stay as they are.
+pub(super) fn replication(input: &[u8]) {
+    let mut bytes = input.to_vec();
+    let mut at = 0;
+    while let Some((head, rest)) =
+        bytes.get_mut(at..).and_then(|rest| rest.split_first_chunk_mut::<{ FrameHeader::BYTES }>())
+    {
+        let [l0, l1, l2, l3, ..] = *head;
+        let length = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
+        let Some(payload) = rest.get(..length) else { break };
+        let [c0, c1, c2, c3] = crc32fast::hash(payload).to_le_bytes();
+        at += FrameHeader::BYTES + payload.len();
+        *head = [l0, l1, l2, l3, c0, c1, c2, c3];
+    }
+    let own = StreamId { node: NodeId([5; 16]), ..stream() };
+    let told = (own.clone(), Head { lsn: Lsn(3), chain: ChainHash([3; 16]) });
+    let mut replica = Replica::new(Options::new(own.node, own.run, Sites::All), vec![told.clone()]);
+    let mut now = Duration::ZERO;
+    replica.connected(now, SESSION, Peer { node: PEER, sites: Sites::All, dialled: true });
+    let mut open = replica.handle_message(now, SESSION, hello()).is_ok();
+    let mut decoder = Decoder::default();
+    for piece in bytes.chunks(7) {
+        decoder.push(piece);
+        while let Ok(Some(message)) = decoder.next_message() {
+            let mut again = Vec::new();
+            encode(&message, &mut again).expect("what was read can be written");
+            open = open && replica.handle_message(now, SESSION, message).is_ok();
+            now += Duration::from_millis(10);
+            replica.handle_timeout(now);
+            while let Some((session, _)) = replica.poll_transmit() {
+                replica.transmitted(now, session);
+            }
+            while let Some(request) = replica.poll_disk() {
+                if let DiskRequest::Read { ticket, .. } = request {
+                    replica.handle_disk(now, DiskReply::Read { ticket, outcome: Ok(Vec::new()) });
+                }
+            }
+            while replica.poll_event().is_some() {}
+        }
+    }
+    assert_eq!(replica.vector().find(|(id, _)| **id == own).map(|(_, head)| head), Some(told.1));
+}
+
+pub(super) fn line_seeds() -> Vec<Vec<u8>> {
+    [
+        "weather,room=cellar temperature=21.5,open=true,count=3i,note=\"a \\\"b\\\"\" 1795248000000000000\n",
+        "a\\ b,c\\,d=e\\=f x=1\r\n# a comment\n\ny z=-1e-9,w=18446744073709551615u",
+        "m,t=a v=1 1\nm,t=b v=2 2\nm,t=a v=NaN 3\n",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
+}
+
+fn all_are_points(records: &[Vec<u8>]) {
+    for record in records {
+        assert!(matches!(Body::decode(record), Ok(Body::Points(_))), "what was taken in can be read");
+    }
+}
+
+/// Whatever lines say, what is kept of them is points, and names that are known already change nothing in them.
+pub(super) fn line(bytes: &[u8]) {
+    let [new, known] = untrusted::records_of_lines(bytes);
+    all_are_points(&new);
+    let decoded = |records: &[Vec<u8>]| -> Vec<Body> {
+        records.iter().map(|r| Body::decode(r).expect("points")).collect()
+    };
+    assert_eq!(decoded(&new), decoded(&known));
+}
+
+pub(super) fn json_seeds() -> Vec<Vec<u8>> {
+    [
+        r#"{"points":[{"metric":"t","labels":{"room":"lab"},"timestamp_ms":1795248000000,"value":21.5}]}"#,
+        r#"{"points":[{"metric":"t","time":"2026-11-20T12:00:00.5Z","value":"NaN","type":"f64"},{"metric":"t","timestamp_ns":-1,"value":true}]}"#,
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
+}
+
+/// Points in JSON: taken as points or refused.
+pub(super) fn json(bytes: &[u8]) {
+    all_are_points(&untrusted::records_of_json(bytes));
+}
+
+pub(super) fn points_seeds() -> Vec<Vec<u8>> {
+    let documents = json_seeds();
+    let read = |text: &Vec<u8>| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+    documents.iter().map(|text| rmp_serde::to_vec_named(&read(text)).unwrap()).collect()
+}
+
+/// Points in MessagePack: taken as points or refused.
+pub(super) fn points(bytes: &[u8]) {
+    all_are_points(&untrusted::records_of_msgpack(bytes));
+}
+
+pub(super) fn mqtt_seeds() -> Vec<Vec<u8>> {
+    let (stream, batch) = (stream(), super::record::batch());
+    let message = MqttMessage::of_record(&stream, Lsn(4), &batch).next().unwrap();
+    [Encoding::Json, Encoding::MessagePack].map(|encoding| message.encode(encoding).unwrap()).into()
+}
+
+/// A payload that is read is written in both forms, and means the same then.
+pub(super) fn mqtt(bytes: &[u8]) {
+    let Ok(message) = MqttMessage::decode(bytes) else { return };
+    for encoding in [Encoding::Json, Encoding::MessagePack] {
+        let again = message.encode(encoding).expect("what was read can be written");
+        assert_eq!(MqttMessage::decode(&again).ok().as_ref(), Some(&message));
+    }
+}
+
+pub(super) fn selector_seeds() -> Vec<Vec<u8>> {
+    [
+        r#"temperature{room="lab",site!~"a.*|b"}"#,
+        r#"{__name__=~"t.+"}"#,
+        "2026-11-20T12:00:00Z",
+        "1795248000000ms",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
+}
+
+/// Selectors and instants as a client writes them.
+pub(super) fn selector(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(selectors) = Selectors::parse(&[text]) {
+        for (series, _) in &super::record::batch().series {
+            // Either answer is right; that there is one is the test.
+            std::hint::black_box(selectors.matches(series));
+        }
+    }
+    drop(parse_instant(text));
+}

@@ -1,0 +1,125 @@
+//! Bodies, series, MessagePack and the uplink of sensors.
+
+use std::hint::black_box;
+
+use tidelog_record::msgpack::{Reader, Token, Writer};
+use tidelog_record::uplink::{
+    Answer, BatchEncoder, METRICS_MAX, Metric, OwnedSchema, Reading, Registration, Sample, Schema, Uplink,
+    encode_registration,
+};
+use tidelog_record::{Batch, Body, DeviceId, Origin, Relay, Series, Value};
+
+/// A batch of each kind of value.
+pub(super) fn batch() -> Batch {
+    let series = |name: &str| Series::new(name, [("room", "cellar")]).unwrap();
+    Batch {
+        authored_ms: 1_795_000_000_000,
+        origin: Some(Origin { device: DeviceId([1; 8]), epoch: 3, first_seq: 9, count: 2 }),
+        series: vec![
+            (series("temperature"), vec![(1_000, Value::F64(21.5)), (2_000, Value::F64(-0.0))]),
+            (series("battery"), vec![(1_000, Value::I64(i64::MIN)), (2_000, Value::I64(3_000))]),
+            (series("open"), vec![(1_000, Value::Bool(true))]),
+            (series("note"), vec![(i64::MAX, Value::Text("hällo".to_owned()))]),
+        ],
+    }
+}
+
+pub(super) fn body_seeds() -> Vec<Vec<u8>> {
+    let empty = Batch { series: Vec::new(), origin: None, ..batch() };
+    vec![batch().encode().unwrap(), empty.encode().unwrap(), vec![200, 1, 2]]
+}
+
+/// What decodes is written again, and means the same then.
+pub(super) fn body(bytes: &[u8]) {
+    // A relay that is understood stands before a body that may not be.
+    drop(Relay::of_body(bytes));
+    let Ok(Body::Points(batch)) = Body::decode(bytes) else { return };
+    let again = batch.encode().expect("what was read fits");
+    let Ok(Body::Points(read)) = Body::decode(&again) else { panic!("what was written is read") };
+    assert_eq!(read, batch);
+}
+
+pub(super) fn series_seeds() -> Vec<Vec<u8>> {
+    batch().series.iter().map(|(series, _)| series.canonical()).collect()
+}
+
+/// A name has one form.
+pub(super) fn series(bytes: &[u8]) {
+    if let Ok(series) = Series::from_canonical(bytes) {
+        assert_eq!(series.canonical(), bytes);
+    }
+}
+
+pub(super) fn msgpack_seeds() -> Vec<Vec<u8>> {
+    let mut out = [0; 128];
+    let mut writer = Writer::new(&mut out);
+    writer.array(6).unwrap();
+    writer.nil().unwrap();
+    writer.bool(true).unwrap();
+    writer.i64(-70_000).unwrap();
+    writer.f64(1.25).unwrap();
+    writer.str("text").unwrap();
+    writer.bin(&[1, 2, 3]).unwrap();
+    vec![writer.written().to_vec()]
+}
+
+/// Passing over an element and reading it token by token come to the same place.
+pub(super) fn msgpack(bytes: &[u8]) {
+    let (mut tokens, mut skipping) = (Reader::new(bytes), Reader::new(bytes));
+    while !tokens.rest().is_empty() {
+        let before = tokens.rest().len();
+        let Ok(token) = tokens.token() else { return };
+        assert!(tokens.rest().len() < before);
+        if !matches!(token, Token::Array(_) | Token::Map(_)) && skipping.rest().len() == before {
+            skipping.skip().expect("what is a token can be passed over");
+            assert_eq!(skipping.rest().len(), tokens.rest().len());
+        } else {
+            skipping = tokens.clone();
+        }
+    }
+}
+
+const METRICS: [Metric<'static>; 2] =
+    [Metric { name: "temperature", scale: Some(2) }, Metric { name: "battery", scale: None }];
+
+fn registration() -> (Schema<'static>, Vec<u8>) {
+    let schema = Schema::new(1_000_000, &METRICS).unwrap();
+    let mut out = [0; 512];
+    let length = encode_registration(&mut out, DeviceId([1; 8]), &schema).unwrap();
+    (schema, out.get(..length).unwrap().to_vec())
+}
+
+pub(super) fn uplink_seeds() -> Vec<Vec<u8>> {
+    let (schema, registration) = registration();
+    let mut out = [0; 256];
+    let mut encoder = BatchEncoder::new(&mut out, DeviceId([1; 8]), 2, 3, schema, 1_000).unwrap();
+    for ticks in [1_000, 2_000, 3_010] {
+        let mut sample = Sample { ticks, values: [None; METRICS_MAX] };
+        sample.values[0] = Some(Reading::F64(21.53));
+        sample.values[1] = Some(Reading::I64(3_000 - ticks));
+        encoder.push(&sample).unwrap();
+    }
+    let length = encoder.length();
+    let batch = out.get(..length).unwrap().to_vec();
+    let mut out = [0; Answer::BYTES_MAX];
+    let length = Answer { acked_seq: 7, time_ms: 1_795_000_000_000 }.encode(&mut out).unwrap();
+    let answer = out.get(..length).unwrap().to_vec();
+    let schema = Registration::decode(&registration).unwrap().schema_bytes;
+    vec![batch, registration, schema, answer]
+}
+
+/// A batch, under the schema that it names if it could be ours; a registration; a schema; an answer.
+pub(super) fn uplink(bytes: &[u8]) {
+    if let Ok(uplink) = Uplink::parse(bytes) {
+        let schema = Registration::decode(&registration().1).expect("our own").schema;
+        for known in [0, uplink.head().first_seq, u64::MAX] {
+            if let Ok(batch) = uplink.batch(&schema, known, 0) {
+                drop(batch.encode());
+            }
+        }
+    }
+    if let Ok(registration) = Registration::decode(bytes) {
+        assert_eq!(OwnedSchema::decode(&registration.schema_bytes), Ok(registration.schema));
+    }
+    black_box((OwnedSchema::decode(bytes).is_ok(), Answer::decode(bytes).is_ok()));
+}
