@@ -33,6 +33,11 @@ impl From<sled::Error> for CatalogueError {
 /// How sled says, in words only, that the folder is open elsewhere.
 const LOCKED_ELSEWHERE: &str = "could not acquire lock";
 
+/// Whether the folder is open elsewhere.
+pub(super) fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(io) if io.to_string().contains(LOCKED_ELSEWHERE))
+}
+
 /// Whether the disk refused what was asked, which says nothing about what stands on it.
 fn is_refusal(error: &sled::Error) -> bool {
     let sled::Error::Io(io) = error else { return false };
@@ -42,5 +47,5 @@ fn is_refusal(error: &sled::Error) -> bool {
         ErrorKind::ReadOnlyFilesystem,
         ErrorKind::PermissionDenied,
     ];
-    refused.contains(&io.kind()) || io.to_string().contains(LOCKED_ELSEWHERE)
+    refused.contains(&io.kind()) || is_locked(error)
 }

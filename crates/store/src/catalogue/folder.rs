@@ -4,12 +4,18 @@ use std::fs;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
-use super::error::CatalogueError;
+use super::error::{CatalogueError, is_locked};
 use super::noted::{Noted, beside};
 
 /// How often what was set becomes durable, in milliseconds.
 const FLUSH_EVERY_MS: u64 = 500;
+/// Longest wait for a folder that is held, in milliseconds.
+const UNLOCK_MS_MAX: u64 = 3_000;
+/// How often it is tried, in milliseconds.
+const UNLOCK_POLL_MS: u64 = 10;
 /// Least memory for sled's page cache, in bytes.
 const CACHE_BYTES_MIN: usize = 256 * 1024;
 /// The key that says that the folder was begun.
@@ -46,6 +52,25 @@ pub(crate) struct Opened {
     pub(super) noted: Noted,
 }
 
+/// Opens the database. Where the folder was closed just now, a thread of sled's may hold it a little longer.
+fn unlocked(folder: &Path, cache_bytes: usize) -> sled::Result<sled::Db> {
+    let config = sled::Config::new()
+        .path(folder)
+        .mode(sled::Mode::LowSpace)
+        .cache_capacity(cache_bytes.max(CACHE_BYTES_MIN) as u64)
+        .flush_every_ms(Some(FLUSH_EVERY_MS));
+    let mut waited_ms = 0;
+    loop {
+        match config.open() {
+            Err(error) if is_locked(&error) && waited_ms < UNLOCK_MS_MAX => {
+                thread::sleep(Duration::from_millis(UNLOCK_POLL_MS));
+                waited_ms += UNLOCK_POLL_MS;
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// Opens the folder and reads it; the second value says whether it was begun before: sled takes some damage for an empty
 /// folder. sled may panic on damaged files; that too only means that the folder is damaged.
 pub(crate) fn open_folder<T>(
@@ -54,12 +79,7 @@ pub(crate) fn open_folder<T>(
     read: impl FnOnce(&mut Opened) -> Result<T, Trouble>,
 ) -> Result<(T, bool), Trouble> {
     let open = || {
-        let db = sled::Config::new()
-            .path(folder)
-            .mode(sled::Mode::LowSpace)
-            .cache_capacity(cache_bytes.max(CACHE_BYTES_MIN) as u64)
-            .flush_every_ms(Some(FLUSH_EVERY_MS))
-            .open()?;
+        let db = unlocked(folder, cache_bytes)?;
         let mut opened = Opened { db, noted: Noted::read(folder) };
         let what = read(&mut opened)?;
         let begun_before = opened.db.insert(BEGUN_KEY, &[1])?.is_some();

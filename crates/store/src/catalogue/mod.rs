@@ -6,6 +6,7 @@
 //! kept there are pages of many series, written in order ([`run`]). New series wait in memory until they make a run; the
 //! log has them until [`Catalogue::flush`] has returned. This module knows no points and no records.
 
+mod absent;
 mod error;
 mod folder;
 mod generations;
@@ -28,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use tidelog_record::{Series, SiteName};
 
+use absent::Absent;
 pub use error::CatalogueError;
 pub(crate) use folder::{open_folder, open_or_begin};
 pub use matcher::{MatchOp, Matcher, MatcherError, REGEX_BYTES_MAX};
@@ -64,6 +66,8 @@ struct Entering {
     warmed: bool,
     /// Whether what is not known by hash may be on disk.
     may_be_on_disk: bool,
+    /// Made when not all can be known by hash.
+    absent: Absent,
 }
 
 /// The series of all sites.
@@ -77,6 +81,7 @@ pub struct Catalogue {
     series: SeriesCache,
     answers: Answers,
     pending_bytes_max: usize,
+    absent_bytes: usize,
 }
 
 impl Catalogue {
@@ -104,10 +109,11 @@ impl Catalogue {
             noted,
             sites: RwLock::default(),
             entering: Mutex::default(),
-            known: Known::new(memory_bytes_max / 4),
+            known: Known::new(memory_bytes_max / 8),
             series: Mutex::new(Generations::new(memory_bytes_max / 4)),
             answers: Answers::new(memory_bytes_max / 8),
             pending_bytes_max: memory_bytes_max / 8,
+            absent_bytes: memory_bytes_max / 8,
         }
     }
 
@@ -180,7 +186,7 @@ impl Catalogue {
             self.settle(&mut entering)?;
         }
         let entered = self.site_or_new(site)?;
-        let in_runs = entering.may_be_on_disk || !self.known.has_all();
+        let in_runs = self.may_be_in_runs(hash, &mut entering)?;
         let new = !entered.contains(&self.shelf, &name, in_runs)?;
         if new {
             entering.pending += 1;
@@ -188,6 +194,9 @@ impl Catalogue {
             entered.enter(name);
         }
         self.known.add(hash);
+        if entering.absent.is_made() {
+            entering.absent.add(hash);
+        }
         Ok(new)
     }
 
@@ -196,28 +205,50 @@ impl Catalogue {
         if entering.warmed {
             return Ok(());
         }
-        let sites = read_locked(&self.sites).clone();
-        if sites.values().map(|site| site.series()).sum::<u64>() <= self.known.room() / 2 {
-            for (name, site) in sites {
-                let learn = |key: &[u8]| {
-                    let canonical =
-                        order::canonical_of(key).ok_or(CatalogueError::Damaged("a name is none"))?;
-                    self.known.add(self.known.hash(&name, &canonical));
-                    Ok::<_, CatalogueError>(())
-                };
-                let view = site.view();
-                view.pending.iter().try_for_each(|key| learn(key))?;
-                for run in view.runs {
-                    let mut names = Names::of(&run, &self.shelf);
-                    while let Some(key) = names.next()? {
-                        learn(&key)?;
-                    }
-                }
-            }
+        if self.series_count_all() <= self.known.room() / 2 {
+            self.each_hash(&mut |hash| self.known.add(hash))?;
             entering.may_be_on_disk = false;
         }
         entering.warmed = true;
         Ok(())
+    }
+
+    /// Visits the hashes of all series.
+    fn each_hash(&self, visit: &mut dyn FnMut((u64, u64))) -> Result<(), CatalogueError> {
+        let sites = read_locked(&self.sites).clone();
+        for (name, site) in sites {
+            let mut learn = |key: &[u8]| {
+                let canonical = order::canonical_of(key).ok_or(CatalogueError::Damaged("a name is none"))?;
+                visit(self.known.hash(&name, &canonical));
+                Ok::<_, CatalogueError>(())
+            };
+            let view = site.view();
+            view.pending.iter().try_for_each(|key| learn(key))?;
+            for run in view.runs {
+                let mut names = Names::of(&run, &self.shelf);
+                while let Some(key) = names.next()? {
+                    learn(&key)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a series that is not known by hash has to be looked for in the runs.
+    fn may_be_in_runs(
+        &self,
+        hash: (u64, u64),
+        entering: &mut MutexGuard<'_, Entering>,
+    ) -> Result<bool, CatalogueError> {
+        if !entering.may_be_on_disk && self.known.has_all() {
+            return Ok(false);
+        }
+        if !entering.absent.is_made() {
+            let mut absent = Absent::new(self.absent_bytes);
+            self.each_hash(&mut |hash| absent.add(hash))?;
+            entering.absent = absent;
+        }
+        Ok(!entering.absent.is_sure(hash))
     }
 
     fn site_or_new(&self, name: &SiteName) -> Result<Arc<Site>, CatalogueError> {
@@ -378,6 +409,7 @@ impl Catalogue {
         let settled = self.series_count_all();
         drop(entering);
         self.shelf.flush()?;
+        self.noted.sync_database()?;
         self.noted.note(settled)
     }
 
@@ -388,7 +420,7 @@ impl Catalogue {
         self.known.clear();
         self.answers.clear();
         locked(&self.series).clear();
-        (entering.warmed, entering.may_be_on_disk) = (false, true);
+        (entering.warmed, entering.may_be_on_disk, entering.absent) = (false, true, Absent::default());
     }
 }
 
