@@ -48,7 +48,7 @@ impl State {
         let open = |folder: &Path| {
             open_folder(folder, memory_bytes_max / SLED_SHARE, |opened| {
                 let registry = Registry::read(opened)?;
-                let series = Catalogue::on(opened.db.open_tree("series")?, memory_bytes_max)?;
+                let series = Catalogue::on(opened, memory_bytes_max)?;
                 let has_all_series = AtomicBool::new(registry.has_all_series()?);
                 let gave_up = AtomicBool::new(false);
                 let series = RwLock::new(Arc::new(series));
