@@ -66,6 +66,7 @@ impl LogFile {
 }
 
 /// A body as it is taken in. Bytes that are no body are kept and passed on all the same (invariant 15).
+#[allow(clippy::large_enum_variant, reason = "it stands on the stack for as long as one record is taken in")]
 pub(crate) enum Taken<'a> {
     Points(BodyReader<'a>),
     Seal(Seal),

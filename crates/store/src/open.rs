@@ -109,7 +109,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
     };
     if !shared.state.has_all_series() {
         let entered = shared.enter_all();
-        entered.map_err(|error| io::Error::other(error)).map_err(at("read the segments of", dir))?;
+        entered.map_err(io::Error::other).map_err(at("read the segments of", dir))?;
     }
     shared.enter_met(&mut writer.intake.met);
     write_again(&mut writer, salvage, &mut report.findings);

@@ -188,7 +188,9 @@ impl StoreSettings {
 mod tests {
     use super::*;
 
-    fn rule(text: &str) -> Result<(Option<String>, Option<u64>, Option<u64>), KeepError> {
+    type Rule = (Option<String>, Option<u64>, Option<u64>);
+
+    fn rule(text: &str) -> Result<Rule, KeepError> {
         let KeepRule { site, keep } = text.parse()?;
         Ok((site.map(|site| site.to_string()), keep.age.map(|age| age.as_secs()), keep.bytes))
     }
