@@ -166,7 +166,7 @@ pub(crate) struct Summary {
     pub series: Vec<(Series, i64, i64, u64)>,
     pub origin: Option<(DeviceId, u32, u64, u32)>,
     pub points: u64,
-    /// The body is of a kind that this version does not understand.
+    /// The body holds no points: a seal, or of a kind that this version does not understand.
     pub opaque: bool,
 }
 

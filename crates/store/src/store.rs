@@ -31,7 +31,7 @@ pub struct Stats {
     pub records: u64,
     /// Points in them, before repeats are counted once.
     pub points: u64,
-    /// Records of a kind that this version does not understand.
+    /// Records that hold no points: seals, and those of a kind that this version does not understand.
     pub opaque_records: u64,
     /// Series, over all sites.
     pub series: u64,
