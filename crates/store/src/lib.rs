@@ -5,6 +5,7 @@
 //! socket, no async runtime and no peer.
 
 mod adopt;
+pub mod aggregate;
 pub mod catalogue;
 mod disk;
 mod errors;
