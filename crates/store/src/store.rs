@@ -14,6 +14,7 @@ use tidelog_record::{
     SiteName, StreamId, Value,
 };
 
+use crate::aggregate::{Accumulator, Function, Steps};
 use crate::catalogue::{CatalogueError, Matcher};
 use crate::disk::{Disk, FileDisk, Lock};
 use crate::errors::{AdoptError, AppendError, OpenError, ReadError, Recovery, StateError};
@@ -342,6 +343,22 @@ impl Store {
         mut visit: impl FnMut(&Arc<Series>, &Points) -> ControlFlow<()>,
     ) -> Result<(), ScanError> {
         Ok(self.0.shared.scan_each(site, series, &range, &mut visit)?)
+    }
+
+    /// Aggregates of `series` by steps, series by series in the order given, which is to be the canonical one. Those without points in
+    /// the range are left out, or have no steps with points. `visit` may stop it.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    pub fn aggregate(
+        &self,
+        site: &SiteName,
+        series: &[Arc<Series>],
+        steps: &Steps,
+        functions: &[Function],
+        mut visit: impl FnMut(&Arc<Series>, Accumulator) -> ControlFlow<()>,
+    ) -> Result<(), ScanError> {
+        Ok(self.0.shared.aggregate(site, series, steps, functions, &mut visit)?)
     }
 
     /// The newest points of those of `series` that have any.

@@ -4,6 +4,7 @@
 
 mod gather;
 mod last;
+mod steps;
 mod walk;
 
 use std::ops::{ControlFlow, RangeInclusive};

@@ -2,13 +2,15 @@
 //! answer changes by it but where policy says so.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tidelog_record::{Batch, Lsn, Record, Run, Seal, Series, StreamId, Value};
+use tidelog_record::{Batch, Lsn, Record, Run, Seal, Series, StreamId, Value, Values};
+use tidelog_store::aggregate::{Accumulator, Function, Steps};
 use tidelog_store::{Keep, Position, ReadError, Retention, ScanError, StateIn, Store, StoreOptions};
 
 use crate::model::{Author, Model, NODE, body, judge_answers, open, random_body, site, small};
@@ -398,6 +400,29 @@ proptest! {
             prop_assert_eq!(answer, expected);
         }
         let series = store.series(&site(), &|_| true).unwrap();
+        for step_ns in [7i64, 100, 2_000] {
+            let steps = Steps::new(-20..=5_500, step_ns).unwrap();
+            let functions = Function::ALL.map(|function| vec![function]).into_iter().chain([Function::ALL.to_vec()]);
+            for functions in functions {
+                let mut told = Vec::new();
+                store.aggregate(&site(), &series, &steps, &functions, |series, gathered| {
+                    told.push((series.as_ref().clone(), gathered.finish()));
+                    ControlFlow::Continue(())
+                }).unwrap();
+                told.retain(|(_, aggregates)| !aggregates.starts.is_empty());
+                let expected: Vec<_> = model.iter().map(|(series, all)| {
+                    let (mut times, mut values) = (Vec::new(), Values::default());
+                    for (time, value) in all {
+                        times.push(*time);
+                        values.push(value.clone());
+                    }
+                    let mut gathered = Accumulator::new(&steps, &functions);
+                    gathered.points(&times, &values, 0..times.len());
+                    (series.clone(), gathered.finish())
+                }).filter(|(_, aggregates)| !aggregates.starts.is_empty()).collect();
+                prop_assert_eq!(&told, &expected);
+            }
+        }
         for (name, time, value) in store.last(&site(), &series).unwrap() {
             prop_assert_eq!(model[&name].last_key_value(), Some((&time, &value)));
         }
