@@ -8,6 +8,7 @@ use tidelog_query::Selector;
 use tidelog_query::promql::{Labels, QueryError, Source, Visit, Visited};
 use tidelog_record::{SiteName, Value};
 
+use crate::asking;
 use crate::context::NodeContext;
 
 pub(super) struct StoreSource<'a> {
@@ -19,29 +20,32 @@ impl Source for StoreSource<'_> {
     fn select(&self, selector: &Selector, start_ns: i64, end_ns: i64, visit: &mut Visit) -> Visited {
         let (mut times, mut values) = (Vec::new(), Vec::new());
         let mut outcome = Ok(());
-        let matches = |series: &tidelog_record::Series| selector.matches(series);
-        let scanned =
-            self.context.store.scan_each(self.site, &matches, start_ns..=end_ns, |series, points| {
-                self.context.metrics.points_out.inc_by(points.len() as u64);
-                times.clear();
-                values.clear();
-                for (time, value) in &points {
-                    if let Some(value) = number(value) {
-                        times.push(*time);
-                        values.push(value);
-                    }
+        let store = &self.context.store;
+        let alternatives = asking::alternatives(selector.alternatives().iter().map(Vec::as_slice))
+            .map_err(|error| QueryError::Source(error.to_string()))?;
+        let series = asking::chosen(store, self.site, &alternatives)
+            .map_err(|error| QueryError::Source(error.to_string()))?;
+        let scanned = asking::each_points(store, self.site, &series, start_ns..=end_ns, |series, points| {
+            self.context.metrics.points_out.inc_by(points.len() as u64);
+            times.clear();
+            values.clear();
+            for (time, value) in &points {
+                if let Some(value) = number(value) {
+                    times.push(*time);
+                    values.push(value);
                 }
-                if times.is_empty() {
-                    return ControlFlow::Continue(());
+            }
+            if times.is_empty() {
+                return ControlFlow::Continue(());
+            }
+            match visit(Labels::from(series.as_ref()), &times, &values) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    outcome = Err(error);
+                    ControlFlow::Break(())
                 }
-                match visit(Labels::from(series.as_ref()), &times, &values) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(error) => {
-                        outcome = Err(error);
-                        ControlFlow::Break(())
-                    }
-                }
-            });
+            }
+        });
         scanned.map_err(|error| QueryError::Source(error.to_string()))?;
         outcome
     }
