@@ -29,8 +29,8 @@ impl Taker for Accumulator {
     }
 }
 
-/// What is done with a series' aggregates.
-pub(crate) type VisitSteps<'v> = dyn FnMut(&Arc<Series>, Accumulator) -> ControlFlow<()> + 'v;
+/// What is done with the aggregates of the series of that place.
+pub(crate) type VisitSteps<'v> = dyn FnMut(usize, Accumulator) -> ControlFlow<()> + 'v;
 
 impl Shared {
     /// Visits those of the series that have sources in the range, in the order given, which is the canonical one.
@@ -45,6 +45,7 @@ impl Shared {
         let Some(range) = self.visible(site, &steps.range()) else { return Ok(()) };
         let at_once = (STEPS_AT_ONCE / steps.count().max(1)).clamp(1, SERIES_AT_ONCE);
         let mut flow = ControlFlow::Continue(());
+        let mut at = 0;
         for chunk in series.chunks(SERIES_AT_ONCE) {
             let plans = self.gather(site, chunk, &range)?;
             for group in plans.chunks(at_once) {
@@ -56,8 +57,9 @@ impl Shared {
                     },
                     &mut |plan, gathered| {
                         if flow.is_continue() && !plan.sources.is_empty() {
-                            flow = visit(&plan.series, gathered);
+                            flow = visit(at, gathered);
                         }
+                        at += 1;
                     },
                 )?;
                 if flow.is_break() {
