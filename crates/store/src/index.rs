@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use tidelog_record::{Batch, Body, ChainHash, DeviceId, Lsn, Series, SiteName, StreamId, StreamKey};
+use tidelog_record::{
+    Batch, Body, ChainHash, DeviceId, Lsn, NodeId, Run, Series, SiteName, StreamId, StreamKey,
+};
 
 use crate::disk::DiskFile;
 use crate::ranges::SeqRanges;
@@ -229,6 +231,13 @@ impl Index {
 
     pub fn log_bytes(&self) -> u64 {
         self.closed_bytes + self.files.last().map_or(0, |file| file.end)
+    }
+
+    /// Whether one of the node's streams in `run` has no number left. No honest log comes there, a forged one does at once.
+    pub fn is_full(&self, node: NodeId, run: Run) -> bool {
+        let mut of_run =
+            self.streams.values().filter(|held| held.stream.node == node && held.stream.run == run);
+        of_run.any(|held| held.top().0.next().is_none())
     }
 
     pub fn push_file(&mut self, file: LogFile) {

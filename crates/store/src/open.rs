@@ -155,7 +155,11 @@ fn settle_run(
     };
     recovered.report.created = matches!(found, Found::Nothing) && empty;
     let run = match kept {
-        Some(before) if recovered.file_lost || recovered.suspects.contains(&before) => {
+        Some(before)
+            if recovered.file_lost
+                || recovered.suspects.contains(&before)
+                || recovered.index.is_full(options.node, before) =>
+        {
             // Drawn bits that equal the run before would name the same streams.
             let now = if drawn == before { Run(!drawn.0) } else { drawn };
             findings.push(Finding::RunRenewed { before, now });
