@@ -147,20 +147,17 @@ impl Store {
         let (series, of_group): (Vec<_>, Vec<_>) = sorted.into_iter().unzip();
         let mut gathered: Vec<Option<Accumulator>> = Vec::new();
         gathered.resize_with(groups.len(), || None);
+        let mut alike = true;
         self.shared().aggregate(site, &series, steps, functions, &mut |at, more| {
             let place = of_group.get(at).and_then(|group| gathered.get_mut(*group));
             match place {
-                Some(Some(all)) => {
-                    // Both were made of the same steps and functions, so they are alike.
-                    if all.merge(&more).is_err() {
-                        return ControlFlow::Break(());
-                    }
-                }
+                Some(Some(all)) => alike &= all.merge(&more).is_ok(),
                 Some(none) => *none = Some(more),
                 None => {}
             }
             ControlFlow::Continue(())
         })?;
+        debug_assert!(alike, "all were made of the same steps and functions");
         Ok(gathered)
     }
 }

@@ -54,7 +54,8 @@ impl Shared {
         let at_once = (STEPS_AT_ONCE / steps.count().max(1)).clamp(1, SERIES_AT_ONCE);
         let (mut flow, mut told) = (ControlFlow::Continue(()), 0);
         for chunk in series.chunks(at_once) {
-            let parts = chunk.len().div_ceil(SERIES_A_PART_MIN).min(self.scan_threads * PARTS_A_THREAD).max(1);
+            let parts =
+                chunk.len().div_ceil(SERIES_A_PART_MIN).min(self.scan_threads * PARTS_A_THREAD).max(1);
             let parts: Vec<_> = chunk.chunks(chunk.len().div_ceil(parts).max(1)).collect();
             let answer = |at: usize| {
                 let plans = self.gather(site, parts.get(at).copied().unwrap_or_default(), &range)?;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tidelog_record::{Lsn, StreamId};
 
+use crate::catalogue::CatalogueError;
 use crate::errors::{AppendError, ReadError, StateError};
 use crate::sealed::Sealed;
 use crate::segment::{SealError, SegmentError};
@@ -189,6 +190,9 @@ pub enum UpkeepError {
     /// A segment that was just made cannot be read.
     #[error(transparent)]
     Segment(#[from] SegmentError),
+    /// The catalogue of series could not be kept in order.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
     /// The series could not be made durable.
     #[error(transparent)]
     State(#[from] StateError),
@@ -248,6 +252,23 @@ impl Keeper {
         while self.seal_own(now, is_idle)? && !self.shared.upkeep.is_closed() {}
         while self.merge_own(is_idle)? && !self.shared.upkeep.is_closed() {}
         while self.trim()? && !self.shared.upkeep.is_closed() {}
+        self.tend_catalogue()?;
+        Ok(())
+    }
+
+    fn tend_catalogue(&self) -> Result<(), UpkeepError> {
+        let series = self.shared.state.series();
+        while !self.shared.upkeep.is_closed() {
+            match series.tend() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) if error.is_damage() => {
+                    self.shared.begin_catalogue_anew(&error);
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(())
     }
 }
