@@ -11,3 +11,4 @@ mod model;
 mod sim_disk;
 mod upkeep;
 mod verify;
+mod verify_sealed;
