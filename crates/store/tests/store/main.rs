@@ -7,6 +7,7 @@ mod damage;
 mod each;
 mod everyday;
 mod faults;
+mod frozen;
 mod model;
 mod sim_disk;
 mod upkeep;
