@@ -5,19 +5,26 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use tidelog_record::{Batch, ChainHash, Lsn, NodeId, Record, Run, Series, SiteName, StreamId, Value};
-use tidelog_store::{LOG_FILE_BYTES_MIN, Position, Store, StoreOptions};
+use tidelog_store::{LOG_FILE_BYTES_MIN, Position, Store, StoreOptions, UpkeepOptions};
 
 /// The node whose store it is.
 pub const NODE: NodeId = NodeId([7; 16]);
 /// The cursor that is moved along.
 pub const CURSOR: &str = "bridge";
 
-/// Log files as small as they get, so that new ones are begun all the time.
+/// Log files as small as they get, and small segments, so that something is begun, packed, merged or taken away all the time.
 #[must_use]
 pub fn options() -> StoreOptions {
-    StoreOptions { log_file_bytes_max: LOG_FILE_BYTES_MIN, ..StoreOptions::new(NODE) }
+    let upkeep = UpkeepOptions {
+        seal_points: 600,
+        seal_when_idle: Duration::ZERO,
+        log_keep_bytes_max: 4 * LOG_FILE_BYTES_MIN,
+        ..UpkeepOptions::default()
+    };
+    StoreOptions { log_file_bytes_max: LOG_FILE_BYTES_MIN, upkeep, ..StoreOptions::new(NODE) }
 }
 
 /// The site that the record of this number is for.

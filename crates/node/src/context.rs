@@ -45,7 +45,7 @@ impl NodeContext {
     /// Why the store takes no writes now; `None` while it does.
     #[must_use]
     pub fn store_refusal(&self) -> Option<String> {
-        match self.store.stats().write_state {
+        match self.store.write_state() {
             WriteState::Ready => None,
             WriteState::Full => Some("the disk is full".to_owned()),
             WriteState::Failed(reason) => Some(format!("the store takes no more writes: {reason}")),
@@ -84,6 +84,9 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Two settings say what is kept of one site, or of all.
+    #[error("store.keep: {} stands twice", .0.as_ref().map_or("a rule without a site", |site| site.as_str()))]
+    KeepTwice(Option<SiteName>),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} for {purpose}: {source}")]
     Bind {

@@ -2,6 +2,7 @@
 //! running node that holds them together. A gateway adds its radio, a cloud node adds nothing; neither is known here.
 
 mod backoff;
+mod clock;
 mod context;
 pub mod daemon;
 pub mod files;

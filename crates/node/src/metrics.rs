@@ -83,6 +83,17 @@ metrics! {
     cursor_lag: gauges "tidelog_cursor_lag_records" "Records between a cursor and the head of the log." ["cursor"];
     store_writable: gauge "tidelog_store_writable" "1 while the store takes writes, 0 once it refuses them." [];
 
+    store_series: gauge "tidelog_store_series" "Series, over all sites." [];
+    store_open_points: gauge "tidelog_store_open_points" "Points that no segment holds yet; they are in memory and in the log." [];
+    store_segments: gauge "tidelog_store_segments" "Segments." [];
+    store_segment_bytes: gauge "tidelog_store_segment_bytes" "Size of the segments on disk." [];
+    store_commits: counter "tidelog_store_commits_total" "Commits to the log, each one sync." [];
+    store_written: counters "tidelog_store_written_bytes_total" "Bytes written to disk, by where to: log or segments." ["into"];
+    store_made: counters "tidelog_store_segments_made_total" "Segments made, by what of: sealed from records or merged from segments." ["by"];
+    store_trimmed: counter "tidelog_store_log_files_trimmed_total" "Log files that went because segments hold their records." [];
+    store_dropped: counters "tidelog_store_dropped_total" "Dropped by policy: segments, and the records and points in them." ["what"];
+    store_trouble: counters "tidelog_store_trouble_total" "Reads that failed, segments found rotten, segments that differ from their author's, rounds of upkeep put off." ["kind"];
+
     points_in: counters "tidelog_ingest_points_total" "Points made durable, by the way they came." ["via"];
     refused: counters "tidelog_ingest_refused_total" "Batches or requests refused, by the way they came and the reason." ["via", "reason"];
     lines_refused: counter "tidelog_ingest_lines_refused_total" "Bad lines of line protocol, left out while the others of their request were stored." [];

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidelog_store::{Store, StoreOptions};
 use tokio::net::TcpListener;
@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clock::ClockWatch;
 use crate::context::{NodeContext, StartError, StatusBoard};
 use crate::files::write_whole;
 use crate::http::{self, Api, Limits};
@@ -23,6 +24,9 @@ use crate::{mqtt, peering};
 
 /// The bound HTTP address stands in this file of the node's directory while the node runs.
 pub const HTTP_ADDRESS_FILE: &str = "http.addr";
+
+/// How often the store is told the time.
+const TELL_TIME_EVERY: Duration = Duration::from_secs(30);
 
 /// How long parts may take to end, so that closing the store still fits into [`crate::SHUTDOWN_S_MAX`].
 const PARTS_END: Duration = Duration::from_secs(4);
@@ -111,6 +115,7 @@ async fn start(
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
     };
+    tasks.spawn(tell_time(context.store.clone(), shutdown.clone()));
     start_parts(&context, common, &identity).await?;
     api.recovered(context.clone());
     write_address(&common.data, HTTP_ADDRESS_FILE, http)?;
@@ -118,11 +123,35 @@ async fn start(
     Ok(Node { context, http })
 }
 
+/// The memory that the machine has, where the kernel says it.
+fn machine_bytes() -> Option<u64> {
+    let said = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = said.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Tells the store the time as long as the clock can be trusted.
+async fn tell_time(store: Store, shutdown: CancellationToken) {
+    let (mut watch, begun) = (ClockWatch::default(), Instant::now());
+    loop {
+        // A clock before 1970 is trusted no more than one at 1970.
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        if let Some(now_ns) = watch.trusted_ns(wall, begun.elapsed()) {
+            store.trust_clock(now_ns);
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(TELL_TIME_EVERY) => {}
+        }
+    }
+}
+
 async fn open_store(common: &Common, identity: &Identity) -> Result<Store, StartError> {
     let dir = common.data.clone();
+    let options = common.store.options(identity.node, machine_bytes()).map_err(StartError::KeepTwice)?;
     let options = StoreOptions {
         commit_interval: Duration::from_millis(u64::from(common.commit_interval_ms)),
-        ..StoreOptions::new(identity.node)
+        ..options
     };
     let opened = tokio::task::spawn_blocking(move || Store::open(&dir, options)).await;
     let opened = opened

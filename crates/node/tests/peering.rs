@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tidelog_node::peering::authority::{Authority, LIFETIME_DEFAULT, SERVER_NAME};
 use tidelog_node::settings::PeeringSettings;
 use tidelog_node::{Identity, Metrics, NodeContext, StartError, StatusBoard, peering};
-use tidelog_record::{Batch, Series, SiteName, Value};
+use tidelog_record::{Batch, Lsn, Seal, Series, SiteName, Value};
 use tidelog_replication::Sites;
 use tidelog_store::{Store, StoreOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -191,6 +191,29 @@ async fn three_nodes_converge_through_cuts_and_a_restart() {
     .await;
     assert_eq!(row(&east.peers())["node"], cloud.context.store.node().to_string());
     for node in [east, west, cloud] {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seal_comes_to_a_peer_byte_for_byte() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let authority = authority();
+    for dir in &dirs {
+        prepare(dir.path(), &authority, &authority, &Sites::All);
+    }
+    let cloud = start(dirs[0].path(), true, &[]).await;
+    let east = start(dirs[1].path(), false, &[cloud.address.unwrap()]).await;
+    let seal = Seal { first: Lsn(1), last: Lsn(20), ordinal: 0, parts: 1, hash: [5; 16] };
+    east.append("plant", 0, 20).await;
+    let store = east.context.store.clone();
+    let append = move || store.append_blocking(&site("plant"), seal.encode());
+    let sealed = tokio::task::spawn_blocking(append).await.unwrap().unwrap();
+    east.append("plant", 20, 20).await;
+    equal(&[&cloud, &east], 41).await;
+    let theirs = cloud.context.store.read(&sealed.stream, Lsn(sealed.lsn.0 - 1), 1).unwrap();
+    assert_eq!(Seal::of_body(&theirs[0].body), Ok(Some(seal)));
+    for node in [east, cloud] {
         node.stop().await;
     }
 }

@@ -24,7 +24,7 @@ pub struct Batch {
 pub enum Body {
     /// A batch of points.
     Points(Batch),
-    /// Something a newer version wrote; its kind byte.
+    /// No points: a [`Seal`](crate::Seal), or something that a newer version wrote. Its kind byte.
     Unknown(u8),
 }
 

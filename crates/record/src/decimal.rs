@@ -14,6 +14,9 @@ const POWERS: [i64; 10] =
 
 const POWERS_F64: [f64; 10] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
+/// Floats below each are decimals of that many digits, if they are decimals at all.
+const LIMITS: [f64; 10] = [1e15, 1e14, 1e13, 1e12, 1e11, 1e10, 1e9, 1e8, 1e7, 1e6];
+
 fn power(digits: u8) -> f64 {
     POWERS_F64.get(usize::from(digits)).copied().unwrap_or(f64::NAN)
 }
@@ -41,7 +44,28 @@ fn scaled(value: f64, power: f64) -> Option<i64> {
 /// `value` as a decimal: the number without its point, and the fewest digits behind it that are exact.
 #[must_use]
 pub fn decimal_of(value: f64) -> Option<(i64, u8)> {
-    (0..=DECIMAL_DIGITS_MAX).find_map(|digits| Some((scaled(value, power(digits))?, digits)))
+    decimal_near(value, 2)
+}
+
+/// As [`decimal_of`], quicker where `digits` is what the value before had.
+#[must_use]
+#[inline]
+pub fn decimal_near(value: f64, digits: u8) -> Option<(i64, u8)> {
+    let digits = digits.min(DECIMAL_DIGITS_MAX);
+    let (mut number, mut digits) = match scaled(value, power(digits)) {
+        Some(found) => (found, digits),
+        // A decimal stays one with more digits, up to the limit: so one test tells.
+        None => {
+            let most = LIMITS.iter().rposition(|limit| value.abs() < *limit)?;
+            let most = u8::try_from(most).ok()?;
+            (scaled(value, power(most))?, most)
+        }
+    };
+    while digits > 0 && number % 10 == 0 {
+        number /= 10;
+        digits -= 1;
+    }
+    Some((number, digits))
 }
 
 /// All of `values` as decimals with the fewest digits behind the point that they have in common; `None` when one of
@@ -110,6 +134,9 @@ mod tests {
             (0.1 + 0.2, None),
         ] {
             assert_eq!(decimal_of(value), expected, "{value}");
+            for guess in 0..=11 {
+                assert_eq!(decimal_near(value, guess), expected, "{value} after {guess}");
+            }
         }
     }
 
@@ -130,6 +157,7 @@ mod tests {
         fn a_decimal_gives_the_same_bits_back(number in -DECIMAL_LIMIT + 1..DECIMAL_LIMIT, digits in 0..=9_u8, bits in any::<u64>()) {
             let value = decimal_value(number, digits);
             let (found, fewest) = decimal_of(value).unwrap();
+            prop_assert!((0..=9).all(|guess| decimal_near(value, guess) == Some((found, fewest))));
             prop_assert_eq!(decimal_value(found, fewest).to_bits(), value.to_bits());
             prop_assert_eq!(found * POWERS[usize::from(digits - fewest)], number);
             prop_assert!(fewest == 0 || found % 10 != 0);

@@ -48,7 +48,7 @@ pub use body::{
 #[cfg(feature = "alloc")]
 pub use column::{Column, Values};
 #[cfg(feature = "alloc")]
-pub use decimal::{DECIMAL_DIGITS_MAX, DECIMAL_LIMIT, decimal_of, decimal_value};
+pub use decimal::{DECIMAL_DIGITS_MAX, DECIMAL_LIMIT, decimal_near, decimal_of, decimal_value};
 #[cfg(feature = "alloc")]
 pub use ids::{
     Lsn, NodeId, ParseIdError, Run, SITE_NAME_BYTES_MAX, SeriesId, SiteName, SiteNameError, StreamId,

@@ -3,7 +3,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use tidelog_store::exact::{ExactSum, decimal_near};
+use tidelog_record::decimal_near;
+use tidelog_store::exact::ExactSum;
 
 const VALUES: u32 = 1_000_000;
 

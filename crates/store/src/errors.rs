@@ -234,7 +234,7 @@ pub enum Finding {
     },
     /// The identity file was damaged or gone and was made anew from the log.
     IdentityRebuilt,
-    /// Own history may be lost, so this node goes on under a new run.
+    /// Own history may be lost, or a stream of this node has no number left, so it goes on under a new run.
     RunRenewed {
         /// Before.
         before: Run,

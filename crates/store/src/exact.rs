@@ -6,10 +6,7 @@
 //! wide as all floats together. [`ExactSum::value`] is the float nearest to the exact total of both. This module knows no
 //! series and no time.
 
-/// Most fraction digits of a decimal.
-pub const DECIMAL_DIGITS_MAX: u8 = 9;
-/// A decimal's digits as a whole number are less than this in magnitude: fifteen digits, which a float always tells apart.
-pub const DECIMAL_LIMIT: i64 = 1_000_000_000_000_000;
+use tidelog_record::{DECIMAL_DIGITS_MAX, decimal_near};
 
 const POWERS: [f64; 10] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 const POWERS_I64: [i64; 10] =
@@ -21,44 +18,6 @@ const ROUNDER: f64 = 6_755_399_441_055_744.0;
 /// Values tested together; the sum of as many decimals is far within an i64.
 const RUN: usize = 128;
 
-/// The decimal `m / 10^k` that is exactly this float (`m as f64 / 10^k` gives its bits), with the fewest digits `k`;
-/// [`DECIMAL_DIGITS_MAX`] and [`DECIMAL_LIMIT`] bound both. None for other floats, and for -0.0.
-#[must_use]
-pub fn decimal_of(value: f64) -> Option<(i64, u8)> {
-    decimal_near(value, 2)
-}
-
-/// As [`decimal_of`], quicker where `digits` is what the value before had.
-#[must_use]
-pub fn decimal_near(value: f64, digits: u8) -> Option<(i64, u8)> {
-    if value.to_bits() == (-0.0f64).to_bits() {
-        return None;
-    }
-    let found = with_digits(value, digits).map(|m| (m, digits));
-    let (mut m, mut k) = match found {
-        Some(found) => found,
-        // A decimal stays one with more digits, up to the limit: so one test tells.
-        None => {
-            let most = LIMITS.iter().rposition(|limit| value.abs() < *limit)?;
-            let most = u8::try_from(most).ok()?;
-            (with_digits(value, most)?, most)
-        }
-    };
-    while k > 0 && m % 10 == 0 {
-        m /= 10;
-        k -= 1;
-    }
-    Some((m, k))
-}
-
-/// `m` where the value is `m / 10^k`, which need not be the shortest form.
-fn with_digits(value: f64, k: u8) -> Option<i64> {
-    let power = *POWERS.get(usize::from(k))?;
-    let limit = *LIMITS.get(usize::from(k))?;
-    let (m, back) = rounded(value * power);
-    (value.abs() < limit && back / power == value).then_some(m)
-}
-
 /// The nearest whole number, as such and as a float; meaningless from 2⁵¹ on.
 fn rounded(value: f64) -> (i64, f64) {
     let shifted = value + ROUNDER;
@@ -66,6 +25,7 @@ fn rounded(value: f64) -> (i64, f64) {
 }
 
 /// The sum of a run of decimals of `k` digits, if all of them are.
+#[inline]
 fn run_sum(values: &[f64], k: u8) -> Option<i64> {
     let power = *POWERS.get(usize::from(k))?;
     let limit = *LIMITS.get(usize::from(k))?;

@@ -102,7 +102,12 @@ impl Shared {
         Ok(out)
     }
 
-    fn sealed_records(&self, sealed: &Arc<Sealed>, after: Lsn, bytes_max: usize) -> Result<Vec<Record>, ReadError> {
+    fn sealed_records(
+        &self,
+        sealed: &Arc<Sealed>,
+        after: Lsn,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>, ReadError> {
         sealed.segment.records(after, bytes_max).map_err(|error| self.bad_segment(sealed, &error))
     }
 

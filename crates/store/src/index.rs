@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tidelog_record::{
-    BodyReader, ChainHash, DeviceId, Entry, Lsn, Opened, Origin, Seal, SiteName, StreamId, StreamKey,
+    BodyReader, ChainHash, DeviceId, Entry, Lsn, NodeId, Opened, Origin, Run, Seal, SiteName, StreamId,
+    StreamKey,
 };
 
 use crate::disk::DiskFile;
@@ -66,6 +67,7 @@ impl LogFile {
 }
 
 /// A body as it is taken in. Bytes that are no body are kept and passed on all the same (invariant 15).
+#[allow(clippy::large_enum_variant, reason = "it stands on the stack for as long as one record is taken in")]
 pub(crate) enum Taken<'a> {
     Points(BodyReader<'a>),
     Seal(Seal),
@@ -142,6 +144,13 @@ impl Index {
 
     pub fn log_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.end).sum()
+    }
+
+    /// Whether one of the node's streams in `run` has no number left. No honest log comes there, a forged one does at once.
+    pub fn is_full(&self, node: NodeId, run: Run) -> bool {
+        let mut of_run =
+            self.streams.values().filter(|held| held.stream.node == node && held.stream.run == run);
+        of_run.any(|held| held.top().0.next().is_none())
     }
 
     pub fn push_file(&mut self, file: LogFile) {

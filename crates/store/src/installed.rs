@@ -67,7 +67,8 @@ pub(crate) fn install_all(
     // The ones that hold more come first, and cover what they were made of.
     segments.sort_by_key(|(_, seal, _)| std::cmp::Reverse(seal.parts));
     for (name, seal, segment) in segments {
-        let gap = index.streams.get(&segment.span().stream.key()).and_then(|stream| stream.gap_of(seal.first));
+        let gap =
+            index.streams.get(&segment.span().stream.key()).and_then(|stream| stream.gap_of(seal.first));
         match gap.map(Gap::by_policy) {
             // The process ended between note and deed.
             Some(true) => disk.remove(&folder.join(&name)).map_err(at("remove", &folder.join(&name)))?,
@@ -88,7 +89,12 @@ fn is_whole(segment: &Segment, seal: Seal) -> io::Result<bool> {
     }
 }
 
-fn set_apart(disk: &dyn Disk, dir: &Path, name: String, findings: &mut Vec<Finding>) -> Result<(), OpenError> {
+fn set_apart(
+    disk: &dyn Disk,
+    dir: &Path,
+    name: String,
+    findings: &mut Vec<Finding>,
+) -> Result<(), OpenError> {
     let folder = dir.join(SEGMENT_DIR);
     move_to_quarantine(disk, dir, &folder, &name).map_err(at("set apart", &folder.join(&name)))?;
     findings.push(Finding::SegmentQuarantined { file: name });

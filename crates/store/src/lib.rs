@@ -8,6 +8,7 @@
 //! This crate knows no socket, no async runtime, no peer and no wall clock: the time that retention goes by is told to it.
 
 mod adopt;
+pub mod aggregate;
 pub mod catalogue;
 mod disk;
 mod errors;

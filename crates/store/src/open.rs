@@ -11,8 +11,8 @@ use tidelog_record::{NodeId, Run, StreamId};
 use crate::disk::{Disk, OpenMode, read_full, write_atomically};
 use crate::errors::{Finding, OpenError};
 use crate::frame::Header;
-use crate::identity::{self, Identity, IdentityError};
 use crate::history::History;
+use crate::identity::{self, Identity, IdentityError};
 use crate::index::Index;
 use crate::installed::install_all;
 use crate::options::{StateIn, StoreOptions};
@@ -109,7 +109,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
     };
     if !shared.state.has_all_series() {
         let entered = shared.enter_all();
-        entered.map_err(|error| io::Error::other(error)).map_err(at("read the segments of", dir))?;
+        entered.map_err(io::Error::other).map_err(at("read the segments of", dir))?;
     }
     shared.enter_met(&mut writer.intake.met);
     write_again(&mut writer, salvage, &mut report.findings);
@@ -130,7 +130,8 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         let scrub = options.upkeep.scrub_bytes_per_second;
         if scrub > 0 {
             let shared = Arc::clone(&shared);
-            let spawned = thread::Builder::new().name(String::from("tidelog-scrub")).spawn(move || shared.scrub(scrub));
+            let spawned =
+                thread::Builder::new().name(String::from("tidelog-scrub")).spawn(move || shared.scrub(scrub));
             threads.push(spawned.map_err(at("start the scrub of", dir))?);
         }
     } else {
@@ -204,7 +205,11 @@ fn settle_run(
     };
     recovered.report.created = matches!(found, Found::Nothing) && empty;
     let run = match kept {
-        Some(before) if recovered.file_lost || recovered.suspects.contains(&before) => {
+        Some(before)
+            if recovered.file_lost
+                || recovered.suspects.contains(&before)
+                || recovered.index.is_full(options.node, before) =>
+        {
             // Drawn bits that equal the run before would name the same streams.
             let now = if drawn == before { Run(!drawn.0) } else { drawn };
             findings.push(Finding::RunRenewed { before, now });

@@ -54,7 +54,25 @@ pub struct StoreOptions {
     pub entropy: u64,
 }
 
+/// What a point takes until it is sealed, and while it is: two tables of 20 bytes, and 32 for sealing.
+const OPEN_POINT_BYTES: u64 = 72;
+/// Points in a segment at least and at most: fewer pack badly, more are read in larger pieces than anybody asks for.
+const SEAL_POINTS: std::ops::RangeInclusive<u64> = 8 * 1024..=256 * 1024;
+
 impl StoreOptions {
+    /// Divides memory among what takes some: half for points that are not sealed and for sealing them, a quarter for pieces of segments,
+    /// an eighth for finding series, an eighth for what waits for the writer.
+    #[must_use]
+    pub fn within(mut self, bytes: usize) -> Self {
+        let points = (bytes as u64 / 2 / OPEN_POINT_BYTES).clamp(*SEAL_POINTS.start(), *SEAL_POINTS.end());
+        // A power of two, so that equal devices make equal segments.
+        self.upkeep.seal_points = 1 << points.ilog2();
+        self.cache_bytes_max = bytes / 4;
+        self.catalogue_bytes_max = bytes / 8;
+        self.queue_bytes_max = bytes / 8;
+        self
+    }
+
     /// The defaults for a node, with entropy from the operating system.
     #[must_use]
     pub fn new(node: NodeId) -> Self {

@@ -428,12 +428,7 @@ fn set_apart(disk: &dyn Disk, dir: &Path, from: &Path, name: &str) -> Result<(),
     move_to_quarantine(disk, dir, from, name).map_err(at("set apart", &from.join(name)))
 }
 
-pub(crate) fn move_to_quarantine(
-    disk: &dyn Disk,
-    dir: &Path,
-    from: &Path,
-    name: &str,
-) -> io::Result<()> {
+pub(crate) fn move_to_quarantine(disk: &dyn Disk, dir: &Path, from: &Path, name: &str) -> io::Result<()> {
     let quarantine: PathBuf = dir.join(QUARANTINE_DIR);
     disk.make_dir(&quarantine)?;
     let taken = disk.list(&quarantine)?;

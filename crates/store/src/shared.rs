@@ -261,19 +261,16 @@ impl Shared {
             }
         };
         let mut next = lsn.0;
-        self.walk(
-            from,
-            |position, record| {
-                if record.key != key || record.lsn.0 != next {
-                    return ControlFlow::Continue(());
-                }
-                visit(position, record)?;
-                if next == last {
-                    return ControlFlow::Break(());
-                }
-                next += 1;
-                ControlFlow::Continue(())
-            },
-        )
+        self.walk(from, |position, record| {
+            if record.key != key || record.lsn.0 != next {
+                return ControlFlow::Continue(());
+            }
+            visit(position, record)?;
+            if next == last {
+                return ControlFlow::Break(());
+            }
+            next += 1;
+            ControlFlow::Continue(())
+        })
     }
 }

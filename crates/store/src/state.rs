@@ -48,7 +48,7 @@ impl State {
         let open = |folder: &Path| {
             open_folder(folder, memory_bytes_max / SLED_SHARE, |opened| {
                 let registry = Registry::read(opened)?;
-                let series = Catalogue::on(opened.db.open_tree("series")?, memory_bytes_max)?;
+                let series = Catalogue::on(opened, memory_bytes_max)?;
                 let has_all_series = AtomicBool::new(registry.has_all_series()?);
                 let gave_up = AtomicBool::new(false);
                 let series = RwLock::new(Arc::new(series));
@@ -68,7 +68,10 @@ impl State {
 
     /// Says that every series that is sealed was entered. Remembered by a folder that has them on disk.
     pub fn set_has_all_series(&self) {
-        if let Err(error) = self.flush().and_then(|()| self.registry.set_has_all_series(!self.gave_up.load(Ordering::Acquire))) {
+        if let Err(error) = self
+            .flush()
+            .and_then(|()| self.registry.set_has_all_series(!self.gave_up.load(Ordering::Acquire)))
+        {
             tracing::warn!(%error, "the series will be entered again at the next start");
         }
         self.has_all_series.store(true, Ordering::Release);

@@ -10,16 +10,17 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use tidelog_record::{
-    BATCH_BYTES_MAX, BodyReader, ChainHash, DeviceId, Entry, Lsn, NodeId, Opened, Record, Run, Series, SiteName,
-    StreamId, Value,
+    BATCH_BYTES_MAX, BodyReader, ChainHash, DeviceId, Entry, Lsn, NodeId, Opened, Record, Run, Series,
+    SiteName, StreamId, Value,
 };
 
+use crate::aggregate::{Accumulator, Function, Steps};
+use crate::catalogue::{CatalogueError, Matcher};
 use crate::disk::{Disk, FileDisk, Lock};
 use crate::errors::{AdoptError, AppendError, OpenError, ReadError, Recovery, StateError};
 use crate::options::StoreOptions;
 use crate::position::Position;
 use crate::ranges::SeqRanges;
-use crate::catalogue::{CatalogueError, Matcher};
 use crate::scan::{Points, ScanError, SeriesPoints};
 use crate::shared::{Shared, WriteState, locked, read_locked};
 use crate::stream::StreamIndex;
@@ -33,7 +34,7 @@ pub struct Stats {
     pub records: u64,
     /// Points in them, before repeats are counted once.
     pub points: u64,
-    /// Records of a kind that this version does not understand.
+    /// Records that hold no points: seals, and those of a kind that this version does not understand.
     pub opaque_records: u64,
     /// Points of records that no segment holds.
     pub open_points: u64,
@@ -344,6 +345,22 @@ impl Store {
         Ok(self.0.shared.scan_each(site, series, &range, &mut visit)?)
     }
 
+    /// Aggregates of `series` by steps, series by series in the order given, which is to be the canonical one. Those without points in
+    /// the range are left out, or have no steps with points. `visit` may stop it.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    pub fn aggregate(
+        &self,
+        site: &SiteName,
+        series: &[Arc<Series>],
+        steps: &Steps,
+        functions: &[Function],
+        mut visit: impl FnMut(&Arc<Series>, Accumulator) -> ControlFlow<()>,
+    ) -> Result<(), ScanError> {
+        Ok(self.0.shared.aggregate(site, series, steps, functions, &mut visit)?)
+    }
+
     /// The newest points of those of `series` that have any.
     ///
     /// # Errors
@@ -420,6 +437,12 @@ impl Store {
     /// [`UpkeepError`]: the round ended early, and the next begins where it stood.
     pub fn upkeep(&self, now: Instant) -> Result<(), UpkeepError> {
         locked(&self.0.keeper).as_mut().map_or(Ok(()), |keeper| keeper.round(now))
+    }
+
+    /// Whether it takes writes.
+    #[must_use]
+    pub fn write_state(&self) -> WriteState {
+        self.0.shared.write_state()
     }
 
     /// Counts.

@@ -127,7 +127,8 @@ impl StreamIndex {
         let mut at = first;
         while at <= last {
             let log = self.extent_of(at).map(|e| Lsn(e.last));
-            let Some(next) = log.or_else(|| self.sealed_of(at).map(|s| s.seal.last)).and_then(Lsn::next) else {
+            let Some(next) = log.or_else(|| self.sealed_of(at).map(|s| s.seal.last)).and_then(Lsn::next)
+            else {
                 return false;
             };
             at = next;
@@ -161,7 +162,9 @@ impl StreamIndex {
         let both: u64 = self
             .extents
             .iter()
-            .flat_map(|e| self.sealed.iter().map(move |s| overlap((e.first, e.last), (s.seal.first.0, s.seal.last.0))))
+            .flat_map(|e| {
+                self.sealed.iter().map(move |s| overlap((e.first, e.last), (s.seal.first.0, s.seal.last.0)))
+            })
             .sum();
         sealed + log - both
     }
@@ -204,7 +207,9 @@ impl StreamIndex {
 
     /// Remembers a seal until it is followed. One that names records behind itself, or is followed already, is none.
     pub fn note_seal(&mut self, lsn: Lsn, seal: Seal) {
-        let is_followed = self.sealed_of(seal.first).is_some_and(|s| s.seal.last >= seal.last && s.seal.parts >= seal.parts);
+        let is_followed = self
+            .sealed_of(seal.first)
+            .is_some_and(|s| s.seal.last >= seal.last && s.seal.parts >= seal.parts);
         if seal.last < lsn && !is_followed {
             self.seals.insert((seal.first.0, seal.parts), seal);
         }

@@ -102,7 +102,16 @@ pub(crate) struct Table {
 impl Table {
     fn new(first: Lsn) -> Self {
         let places = HashMap::default();
-        Self { first, last: first, begun: Instant::now(), last_with_points: Lsn::ZERO, points: 0, bytes: 0, columns: Vec::new(), places }
+        Self {
+            first,
+            last: first,
+            begun: Instant::now(),
+            last_with_points: Lsn::ZERO,
+            points: 0,
+            bytes: 0,
+            columns: Vec::new(),
+            places,
+        }
     }
 
     /// The column of the `nth` entry of a record. Records of a stream tend to hold the same series in the same order, so the

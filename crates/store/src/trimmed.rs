@@ -73,12 +73,14 @@ impl Map {
     /// Notes the record at the next position.
     pub fn push(&mut self, stream: Option<u32>, lsn: u64) {
         match self.stretches.last_mut() {
-            Some(last)
-                if last.stream == stream && (stream.is_none() || last.lsn + last.records == lsn) =>
-            {
+            Some(last) if last.stream == stream && (stream.is_none() || last.lsn + last.records == lsn) => {
                 last.records += 1;
             }
-            _ => self.stretches.push(Stretch { stream, lsn: if stream.is_some() { lsn } else { 0 }, records: 1 }),
+            _ => self.stretches.push(Stretch {
+                stream,
+                lsn: if stream.is_some() { lsn } else { 0 },
+                records: 1,
+            }),
         }
     }
 

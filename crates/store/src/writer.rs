@@ -53,8 +53,16 @@ pub(crate) type AdoptDone = Box<dyn FnOnce(Result<Adopted, AdoptError>) + Send>;
 /// What waits for the writer.
 pub(crate) enum Job {
     /// `begin_file`: the commit that it is in begins a log file.
-    Append { site: SiteName, body: Vec<u8>, begin_file: bool, done: AppendDone },
-    Adopt { records: Vec<Record>, done: AdoptDone },
+    Append {
+        site: SiteName,
+        body: Vec<u8>,
+        begin_file: bool,
+        done: AppendDone,
+    },
+    Adopt {
+        records: Vec<Record>,
+        done: AdoptDone,
+    },
 }
 
 impl Job {
@@ -326,7 +334,8 @@ impl Writer {
             }
             let touched = commit.tails.keys().filter_map(|key| index.streams.get(key));
             let is_own = |stream: &StreamId| stream.node == self.node && stream.run == self.run;
-            let mut touched = touched.map(|held| !held.seals.is_empty() || (is_own(&held.stream) && held.tables.full().is_some()));
+            let mut touched = touched
+                .map(|held| !held.seals.is_empty() || (is_own(&held.stream) && held.tables.full().is_some()));
             (index.head(), touched.any(|is_due| is_due))
         };
         self.shared.enter_met(&mut self.intake.met);

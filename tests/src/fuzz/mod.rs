@@ -6,6 +6,7 @@
 
 mod log;
 mod network;
+mod packed;
 mod radio;
 mod record;
 mod segment;
@@ -22,12 +23,13 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     Target { name: "body", run: record::body, seeds: record::body_seeds },
     Target { name: "series", run: record::series, seeds: record::series_seeds },
     Target { name: "msgpack", run: record::msgpack, seeds: record::msgpack_seeds },
     Target { name: "uplink", run: record::uplink, seeds: record::uplink_seeds },
     Target { name: "log", run: log::log, seeds: log::log_seeds },
+    Target { name: "packed", run: packed::packed, seeds: packed::packed_seeds },
     Target { name: "segment", run: segment::segment, seeds: segment::segment_seeds },
     Target { name: "flashlog", run: log::flash, seeds: log::flash_seeds },
     Target { name: "mac", run: radio::mac, seeds: radio::mac_seeds },

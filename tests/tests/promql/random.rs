@@ -1,7 +1,7 @@
 //! Expressions that nobody thought of: put together at random, the same ones every time.
 
 /// How many.
-const COUNT: usize = 400;
+const COUNT: usize = 100;
 
 /// Deepest nesting.
 const DEPTH_MAX: u32 = 4;

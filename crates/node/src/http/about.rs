@@ -6,9 +6,10 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use prometheus::IntCounter;
 use serde_json::{Map, Value, json};
-
 use tidelog_store::CatalogueError;
+
 use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::write::parse_site;
@@ -48,11 +49,38 @@ fn gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+/// Brings a counter to what somebody else counted.
+fn raise(counter: &IntCounter, value: u64) {
+    counter.inc_by(value.saturating_sub(counter.get()));
+}
+
 fn read_gauges(context: &NodeContext) {
     let metrics = &context.metrics;
     let (stats, head) = (context.store.stats(), context.store.head());
     metrics.log_head.set(gauge(head.0));
     metrics.log_bytes.set(gauge(stats.log_bytes));
+    metrics.store_series.set(gauge(stats.series));
+    metrics.store_open_points.set(gauge(stats.open_points));
+    metrics.store_segments.set(gauge(stats.segments));
+    metrics.store_segment_bytes.set(gauge(stats.segment_bytes));
+    raise(&metrics.store_commits, stats.commits);
+    raise(&metrics.store_trimmed, stats.files_trimmed);
+    let by_label = [
+        (&metrics.store_written, "log", stats.bytes_written),
+        (&metrics.store_written, "segments", stats.segment_bytes_written),
+        (&metrics.store_made, "sealed", stats.segments_sealed),
+        (&metrics.store_made, "merged", stats.segments_merged),
+        (&metrics.store_dropped, "segments", stats.segments_dropped),
+        (&metrics.store_dropped, "records", stats.records_dropped),
+        (&metrics.store_dropped, "points", stats.points_dropped),
+        (&metrics.store_trouble, "failed_read", stats.failed_reads),
+        (&metrics.store_trouble, "rotten_segment", stats.segments_rotten),
+        (&metrics.store_trouble, "other_bytes", stats.segments_disagreed),
+        (&metrics.store_trouble, "put_off", stats.upkeep_failures),
+    ];
+    for (counters, label, value) in by_label {
+        raise(&counters.with_label_values(&[label]), value);
+    }
     metrics.store_writable.set(i64::from(context.store_refusal().is_none()));
     for (name, position) in context.store.cursors() {
         metrics.cursor_lag.with_label_values(&[&name]).set(gauge(head.0.saturating_sub(position.0)));
@@ -99,7 +127,12 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiErr
             "records": stats.records,
             "points": stats.points,
             "series": stats.series,
+            "open_points": stats.open_points,
             "log_bytes": stats.log_bytes,
+            "segments": stats.segments,
+            "segment_bytes": stats.segment_bytes,
+            "dropped_points": stats.points_dropped,
+            "rotten_segments": stats.segments_rotten,
             "refusal": context.store_refusal(),
         }),
     );

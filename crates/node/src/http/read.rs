@@ -139,9 +139,9 @@ fn write(
         }
     };
     let series = context.store.series(&question.site, &|series| question.selectors.matches(series));
-    let scanned = series.map_err(ScanError::from).and_then(|series| {
-        context.store.scan_each(&question.site, &series, question.range.clone(), visit)
-    });
+    let scanned = series
+        .map_err(ScanError::from)
+        .and_then(|series| context.store.scan_each(&question.site, &series, question.range.clone(), visit));
     let last = match scanned {
         // An answer that is cut off must not look like a whole one.
         Ok(()) if context.shutdown.is_cancelled() => Err(io::Error::other("the node is ending")),

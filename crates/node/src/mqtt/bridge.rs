@@ -262,7 +262,7 @@ impl Bridge {
         match read {
             Ok(Some(Body::Points(batch))) => Some(batch),
             Ok(Some(Body::Unknown(kind))) => {
-                debug!(%position, kind, "a record of a newer version is not published");
+                debug!(%position, kind, "a record without points that this version reads is not published");
                 None
             }
             Ok(None) => None,

@@ -8,6 +8,7 @@ mod address;
 mod document;
 mod file;
 mod load;
+mod store;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub use address::{AddressError, BrokerUrl, HostPort, Secret};
 pub use document::document;
 pub use file::FileError;
 pub use load::{Loaded, SettingsError, load};
+pub use store::{KeepError, KeepRule, StoreSettings, WhenFull};
 
 /// What a gateway and a cloud node have in common.
 #[derive(Args, Clone, Debug)]
@@ -61,6 +63,10 @@ pub struct Common {
     /// Form of the log on standard error.
     #[arg(long, value_name = "FORM", default_value = "text")]
     pub log_format: LogFormat,
+
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreSettings,
 
     /// Questions in PromQL.
     #[command(flatten)]

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tidelog_node::mqtt::CURSOR;
-use tidelog_record::{Batch, Lsn, Record, Series, StreamId, Value};
+use tidelog_record::{Batch, Lsn, Record, Seal, Series, StreamId, Value};
 use tidelog_store::{Position, Store};
 
 use super::broker::{BrittleLink, Mosquitto, free_port};
@@ -180,6 +180,29 @@ async fn records_of_other_nodes_are_passed_over_and_the_cursor_still_reaches_the
     assert_eq!(node.context.store.head(), Position(220));
     subscriber.wait_for(20).await;
     assert_eq!(check_all_arrived(&node, &subscriber, 20), 0);
+    drop(node.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_without_points_is_passed_over_and_is_no_failure() {
+    let Some(broker) = Mosquitto::start() else { return };
+    let subscriber = Subscriber::start(broker.port).await;
+    let node = TestNode::start(1, &["--mqtt-url", &broker.url()]);
+    node.append(0..10).await;
+    let seal = Seal { first: Lsn(1), last: Lsn(10), ordinal: 0, parts: 1, hash: [5; 16] };
+    for body in [seal.encode(), vec![200, 1, 2]] {
+        let store = node.context.store.clone();
+        let append = move || store.append_blocking(&TestNode::site(), body);
+        tokio::task::spawn_blocking(append).await.unwrap().unwrap();
+    }
+    node.append(10..20).await;
+    node.wait_until_published().await;
+    assert_eq!(node.context.store.head(), Position(22));
+    subscriber.wait_for(20).await;
+    let (arrived, repeats) = subscriber.once();
+    let arrived: Vec<u64> = arrived.keys().map(|(_, lsn, _)| lsn.0).collect();
+    assert_eq!((arrived, repeats), ((1..=10).chain(13..=22).collect(), 0));
+    assert_eq!(node.metric("tidelog_mqtt_failures_total{reason=\"unreadable\",role=\"bridge\"}"), 0);
     drop(node.stop().await);
 }
 

@@ -26,7 +26,7 @@ const LABEL_BYTES_COMMON: usize = 128;
 pub enum Opened<'a> {
     /// Points, to be read entry by entry.
     Points(BodyReader<'a>),
-    /// Something that a newer version wrote; its kind byte.
+    /// No points: a [`Seal`](crate::Seal), or something that a newer version wrote. Its kind byte.
     Unknown(u8),
 }
 

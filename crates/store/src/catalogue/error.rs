@@ -1,5 +1,6 @@
 //! Why the catalogue did not answer.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 /// Why the catalogue did not answer or remember.
@@ -8,9 +9,12 @@ pub enum CatalogueError {
     /// What was named is no series.
     #[error(transparent)]
     Series(#[from] tidelog_record::SeriesError),
-    /// The database refused.
+    /// The database failed, or cannot read its own files.
     #[error("cannot use the state folder: {0}")]
     Database(Arc<str>),
+    /// The disk refuses: it is full, or the folder may not be written, or another process has it. Nothing is damaged.
+    #[error("cannot use the state folder: {0}")]
+    Disk(Arc<str>),
     /// Bytes that were good when the folder was opened no longer are. Opening it again begins a new one.
     #[error("the series catalogue is damaged: {0}")]
     Damaged(&'static str),
@@ -21,6 +25,27 @@ pub enum CatalogueError {
 
 impl From<sled::Error> for CatalogueError {
     fn from(error: sled::Error) -> Self {
-        Self::Database(Arc::from(error.to_string()))
+        let text = Arc::from(error.to_string());
+        if is_refusal(&error) { Self::Disk(text) } else { Self::Database(text) }
     }
+}
+
+/// How sled says, in words only, that the folder is open elsewhere.
+const LOCKED_ELSEWHERE: &str = "could not acquire lock";
+
+/// Whether the folder is open elsewhere.
+pub(super) fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(io) if io.to_string().contains(LOCKED_ELSEWHERE))
+}
+
+/// Whether the disk refused what was asked, which says nothing about what stands on it.
+fn is_refusal(error: &sled::Error) -> bool {
+    let sled::Error::Io(io) = error else { return false };
+    let refused = [
+        ErrorKind::StorageFull,
+        ErrorKind::QuotaExceeded,
+        ErrorKind::ReadOnlyFilesystem,
+        ErrorKind::PermissionDenied,
+    ];
+    refused.contains(&io.kind()) || is_locked(error)
 }

@@ -3,12 +3,19 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
-use super::error::CatalogueError;
+use super::error::{CatalogueError, is_locked};
+use super::noted::{Noted, beside};
 
 /// How often what was set becomes durable, in milliseconds.
 const FLUSH_EVERY_MS: u64 = 500;
+/// Longest wait for a folder that is held, in milliseconds.
+const UNLOCK_MS_MAX: u64 = 3_000;
+/// How often it is tried, in milliseconds.
+const UNLOCK_POLL_MS: u64 = 10;
 /// Least memory for sled's page cache, in bytes.
 const CACHE_BYTES_MIN: usize = 256 * 1024;
 /// The key that says that the folder was begun.
@@ -25,20 +32,16 @@ pub(crate) enum Trouble {
 
 impl From<sled::Error> for Trouble {
     fn from(error: sled::Error) -> Self {
-        match &error {
-            sled::Error::Io(io)
-                if matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::PermissionDenied) =>
-            {
-                Self::Disk(error.to_string())
-            }
-            _ => Self::Damaged(error.to_string()),
-        }
+        CatalogueError::from(error).into()
     }
 }
 
 impl From<CatalogueError> for Trouble {
     fn from(error: CatalogueError) -> Self {
-        Self::Damaged(error.to_string())
+        match error {
+            CatalogueError::Disk(reason) => Self::Disk(reason.to_string()),
+            _ => Self::Damaged(error.to_string()),
+        }
     }
 }
 
@@ -46,6 +49,26 @@ impl From<CatalogueError> for Trouble {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub db: sled::Db,
+    pub(super) noted: Noted,
+}
+
+/// Opens the database. Where the folder was closed just now, a thread of sled's may hold it a little longer.
+fn unlocked(folder: &Path, cache_bytes: usize) -> sled::Result<sled::Db> {
+    let config = sled::Config::new()
+        .path(folder)
+        .mode(sled::Mode::LowSpace)
+        .cache_capacity(cache_bytes.max(CACHE_BYTES_MIN) as u64)
+        .flush_every_ms(Some(FLUSH_EVERY_MS));
+    let mut waited_ms = 0;
+    loop {
+        match config.open() {
+            Err(error) if is_locked(&error) && waited_ms < UNLOCK_MS_MAX => {
+                thread::sleep(Duration::from_millis(UNLOCK_POLL_MS));
+                waited_ms += UNLOCK_POLL_MS;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Opens the folder and reads it; the second value says whether it was begun before: sled takes some damage for an empty
@@ -53,17 +76,12 @@ pub(crate) struct Opened {
 pub(crate) fn open_folder<T>(
     folder: &Path,
     cache_bytes: usize,
-    read: impl FnOnce(&Opened) -> Result<T, Trouble>,
+    read: impl FnOnce(&mut Opened) -> Result<T, Trouble>,
 ) -> Result<(T, bool), Trouble> {
     let open = || {
-        let db = sled::Config::new()
-            .path(folder)
-            .mode(sled::Mode::LowSpace)
-            .cache_capacity(cache_bytes.max(CACHE_BYTES_MIN) as u64)
-            .flush_every_ms(Some(FLUSH_EVERY_MS))
-            .open()?;
-        let opened = Opened { db };
-        let what = read(&opened)?;
+        let db = unlocked(folder, cache_bytes)?;
+        let mut opened = Opened { db, noted: Noted::read(folder) };
+        let what = read(&mut opened)?;
         let begun_before = opened.db.insert(BEGUN_KEY, &[1])?.is_some();
         if !begun_before {
             opened.db.flush()?;
@@ -74,7 +92,8 @@ pub(crate) fn open_folder<T>(
         .unwrap_or_else(|_| Err(Trouble::Damaged(String::from("sled panicked on it"))))
 }
 
-/// Opens the folder; when it is damaged, moves it aside and begins a new one. The second value says what was wrong.
+/// Opens the folder; when it is damaged, moves it aside and begins a new one. The second value says what was wrong. Only the
+/// last damaged folder is kept, for whoever wants to know what became of it: nothing in it is the only copy.
 ///
 /// # Errors
 /// What the disk said, where not even a new folder is to be had.
@@ -83,6 +102,9 @@ pub(crate) fn open_or_begin<T>(
     open: impl Fn(&Path) -> Result<(T, bool), Trouble>,
 ) -> Result<(T, Option<String>), String> {
     let existed = folder.exists();
+    if !existed {
+        forget_note(folder)?;
+    }
     let reason = match open(folder) {
         Ok((opened, true)) => return Ok((opened, None)),
         Ok((opened, false)) => {
@@ -92,18 +114,21 @@ pub(crate) fn open_or_begin<T>(
         Err(Trouble::Disk(reason)) => return Err(reason),
         Err(Trouble::Damaged(reason)) => reason,
     };
-    let aside = free_name(folder);
+    let aside = folder.with_extension("damaged");
+    remove_if_there(fs::remove_dir_all(&aside))?;
     fs::rename(folder, &aside).map_err(|error| error.to_string())?;
+    forget_note(folder)?;
     let (opened, _) = open(folder).map_err(|trouble| trouble.to_string())?;
     Ok((opened, Some(format!("{reason}; moved to {}", aside.display()))))
 }
 
-fn free_name(folder: &Path) -> PathBuf {
-    let mut aside = folder.with_extension("damaged");
-    let mut number = 1u32;
-    while aside.exists() {
-        aside = folder.with_extension(format!("damaged.{number}"));
-        number += 1;
+fn forget_note(folder: &Path) -> Result<(), String> {
+    remove_if_there(fs::remove_file(beside(folder)))
+}
+
+fn remove_if_there(removed: std::io::Result<()>) -> Result<(), String> {
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.to_string()),
+        _ => Ok(()),
     }
-    aside
 }

@@ -205,6 +205,7 @@ mod tests {
         };
         assert_eq!(these("a|bc"), ["a", "bc"]);
         assert_eq!(these("^a[bc]$"), ["ab", "ac"]);
+        assert!(matches!(possible("9e3779.*"), Possible::Beginning(texts) if texts == ["9e3779"]));
         assert!(matches!(possible("02.*"), Possible::Beginning(texts) if texts == ["02"]));
         assert!(matches!(possible(".*"), Possible::Any));
     }

@@ -6,12 +6,14 @@
 //! kept there are pages of many series, written in order ([`run`]). New series wait in memory until they make a run; the
 //! log has them until [`Catalogue::flush`] has returned. This module knows no points and no records.
 
+mod absent;
 mod error;
 mod folder;
 mod generations;
 mod known;
 mod matcher;
 mod merge;
+mod noted;
 mod numbers;
 mod order;
 mod registry;
@@ -27,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use tidelog_record::{Series, SiteName};
 
+use absent::Absent;
 pub use error::CatalogueError;
 pub(crate) use folder::{open_folder, open_or_begin};
 pub use matcher::{MatchOp, Matcher, MatcherError, REGEX_BYTES_MAX};
@@ -34,12 +37,14 @@ pub(crate) use registry::Registry;
 pub use registry::{CURSOR_NAME_BYTES_MAX, DEVICE_ENTRY_BYTES_MAX};
 
 use crate::shared::{locked, read_locked, write_locked};
+use folder::Opened;
 use generations::Generations;
 use known::Known;
+use noted::Noted;
 use run::{Names, Run, remove_run, site_and_run};
 use select::{Answers, SeriesCache, each_label, each_value};
 use shelf::{Batch, Shelf};
-use site::Site;
+use site::{Site, View, read_name};
 
 /// Series in memory with which a question makes a run of them first: they are looked at one by one.
 const PENDING_LOOKED_AT_MAX: usize = 256;
@@ -61,25 +66,29 @@ struct Entering {
     warmed: bool,
     /// Whether what is not known by hash may be on disk.
     may_be_on_disk: bool,
+    /// Made when not all can be known by hash.
+    absent: Absent,
 }
 
 /// The series of all sites.
 #[derive(Debug)]
 pub struct Catalogue {
     shelf: Shelf,
+    noted: Noted,
     sites: RwLock<BTreeMap<SiteName, Arc<Site>>>,
     entering: Mutex<Entering>,
     known: Known,
     series: SeriesCache,
     answers: Answers,
     pending_bytes_max: usize,
+    absent_bytes: usize,
 }
 
 impl Catalogue {
     /// A catalogue that lasts as long as the process.
     #[must_use]
     pub fn in_memory(memory_bytes_max: usize) -> Self {
-        Self::empty(Shelf::in_memory(), memory_bytes_max)
+        Self::empty(Shelf::in_memory(), Noted::default(), memory_bytes_max)
     }
 
     /// Opens the catalogue in a folder of its own; the second value says why it had to be begun anew, if it had to. `None` where
@@ -89,28 +98,30 @@ impl Catalogue {
     /// What the disk said.
     pub fn open(folder: &Path, memory_bytes_max: usize) -> Result<(Self, Option<String>), CatalogueError> {
         let open = |folder: &Path| {
-            open_folder(folder, memory_bytes_max / 4, |opened| {
-                Ok(Self::on(opened.db.open_tree("series")?, memory_bytes_max)?)
-            })
+            open_folder(folder, memory_bytes_max / 4, |opened| Ok(Self::on(opened, memory_bytes_max)?))
         };
-        open_or_begin(folder, open).map_err(|reason| CatalogueError::Database(Arc::from(reason)))
+        open_or_begin(folder, open).map_err(|reason| CatalogueError::Disk(Arc::from(reason)))
     }
 
-    fn empty(shelf: Shelf, memory_bytes_max: usize) -> Self {
+    fn empty(shelf: Shelf, noted: Noted, memory_bytes_max: usize) -> Self {
         Self {
             shelf,
+            noted,
             sites: RwLock::default(),
             entering: Mutex::default(),
-            known: Known::new(memory_bytes_max / 4),
+            known: Known::new(memory_bytes_max / 8),
             series: Mutex::new(Generations::new(memory_bytes_max / 4)),
             answers: Answers::new(memory_bytes_max / 8),
             pending_bytes_max: memory_bytes_max / 8,
+            absent_bytes: memory_bytes_max / 8,
         }
     }
 
-    /// Reads what stands in a tree and checks every page of it.
-    pub(crate) fn on(tree: sled::Tree, memory_bytes_max: usize) -> Result<Self, CatalogueError> {
-        let catalogue = Self::empty(Shelf::Sled(tree), memory_bytes_max);
+    /// Reads what stands in an open folder and checks every page of it.
+    pub(crate) fn on(opened: &mut Opened, memory_bytes_max: usize) -> Result<Self, CatalogueError> {
+        let tree = opened.db.open_tree("series")?;
+        let noted = std::mem::take(&mut opened.noted);
+        let catalogue = Self::empty(Shelf::Sled(tree), noted, memory_bytes_max);
         let shelf = &catalogue.shelf;
         let mut left_over = Vec::new();
         shelf.each(b"X", &mut |key, _| {
@@ -144,6 +155,9 @@ impl Catalogue {
             locked(&catalogue.entering).may_be_on_disk |= !runs.is_empty();
             write_locked(&catalogue.sites).insert(name, Arc::new(Site::new(number, runs)));
         }
+        if catalogue.series_count_all() < catalogue.noted.series() {
+            return Err(CatalogueError::Damaged("series that were durable are gone"));
+        }
         Ok(catalogue)
     }
 
@@ -154,7 +168,7 @@ impl Catalogue {
     /// Makes sure that a series is in the catalogue; answers whether it is new. Cheap for one that was met lately.
     ///
     /// # Errors
-    /// [`CatalogueError`].
+    /// [`CatalogueError`]; then the series is not entered, so what waits in memory stays bounded when the disk refuses.
     pub fn ensure(&self, site: &SiteName, canonical: &[u8]) -> Result<bool, CatalogueError> {
         let hash = self.known.hash(site, canonical);
         if self.known.has(&hash) {
@@ -168,21 +182,20 @@ impl Catalogue {
         }
         let series = Series::from_canonical(canonical)?;
         let name = order::key_of(&series);
+        if entering.pending >= PENDING_MAX || entering.pending_bytes >= self.pending_bytes_max {
+            self.settle(&mut entering)?;
+        }
         let entered = self.site_or_new(site)?;
-        let in_runs = entering.may_be_on_disk || !self.known.has_all();
+        let in_runs = self.may_be_in_runs(hash, &mut entering)?;
         let new = !entered.contains(&self.shelf, &name, in_runs)?;
         if new {
             entering.pending += 1;
             entering.pending_bytes += name.len() + PENDING_BYTES_EACH;
             entered.enter(name);
         }
-        // The series is entered whether or not its run can be written now.
         self.known.add(hash);
-        if entering.pending >= PENDING_MAX || entering.pending_bytes >= self.pending_bytes_max {
-            self.settle(&mut entering)?;
-            if entered.is_crowded() {
-                entered.tend(&self.shelf)?;
-            }
+        if entering.absent.is_made() {
+            entering.absent.add(hash);
         }
         Ok(new)
     }
@@ -192,27 +205,50 @@ impl Catalogue {
         if entering.warmed {
             return Ok(());
         }
-        let sites = read_locked(&self.sites).clone();
-        if sites.values().map(|site| site.series()).sum::<u64>() <= self.known.room() / 2 {
-            for (name, site) in sites {
-                let learn = |key: &[u8]| {
-                    let canonical = order::canonical_of(key).ok_or(CatalogueError::Damaged("a name is none"))?;
-                    self.known.add(self.known.hash(&name, &canonical));
-                    Ok::<_, CatalogueError>(())
-                };
-                let view = site.view();
-                view.pending.iter().try_for_each(|key| learn(key))?;
-                for run in view.runs {
-                    let mut names = Names::of(&run, &self.shelf);
-                    while let Some(key) = names.next()? {
-                        learn(&key)?;
-                    }
-                }
-            }
+        if self.series_count_all() <= self.known.room() / 2 {
+            self.each_hash(&mut |hash| self.known.add(hash))?;
             entering.may_be_on_disk = false;
         }
         entering.warmed = true;
         Ok(())
+    }
+
+    /// Visits the hashes of all series.
+    fn each_hash(&self, visit: &mut dyn FnMut((u64, u64))) -> Result<(), CatalogueError> {
+        let sites = read_locked(&self.sites).clone();
+        for (name, site) in sites {
+            let mut learn = |key: &[u8]| {
+                let canonical = order::canonical_of(key).ok_or(CatalogueError::Damaged("a name is none"))?;
+                visit(self.known.hash(&name, &canonical));
+                Ok::<_, CatalogueError>(())
+            };
+            let view = site.view();
+            view.pending.iter().try_for_each(|key| learn(key))?;
+            for run in view.runs {
+                let mut names = Names::of(&run, &self.shelf);
+                while let Some(key) = names.next()? {
+                    learn(&key)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a series that is not known by hash has to be looked for in the runs.
+    fn may_be_in_runs(
+        &self,
+        hash: (u64, u64),
+        entering: &mut MutexGuard<'_, Entering>,
+    ) -> Result<bool, CatalogueError> {
+        if !entering.may_be_on_disk && self.known.has_all() {
+            return Ok(false);
+        }
+        if !entering.absent.is_made() {
+            let mut absent = Absent::new(self.absent_bytes);
+            self.each_hash(&mut |hash| absent.add(hash))?;
+            entering.absent = absent;
+        }
+        Ok(!entering.absent.is_sure(hash))
     }
 
     fn site_or_new(&self, name: &SiteName) -> Result<Arc<Site>, CatalogueError> {
@@ -233,13 +269,25 @@ impl Catalogue {
         Ok(site)
     }
 
+    /// Makes runs of what is in memory. Where nobody tends the catalogue, merges what has become too many.
     fn settle(&self, entering: &mut MutexGuard<'_, Entering>) -> Result<(), CatalogueError> {
         let sites: Vec<_> = read_locked(&self.sites).values().cloned().collect();
         for site in sites {
             site.settle(&self.shelf)?;
+            if site.is_crowded() {
+                site.tend(&self.shelf)?;
+            }
         }
         (entering.pending, entering.pending_bytes) = (0, 0);
         Ok(())
+    }
+
+    /// What a question looks at: few series in memory, the rest in runs.
+    fn view(&self, site: &Site) -> Result<View, CatalogueError> {
+        if site.pending() > PENDING_LOOKED_AT_MAX {
+            self.settle(&mut locked(&self.entering))?;
+        }
+        Ok(site.view())
     }
 
     /// The series that meet all conditions, in the order of [`Series`]; all of the site's when there are no conditions.
@@ -248,10 +296,7 @@ impl Catalogue {
     /// [`CatalogueError`].
     pub fn select(&self, site: &SiteName, matchers: &[Matcher]) -> Result<Vec<Arc<Series>>, CatalogueError> {
         let Some(site) = self.site(site) else { return Ok(Vec::new()) };
-        if site.pending() > PENDING_LOOKED_AT_MAX {
-            self.settle(&mut locked(&self.entering))?;
-        }
-        let view = site.view();
+        let view = self.view(&site)?;
         let question = Answers::question(site.number(), matchers);
         if let Some(answer) = self.answers.get(&question, view.series) {
             return Ok(answer);
@@ -288,11 +333,16 @@ impl Catalogue {
         let mut names = BTreeSet::new();
         if matchers.is_empty() {
             let Some(site) = self.site(site) else { return Ok(Vec::new()) };
-            self.settle(&mut locked(&self.entering))?;
-            for run in site.view().runs {
+            let view = self.view(&site)?;
+            for run in view.runs {
                 each_label(&self.shelf, &run, &mut |label| {
                     names.insert(label.to_owned());
                 })?;
+            }
+            for name in view.pending.iter() {
+                let series = read_name(name)?;
+                names.insert(order::METRIC_LABEL.to_owned());
+                names.extend(series.labels().map(|(label, _)| label.to_owned()));
             }
         } else {
             for series in self.select(site, matchers)? {
@@ -310,15 +360,18 @@ impl Catalogue {
     pub fn label_values(
         &self,
         site: &SiteName,
-        name: &str,
+        label: &str,
         matchers: &[Matcher],
     ) -> Result<Vec<String>, CatalogueError> {
         let mut values = BTreeSet::new();
         if matchers.is_empty() {
             let Some(site) = self.site(site) else { return Ok(Vec::new()) };
-            self.settle(&mut locked(&self.entering))?;
-            for run in site.view().runs {
-                each_value(&self.shelf, &run, name.as_bytes(), "", &mut |value, _| {
+            let view = self.view(&site)?;
+            for name in view.pending.iter() {
+                values.extend(read_name(name)?.label(label).map(str::to_owned));
+            }
+            for run in view.runs {
+                each_value(&self.shelf, &run, label.as_bytes(), "", &mut |value, _| {
                     if !values.contains(value) {
                         values.insert(value.to_owned());
                     }
@@ -327,7 +380,7 @@ impl Catalogue {
             }
         } else {
             for series in self.select(site, matchers)? {
-                values.extend(series.label(name).map(str::to_owned));
+                values.extend(series.label(label).map(str::to_owned));
             }
         }
         Ok(values.into_iter().collect())
@@ -351,17 +404,23 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError`].
     pub fn flush(&self) -> Result<(), CatalogueError> {
-        self.settle(&mut locked(&self.entering))?;
-        self.shelf.flush()
+        let mut entering = locked(&self.entering);
+        self.settle(&mut entering)?;
+        let settled = self.series_count_all();
+        drop(entering);
+        self.shelf.flush()?;
+        self.noted.sync_database()?;
+        self.noted.note(settled)
     }
 
     /// Lets go of what is held in memory to answer quicker.
     pub fn forget_caches(&self) {
+        // Whoever enters a series meanwhile would take what is no longer known for new.
+        let mut entering = locked(&self.entering);
         self.known.clear();
         self.answers.clear();
         locked(&self.series).clear();
-        let mut entering = locked(&self.entering);
-        (entering.warmed, entering.may_be_on_disk) = (false, true);
+        (entering.warmed, entering.may_be_on_disk, entering.absent) = (false, true, Absent::default());
     }
 }
 

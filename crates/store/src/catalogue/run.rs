@@ -298,7 +298,7 @@ impl<'a> RunWriter<'a> {
     /// The next series; answers its number.
     pub fn name(&mut self, name: &[u8]) -> Result<u32, CatalogueError> {
         let number = self.run.count;
-        if number % NAMES_PER_PAGE == 0 {
+        if number.is_multiple_of(NAMES_PER_PAGE) {
             self.close_names()?;
             // As much of the key as tells it from the one before.
             let shared = self.last_name.iter().zip(name).take_while(|(a, b)| a == b).count();

@@ -19,8 +19,12 @@ use crate::shared::locked;
 
 /// Words of a regular expression that are looked up one by one.
 const WORDS_MAX: usize = 1024;
-/// Series that are held against conditions one by one rather than all values of a label.
-const FEW: u64 = 16_384;
+/// So many series are held against any condition, one by one.
+const FEW: u64 = 64;
+/// So many values of a label are held against a condition in the time that one series takes.
+const VALUES_PER_SERIES: u64 = 32;
+/// Answers of so many series leave theirs in memory.
+const KEPT_MAX: u64 = 16_384;
 /// What a series takes in memory besides its name's length a few times, in bytes.
 const SERIES_BYTES: usize = 256;
 
@@ -79,13 +83,16 @@ fn candidates<'m>(
             return Ok((found, Vec::new()));
         }
     }
-    if found.len() <= FEW {
-        return Ok((found, rest));
-    }
+    let mut held_against = Vec::new();
     for matcher in rest {
-        found = found.and(&meeting(shelf, run, matcher)?);
+        let begins = matches!(matcher.possible(), Possible::Beginning(_)) && !matcher.like("");
+        if found.len() > FEW && begins || found.len() > u64::from(run.count) / VALUES_PER_SERIES {
+            found = found.and(&meeting(shelf, run, matcher)?);
+        } else {
+            held_against.push(matcher);
+        }
     }
-    Ok((found, Vec::new()))
+    Ok((found, held_against))
 }
 
 /// The series of a run that meet one condition.
@@ -124,13 +131,16 @@ fn meeting(shelf: &Shelf, run: &Run, matcher: &Matcher) -> Result<Numbers, Catal
     Ok(if matcher.holds_for("") { named.not(run.count) } else { named })
 }
 
+/// What is done with each value and its numbers.
+pub(super) type VisitValue<'v> = &'v mut dyn FnMut(&str, &[u8]) -> Result<(), CatalogueError>;
+
 /// Visits the values of a label that begin so, in ascending order, each with its numbers in one or more lists.
 pub(super) fn each_value(
     shelf: &Shelf,
     run: &Run,
     label: &[u8],
     beginning: &str,
-    visit: &mut dyn FnMut(&str, &[u8]) -> Result<(), CatalogueError>,
+    visit: VisitValue<'_>,
 ) -> Result<(), CatalogueError> {
     let mut prefix = posting(label, &[]);
     let value_at = prefix.len();
@@ -175,7 +185,7 @@ fn load(
     numbers: &Numbers,
     visit: &mut dyn FnMut(Arc<Series>),
 ) -> Result<(), CatalogueError> {
-    let keep = numbers.len() <= FEW;
+    let keep = numbers.len() <= KEPT_MAX;
     let mut held: Option<(u32, Vec<Vec<u8>>)> = None;
     for number in numbers.iter() {
         let place = (run.site, run.id, number);
@@ -200,9 +210,12 @@ fn load(
 /// Answers that are asked for again and again, as long as no series came.
 #[derive(Debug)]
 pub(super) struct Answers {
-    answers: Mutex<HashMap<Question, (u64, Arc<[Arc<Series>]>)>>,
+    answers: Mutex<HashMap<Question, Answer>>,
     series_max: usize,
 }
+
+/// How many series the site had, and those that were found.
+type Answer = (u64, Arc<[Arc<Series>]>);
 
 /// The site's number and the conditions.
 pub(super) type Question = (u32, Vec<(String, super::matcher::MatchOp, String)>);

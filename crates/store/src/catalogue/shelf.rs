@@ -8,6 +8,11 @@ use std::sync::RwLock;
 use super::error::CatalogueError;
 use crate::shared::{read_locked, write_locked};
 
+/// A key and its value.
+type Page = (Vec<u8>, Vec<u8>);
+/// What is done with each key and value.
+pub(super) type Visit<'v> = &'v mut dyn FnMut(&[u8], &[u8]) -> Result<(), CatalogueError>;
+
 const DAMAGED: CatalogueError = CatalogueError::Damaged("a page's checksum is wrong");
 
 fn checksum(key: &[u8], value: &[u8]) -> u32 {
@@ -72,7 +77,7 @@ impl Shelf {
     }
 
     /// The last entry at or before the key.
-    pub fn at_or_before(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, CatalogueError> {
+    pub fn at_or_before(&self, key: &[u8]) -> Result<Option<Page>, CatalogueError> {
         let checked = |key: &[u8], bytes: &[u8]| {
             unsealed(key, bytes).map(|value| (key.to_vec(), value.to_vec())).ok_or(DAMAGED)
         };
@@ -92,7 +97,7 @@ impl Shelf {
     }
 
     /// The first entry behind the key.
-    pub fn after(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, CatalogueError> {
+    pub fn after(&self, key: &[u8]) -> Result<Option<Page>, CatalogueError> {
         let checked = |key: &[u8], bytes: &[u8]| {
             unsealed(key, bytes).map(|value| (key.to_vec(), value.to_vec())).ok_or(DAMAGED)
         };
@@ -111,11 +116,7 @@ impl Shelf {
     }
 
     /// Visits all entries whose key begins so.
-    pub fn each(
-        &self,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), CatalogueError>,
-    ) -> Result<(), CatalogueError> {
+    pub fn each(&self, prefix: &[u8], visit: Visit<'_>) -> Result<(), CatalogueError> {
         match self {
             Self::Sled(tree) => {
                 for entry in tree.scan_prefix(prefix) {

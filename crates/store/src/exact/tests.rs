@@ -2,6 +2,7 @@ use std::str::FromStr;
 
 use num_bigint::BigInt;
 use proptest::prelude::*;
+use tidelog_record::{DECIMAL_LIMIT, decimal_of};
 
 use super::*;
 

@@ -70,15 +70,22 @@ impl Shared {
         for stream in index.sites.get(site).into_iter().flatten().filter_map(|key| index.streams.get(key)) {
             for table in stream.tables.iter() {
                 for (canonical, found) in canonical.iter().zip(&mut tables) {
-                    if let Some(points) = table.get(canonical).map(&take).filter(|points| !points.is_empty()) {
+                    if let Some(points) = table.get(canonical).map(&take).filter(|points| !points.is_empty())
+                    {
                         found.push(points);
                     }
                 }
             }
-            segments.extend(stream.sealed.iter().filter(|sealed| {
-                let (first, last) = sealed.segment.time_range();
-                sealed.segment.points() > 0 && first <= *range.end() && last >= *range.start()
-            }).cloned());
+            segments.extend(
+                stream
+                    .sealed
+                    .iter()
+                    .filter(|sealed| {
+                        let (first, last) = sealed.segment.time_range();
+                        sealed.segment.points() > 0 && first <= *range.end() && last >= *range.start()
+                    })
+                    .cloned(),
+            );
         }
         Snapshot { tables, segments }
     }
@@ -121,9 +128,8 @@ impl Shared {
 
 /// About how many of a series' points lie in the range, if they lie evenly.
 fn share(extent: &Extent, range: &RangeInclusive<i64>) -> u64 {
-    let width = |first: i64, last: i64| last.abs_diff(first) as f64 + 1.0;
+    let width = |first: i64, last: i64| u128::from(last.abs_diff(first)) + 1;
     let seen = width(extent.first_ts.max(*range.start()), extent.last_ts.min(*range.end()));
-    let part = seen / width(extent.first_ts, extent.last_ts) * extent.count as f64;
-    // Within 0 and the count, which is a u64.
-    (part as u64).saturating_add(1)
+    let part = u128::from(extent.count) * seen / width(extent.first_ts, extent.last_ts);
+    u64::try_from(part).unwrap_or(extent.count).saturating_add(1)
 }

@@ -4,6 +4,7 @@
 
 mod gather;
 mod last;
+mod steps;
 mod walk;
 
 use std::ops::{ControlFlow, RangeInclusive};
@@ -187,7 +188,8 @@ impl Shared {
         range: &RangeInclusive<i64>,
         visit: &mut Visit<'_>,
     ) -> Result<ControlFlow<()>, ReadError> {
-        let mut taker = HandOn { series: &plan.series, visit: &mut |s, p| visit(s, p), part: Points::default() };
+        let mut taker =
+            HandOn { series: &plan.series, visit: &mut |s, p| visit(s, p), part: Points::default() };
         match self.walk_plan(plan, range, &mut taker)? {
             ControlFlow::Break(()) => Ok(ControlFlow::Break(())),
             ControlFlow::Continue(()) => Ok(taker.end()),
@@ -233,7 +235,8 @@ impl Shared {
             return Ok(());
         }
         let next = AtomicUsize::new(0);
-        let slots: Vec<Mutex<Option<Result<T, ReadError>>>> = plans.iter().map(|_| Mutex::default()).collect();
+        let slots: Vec<Mutex<Option<Result<T, ReadError>>>> =
+            plans.iter().map(|_| Mutex::default()).collect();
         let work = || {
             while let Some((plan, slot)) = {
                 let at = next.fetch_add(1, Ordering::Relaxed);

@@ -73,7 +73,11 @@ impl Shared {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn pieces<'p>(&self, sources: &'p [Source], range: &RangeInclusive<i64>) -> Result<Vec<Piece<'p>>, ReadError> {
+    fn pieces<'p>(
+        &self,
+        sources: &'p [Source],
+        range: &RangeInclusive<i64>,
+    ) -> Result<Vec<Piece<'p>>, ReadError> {
         let mut pieces = Vec::new();
         for source in sources {
             match source {
@@ -113,7 +117,9 @@ impl Shared {
                 if give(&mut merged, taker).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
-                let Some((first, behind)) = waiting.split_first() else { return Ok(ControlFlow::Continue(())) };
+                let Some((first, behind)) = waiting.split_first() else {
+                    return Ok(ControlFlow::Continue(()));
+                };
                 let alone = alone(waiting);
                 if alone == 0 {
                     open.extend(self.open(first, range)?);

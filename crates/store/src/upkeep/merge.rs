@@ -35,7 +35,8 @@ impl Keeper {
         let Some(Group { stream, first, last, ordinal, parts }) = group else { return Ok(false) };
         let key = stream.key();
         let Some(tiles) = self.tiles(&key, first, last) else { return Ok(false) };
-        let (Some(before), Some(after)) = (tiles.first().map(|s| s.before), tiles.last().map(|s| s.after)) else {
+        let (Some(before), Some(after)) = (tiles.first().map(|s| s.before), tiles.last().map(|s| s.after))
+        else {
             return Ok(false);
         };
         let made = self.make(&key, first, last, |out| self.merge_tiles(&tiles, out))?;

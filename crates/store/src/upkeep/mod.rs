@@ -222,6 +222,8 @@ impl Keeper {
         while self.shared.upkeep.wait(pause) {
             match self.round(Instant::now()) {
                 Ok(()) => pause = ROUND_EVERY,
+                // What was under way when the store closed is done at the next start.
+                Err(_) if self.shared.upkeep.is_closed() => break,
                 Err(error) => {
                     self.shared.upkeep.counters.failures.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(dir = %self.shared.dir.display(), %error, "upkeep of the store is put off");

@@ -101,7 +101,8 @@ impl Keeper {
             let (stream, sealed) = oldest(&index, site)?;
             let keep = self.options.retention.of(site);
             let newest_ns = sealed.segment.time_range().1;
-            let too_old = clock_is_trusted && keep.age.is_some() && index.horizon(site).is_some_and(|h| newest_ns < h);
+            let too_old =
+                clock_is_trusted && keep.age.is_some() && index.horizon(site).is_some_and(|h| newest_ns < h);
             let too_large = keep.bytes.is_some_and(|most| bytes(&index, site) > most);
             let reason = match (too_old, too_large, full) {
                 (true, _, _) => GapReason::Age,
@@ -129,7 +130,8 @@ impl Keeper {
         };
         let (records, points) = (gap.records(), gap.points);
         let note = range_name(&key, seal.first, seal.last, GAP_SUFFIX);
-        write_atomically(shared.disk.as_ref(), &dir, &note, &gap.encode()).map_err(io("note what is dropped"))?;
+        write_atomically(shared.disk.as_ref(), &dir, &note, &gap.encode())
+            .map_err(io("note what is dropped"))?;
         write_locked(&shared.index).dig(&key, gap);
         shared.disk.remove(&dir.join(&sealed.name)).map_err(io("drop a segment"))?;
         shared.disk.sync_dir(&dir).map_err(io("sync the segments' folder"))?;
@@ -149,7 +151,8 @@ impl Keeper {
 /// The site's segment whose newest point is oldest, of those that begin their stream: a stream is dropped from its beginning.
 fn oldest(index: &Index, site: &SiteName) -> Option<(StreamId, Arc<Sealed>)> {
     let streams = index.sites.get(site)?.iter().filter_map(|key| index.streams.get(key));
-    let firsts = streams.filter_map(|stream| Some((stream.stream.clone(), Arc::clone(stream.sealed.first()?))));
+    let firsts =
+        streams.filter_map(|stream| Some((stream.stream.clone(), Arc::clone(stream.sealed.first()?))));
     firsts.min_by_key(|(_, sealed)| sealed.segment.time_range().1)
 }
 

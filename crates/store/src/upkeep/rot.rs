@@ -36,7 +36,8 @@ impl Keeper {
         let shared = &self.shared;
         let stream = {
             let index = read_locked(&shared.index);
-            let holder = |s: &&crate::stream::StreamIndex| s.sealed.iter().any(|held| held.name == sealed.name);
+            let holder =
+                |s: &&crate::stream::StreamIndex| s.sealed.iter().any(|held| held.name == sealed.name);
             index.streams.values().find(holder).map(|stream| stream.stream.clone())
         };
         // It was replaced meanwhile.
@@ -53,7 +54,8 @@ impl Keeper {
             time_ns: sealed.segment.time_range(),
         };
         let note = range_name(&key, seal.first, seal.last, GAP_SUFFIX);
-        write_atomically(shared.disk.as_ref(), &dir, &note, &gap.encode()).map_err(io("note what is rotten"))?;
+        write_atomically(shared.disk.as_ref(), &dir, &note, &gap.encode())
+            .map_err(io("note what is rotten"))?;
         write_locked(&shared.index).dig(&key, gap);
         let moved = move_to_quarantine(shared.disk.as_ref(), &shared.dir, &dir, &sealed.name);
         moved.map_err(|source| UpkeepError::Io { what: "set a segment apart", source })?;
@@ -67,10 +69,13 @@ impl Keeper {
     pub(super) fn heal(&mut self) -> Result<(), UpkeepError> {
         let due: Vec<(StreamId, Gap)> = {
             let index = read_locked(&self.shared.index);
-            let gaps = index.streams.values().flat_map(|stream| stream.gaps.iter().map(move |gap| (stream, gap)));
-            gaps.filter(|(stream, gap)| !gap.by_policy() && stream.held_through(gap.seal.first, gap.seal.last))
-                .map(|(stream, gap)| (stream.stream.clone(), gap.clone()))
-                .collect()
+            let gaps =
+                index.streams.values().flat_map(|stream| stream.gaps.iter().map(move |gap| (stream, gap)));
+            gaps.filter(|(stream, gap)| {
+                !gap.by_policy() && stream.held_through(gap.seal.first, gap.seal.last)
+            })
+            .map(|(stream, gap)| (stream.stream.clone(), gap.clone()))
+            .collect()
         };
         for (stream, gap) in due {
             if self.follow_seal(&stream, gap.seal)? {

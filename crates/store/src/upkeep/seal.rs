@@ -36,7 +36,8 @@ impl Keeper {
     /// Seals what is due of this node's own streams. `false` when nothing is.
     pub(super) fn seal_own(&mut self, now: Instant, is_idle: bool) -> Result<bool, UpkeepError> {
         let Some(due) = self.due(now, is_idle) else { return Ok(false) };
-        let (before, after) = (self.chain(&due.stream, Lsn(due.first.0 - 1))?, self.chain(&due.stream, due.last)?);
+        let (before, after) =
+            (self.chain(&due.stream, Lsn(due.first.0 - 1))?, self.chain(&due.stream, due.last)?);
         let Due { stream, first, last, ordinal, begin_file } = due;
         let span = Span { stream: stream.clone(), ordinal, parts: 1, first, last, before, after };
         let key = stream.key();
@@ -61,7 +62,8 @@ impl Keeper {
                 (table.last, false)
             } else {
                 let enough = self.options.seal_points.div_ceil(16);
-                let waited = |table: &Table| now.saturating_duration_since(table.begun) >= self.options.seal_after;
+                let waited =
+                    |table: &Table| now.saturating_duration_since(table.begun) >= self.options.seal_after;
                 let table = stream.tables.oldest()?;
                 if table.points == 0 || !((is_idle && table.points >= enough) || waited(table)) {
                     continue;
@@ -84,7 +86,8 @@ impl Keeper {
             let due = {
                 let index = read_locked(&self.shared.index);
                 index.streams.values().find_map(|stream| {
-                    let seal = stream.seals.values().find(|seal| stream.held_through(seal.first, seal.last))?;
+                    let seal =
+                        stream.seals.values().find(|seal| stream.held_through(seal.first, seal.last))?;
                     Some((stream.stream.clone(), *seal))
                 })
             };
@@ -191,7 +194,14 @@ impl Keeper {
         let path = dir.join(range_name(key, first, last, NEW_SUFFIX));
         let file = self.shared.disk.open(&path, OpenMode::Create).map_err(io("begin a segment"))?;
         let mut out = Appender { file: file.as_ref(), offset: 0, buffer: Vec::with_capacity(WRITE_BYTES) };
-        let made = fill(&mut |bytes| out.push(bytes))?;
+        let made = fill(&mut |bytes| {
+            // What is begun is made again at the next start; closing must not wait for it.
+            if self.shared.upkeep.is_closed() {
+                Err(io::ErrorKind::Interrupted.into())
+            } else {
+                out.push(bytes)
+            }
+        })?;
         out.flush().map_err(io("write a segment"))?;
         file.sync_data().map_err(io("sync a segment"))?;
         self.shared.upkeep.counters.segment_bytes_written.fetch_add(made.bytes, Ordering::Relaxed);
@@ -199,7 +209,12 @@ impl Keeper {
     }
 
     /// Appends a seal to this node's own stream and waits until it is durable.
-    pub(super) fn announce(&self, stream: &StreamId, seal: &Seal, begin_file: bool) -> Result<(), UpkeepError> {
+    pub(super) fn announce(
+        &self,
+        stream: &StreamId,
+        seal: &Seal,
+        begin_file: bool,
+    ) -> Result<(), UpkeepError> {
         let (answer, answered) = mpsc::sync_channel(1);
         // The receiver outlives the answer: it is waited for below.
         let done = Box::new(move |result| drop(answer.send(result)));
@@ -229,11 +244,13 @@ impl Keeper {
         let file = shared.disk.open(&path, OpenMode::Read).map_err(io("open a segment"))?;
         let opened = Segment::open(file, Arc::clone(&shared.cache));
         let segment = Arc::new(opened?);
-        let sealed = Arc::new(Sealed { segment: Arc::clone(&segment), seal, before, after, name: name.clone() });
+        let sealed =
+            Arc::new(Sealed { segment: Arc::clone(&segment), seal, before, after, name: name.clone() });
         let (covered, healed) = {
             let mut index = write_locked(&shared.index);
             let Some(held) = index.streams.get_mut(&key) else { return Ok(()) };
-            let inside = |s: &&Arc<Sealed>| s.seal.first >= seal.first && s.seal.last <= seal.last && s.name != name;
+            let inside =
+                |s: &&Arc<Sealed>| s.seal.first >= seal.first && s.seal.last <= seal.last && s.name != name;
             let covered: Vec<String> = held.sealed.iter().filter(inside).map(|s| s.name.clone()).collect();
             let healed: Vec<String> = held
                 .gaps

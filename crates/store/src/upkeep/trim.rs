@@ -1,9 +1,12 @@
 //! Trimming: a log file goes once segments hold all its records and no cursor near it still wants them in order of arrival
 //! from the log. Its map stays. The oldest file goes first, so that what the log holds of a stream is always its newest part.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use tidelog_record::StreamKey;
 
 use super::{Keeper, UpkeepError, io};
 use crate::disk::{OpenMode, write_atomically};
@@ -63,15 +66,18 @@ impl Keeper {
     fn map(&self, span: &Span) -> Result<Map, ReadError> {
         let mut map = Map::new(self.shared.node, self.shared.run, span.first);
         let mut next = span.first;
+        let mut places: HashMap<StreamKey, Option<u32>> = HashMap::new();
         let visit = |position: u64, record: RecordFrame<'_>| {
             while next < position {
                 map.push(None, 0);
                 next += 1;
             }
             if position == next {
-                let index = read_locked(&self.shared.index);
-                let stream = index.streams.get(&record.key).map(|stream| map.stream(&stream.stream));
-                map.push(stream, record.lsn.0);
+                let place = *places.entry(record.key).or_insert_with(|| {
+                    let index = read_locked(&self.shared.index);
+                    index.streams.get(&record.key).map(|stream| map.stream(&stream.stream))
+                });
+                map.push(place, record.lsn.0);
                 next += 1;
             }
             ControlFlow::Continue(())
@@ -87,11 +93,15 @@ impl Keeper {
 
     fn is_sealed(&self, map: &Map) -> bool {
         let index = read_locked(&self.shared.index);
-        map.stretches.iter().filter_map(|s| Some((map.streams.get(s.stream? as usize)?, s))).all(|(stream, s)| {
-            let held = index.streams.get(&stream.key());
-            // A seal that is not followed yet may stand in this very file.
-            held.is_some_and(|held| held.seals.is_empty() && held.sealed_through(s.lsn, s.lsn + s.records - 1))
-        })
+        map.stretches.iter().filter_map(|s| Some((map.streams.get(s.stream? as usize)?, s))).all(
+            |(stream, s)| {
+                let held = index.streams.get(&stream.key());
+                // A seal that is not followed yet may stand in this very file.
+                held.is_some_and(|held| {
+                    held.seals.is_empty() && held.sealed_through(s.lsn, s.lsn + s.records - 1)
+                })
+            },
+        )
     }
 
     /// Whether a cursor stands before the end of the file and the log is not too long for it.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tidelog_record::{
-    Batch, Body, ChainHash, DeviceId, Lsn, NodeId, Origin, Record, Run, Seal, Series, SiteName, StreamId, Value,
+    Batch, Body, ChainHash, DeviceId, Lsn, NodeId, Origin, Record, Run, Seal, Series, SiteName, StreamId,
+    Value,
 };
 use tidelog_store::{Appended, Position, Recovery, StateIn, Store, StoreOptions, UpkeepOptions};
 

@@ -2,13 +2,15 @@
 //! answer changes by it but where policy says so.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tidelog_record::{Batch, Lsn, Record, Run, Seal, Series, StreamId, Value};
+use tidelog_record::{Batch, Lsn, Record, Run, Seal, Series, StreamId, Value, Values};
+use tidelog_store::aggregate::{Accumulator, Function, Steps};
 use tidelog_store::{Keep, Position, ReadError, Retention, ScanError, StateIn, Store, StoreOptions};
 
 use crate::model::{Author, Model, NODE, body, judge_answers, open, random_body, site, small};
@@ -41,7 +43,10 @@ fn sealing_merging_and_trimming_change_no_answer() {
     work(&store, &mut model, &mut rng, 0..300);
     let stats = store.stats();
     assert!(stats.segments_sealed > 10 && stats.segments_merged > 3 && stats.files_trimmed > 3, "{stats:?}");
-    assert!(stats.segments < stats.segments_sealed / 2, "merged ones take the place of their parts: {stats:?}");
+    assert!(
+        stats.segments < stats.segments_sealed / 2,
+        "merged ones take the place of their parts: {stats:?}"
+    );
     assert!(stats.open_points < 48, "{stats:?}");
     assert!(!files(&disk, "map").is_empty());
     model.judge(&store);
@@ -126,7 +131,11 @@ fn what_is_too_old_is_no_longer_shown_and_then_dropped_and_noted() {
     store.trust_clock(350 * 1_000_000_000);
     store.upkeep(Instant::now()).unwrap();
     assert_eq!(store.horizon(&site()), Some(250 * 1_000_000_000));
-    assert_eq!(times(&store), (250..300).collect::<Vec<_>>(), "exactly what policy keeps, whatever segments are");
+    assert_eq!(
+        times(&store),
+        (250..300).collect::<Vec<_>>(),
+        "exactly what policy keeps, whatever segments are"
+    );
     let stats = store.stats();
     assert!(stats.segments_dropped > 0 && stats.points_dropped > 100, "{stats:?}");
     assert_eq!(store.vector(), vector, "what policy dropped counts as held");
@@ -134,7 +143,11 @@ fn what_is_too_old_is_no_longer_shown_and_then_dropped_and_noted() {
     drop(store);
     let (store, recovery) = open(&disk, keeping(keep, false));
     assert_eq!((recovery.findings, store.vector()), (vec![], vector));
-    assert!(times(&store).len() < 150, "what was dropped does not come back from the log: {:?}", times(&store));
+    assert!(
+        times(&store).len() < 150,
+        "what was dropped does not come back from the log: {:?}",
+        times(&store)
+    );
     store.trust_clock(350 * 1_000_000_000);
     store.upkeep(Instant::now()).unwrap();
     assert_eq!(times(&store), (250..300).collect::<Vec<_>>());
@@ -153,7 +166,10 @@ fn the_oldest_segments_go_when_a_site_takes_too_many_bytes() {
     assert!(stats.segment_bytes <= 2_000 && stats.segments_dropped > 0, "{stats:?}");
     let shown = times(&store);
     assert_eq!(shown.last(), Some(&999));
-    assert!(shown.len() < 1_000 && shown.windows(2).all(|pair| pair[0] + 1 == pair[1]), "only the oldest are gone");
+    assert!(
+        shown.len() < 1_000 && shown.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+        "only the oldest are gone"
+    );
 }
 
 #[test]
@@ -179,7 +195,8 @@ fn a_rotten_segment_is_set_apart_asked_for_again_and_made_again() {
     let (author, _) = open(&disk, small(9));
     work(&author, &mut model, &mut rng, 0..200);
     let (records, vector) = (own(&author), author.vector());
-    let (path, whole) = files(&disk, "seg").into_iter().map(|path| (path.clone(), disk.bytes(&path))).next().unwrap();
+    let (path, whole) =
+        files(&disk, "seg").into_iter().map(|path| (path.clone(), disk.bytes(&path))).next().unwrap();
     drop(author);
     disk.change(&path, |bytes| {
         let middle = bytes.len() / 2;
@@ -244,7 +261,8 @@ fn a_cursor_that_stood_still_for_long_reads_all_in_the_order_of_arrival_from_seg
     // The other author seals what it wrote, so that its records leave the log too.
     let stream = author.stream.clone();
     let other = SimDisk::default();
-    let (authors_own, _) = open(&other, StoreOptions { node: stream.node, entropy: stream.run.0, ..small(0) });
+    let (authors_own, _) =
+        open(&other, StoreOptions { node: stream.node, entropy: stream.run.0, ..small(0) });
     assert_eq!(authors_own.run(), Run(stream.run.0));
     for record in &author.records {
         authors_own.append_blocking(&site(), record.body.clone()).unwrap();
@@ -382,6 +400,29 @@ proptest! {
             prop_assert_eq!(answer, expected);
         }
         let series = store.series(&site(), &|_| true).unwrap();
+        for step_ns in [7i64, 100, 2_000] {
+            let steps = Steps::new(-20..=5_500, step_ns).unwrap();
+            let functions = Function::ALL.map(|function| vec![function]).into_iter().chain([Function::ALL.to_vec()]);
+            for functions in functions {
+                let mut told = Vec::new();
+                store.aggregate(&site(), &series, &steps, &functions, |series, gathered| {
+                    told.push((series.as_ref().clone(), gathered.finish()));
+                    ControlFlow::Continue(())
+                }).unwrap();
+                told.retain(|(_, aggregates)| !aggregates.starts.is_empty());
+                let expected: Vec<_> = model.iter().map(|(series, all)| {
+                    let (mut times, mut values) = (Vec::new(), Values::default());
+                    for (time, value) in all {
+                        times.push(*time);
+                        values.push(value.clone());
+                    }
+                    let mut gathered = Accumulator::new(&steps, &functions);
+                    gathered.points(&times, &values, 0..times.len());
+                    (series.clone(), gathered.finish())
+                }).filter(|(_, aggregates)| !aggregates.starts.is_empty()).collect();
+                prop_assert_eq!(&told, &expected);
+            }
+        }
         for (name, time, value) in store.last(&site(), &series).unwrap() {
             prop_assert_eq!(model[&name].last_key_value(), Some((&time, &value)));
         }

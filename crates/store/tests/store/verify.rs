@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tidelog_record::{ChainHash, Lsn, NodeId};
+use tidelog_record::{ChainHash, Lsn, NodeId, Seal};
 use tidelog_store::segment::{Span, seal};
 use tidelog_store::{Flaw, Position, Store, Verification, VerifyError, verify};
 
@@ -63,6 +63,28 @@ fn a_whole_store_is_good_and_none_of_it_is_changed() {
     assert_eq!(disk.operations(), operations);
     assert!(before.into_iter().eq(disk.files().into_iter().map(|path| (path.clone(), disk.bytes(&path)))));
     open(&disk, small(4));
+}
+
+#[test]
+fn a_seal_stands_in_a_stream_as_any_record_does() {
+    let disk = SimDisk::default();
+    let (mut model, mut author) = (Model::default(), Author::new(1));
+    let seal = Seal { first: Lsn(1), last: Lsn(2), ordinal: 0, parts: 1, hash: [5; 16] }.encode();
+    let (store, _) = open(&disk, small(3));
+    for body in [body(1, 1, 1.0), body(1, 2, 2.0), seal.clone(), body(1, 3, 3.0)] {
+        model.append(&store, &site(), body.clone()).unwrap();
+        author.write(body);
+    }
+    assert!(model.adopt(&store, &author.records));
+    assert_eq!(store.stats().opaque_records, 0, "it is understood");
+    drop(store);
+    let found = checked(&disk);
+    assert!(found.is_good(), "{found:?}");
+    assert_eq!((found.records, found.streams, found.gaps), (8, 2, 0));
+    let (store, recovery) = open(&disk, small(4));
+    assert!(recovery.findings.is_empty(), "{recovery:?}");
+    model.judge(&store);
+    assert_eq!(store.read(&author.stream, Lsn(2), 1).unwrap()[0].body, seal);
 }
 
 #[test]
