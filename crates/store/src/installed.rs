@@ -67,8 +67,15 @@ pub(crate) fn install_all(
     // The ones that hold more come first, and cover what they were made of.
     segments.sort_by_key(|(_, seal, _)| std::cmp::Reverse(seal.parts));
     for (name, seal, segment) in segments {
-        let gap =
-            index.streams.get(&segment.span().stream.key()).and_then(|stream| stream.gap_of(seal.first));
+        let held = index.streams.get(&segment.span().stream.key());
+        if let Some(covering) = held.and_then(|stream| stream.sealed_of(seal.first)) {
+            // A part of it that was left behind by a crash. Where the whole rotted, the part may still be worth something.
+            if is_whole(&covering.segment, covering.seal).map_err(at("read", &folder))? {
+                disk.remove(&folder.join(&name)).map_err(at("remove", &folder.join(&name)))?;
+            }
+            continue;
+        }
+        let gap = held.and_then(|stream| stream.gap_of(seal.first));
         match gap.map(Gap::by_policy) {
             // The process ended between note and deed.
             Some(true) => disk.remove(&folder.join(&name)).map_err(at("remove", &folder.join(&name)))?,
@@ -123,7 +130,8 @@ pub(crate) fn read_note(file: &dyn DiskFile) -> io::Result<Result<Gap, GapError>
 
 fn read_gap(disk: &dyn Disk, path: &Path, name: &str) -> Result<Option<Gap>, OpenError> {
     let file = disk.open(path, OpenMode::Read).map_err(at("open", path))?;
-    let is_its_name = |gap: &Gap| range_name(&gap.stream.key(), gap.seal.first, gap.seal.last, GAP_SUFFIX) == name;
+    let is_its_name =
+        |gap: &Gap| range_name(&gap.stream.key(), gap.seal.first, gap.seal.last, GAP_SUFFIX) == name;
     match read_note(file.as_ref()).map_err(at("read", path))? {
         Ok(gap) => Ok(Some(gap).filter(is_its_name)),
         Err(GapError::Damaged) => Ok(None),
@@ -136,11 +144,10 @@ fn read_gap(disk: &dyn Disk, path: &Path, name: &str) -> Result<Option<Gap>, Ope
 fn install(index: &mut Index, name: String, seal: Seal, segment: Segment) -> io::Result<()> {
     let span = segment.span();
     let (stream, key) = (span.stream.clone(), span.stream.key());
-    let Seal { first, last, .. } = seal;
+    let last = seal.last;
     let (before, after) = (span.before, span.after);
     let held = index.declare(key, &stream);
-    // A part that was left behind by a crash.
-    if held.sealed_of(first).is_some() || held.sealed_of(last).is_some() {
+    if held.sealed_of(last).is_some() {
         return Ok(());
     }
     let origins = match segment.origins() {

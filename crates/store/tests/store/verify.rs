@@ -242,7 +242,7 @@ fn with_segment(disk: &SimDisk, author: &Author, count: usize) -> PathBuf {
         bytes.extend_from_slice(piece);
         Ok(())
     });
-    let [key, hash] = [span.stream.key().0, made.unwrap().hash].map(|bytes| u128::from_be_bytes(bytes));
+    let [key, hash] = [span.stream.key().0, made.unwrap().hash].map(u128::from_be_bytes);
     let path = PathBuf::from(format!("/store/segments/{key:032x}-{:016x}-{count:016x}.{hash:032x}.seg", 1));
     disk.put(&path, &bytes);
     path

@@ -1,6 +1,7 @@
 //! A check of a closed store that has sealed, merged, trimmed and dropped: clean when it is whole, and rot in any file of any kind is
 //! told as what it is, once, in its place.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -8,7 +9,7 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tidelog_record::{Lsn, Record, StreamId};
-use tidelog_store::{Flaw, Keep, Stats, Store, StoreOptions, VerifyError, verify};
+use tidelog_store::{Flaw, Keep, Stats, Store, StoreOptions, Verification, VerifyError, verify};
 
 use crate::model::{Author, body, open, site, small};
 use crate::sim_disk::SimDisk;
@@ -228,12 +229,11 @@ fn rot_that_was_set_apart_is_told_until_its_records_are_back() {
     assert!(checked(&disk).is_good());
 }
 
-#[test]
-fn what_a_crash_leaves_beside_its_successor_is_no_damage_and_is_not_counted_twice() {
-    // Everything that ever was under the store's folder, so that files that went can be put back.
+/// A closed store, and the last bytes of every whole file that it ever had and has no more.
+fn with_past(bytes: Option<u64>) -> (SimDisk, BTreeMap<PathBuf, Vec<u8>>) {
     let disk = SimDisk::default();
-    let (store, _) = open(&disk, keeping(3, Some(600)));
-    let mut past = std::collections::BTreeMap::new();
+    let (store, _) = open(&disk, keeping(3, bytes));
+    let mut past = BTreeMap::new();
     for time in 0..260i64 {
         store.append_blocking(&site(), body(1, time, time as f64)).unwrap();
         if time % 20 == 0 {
@@ -245,30 +245,36 @@ fn what_a_crash_leaves_beside_its_successor_is_no_damage_and_is_not_counted_twic
         }
     }
     drop(store);
-    let before = checked(&disk);
-    assert!(before.is_good(), "{before:?}");
-    let names = disk.files();
-    past.retain(|path, _| !names.contains(path));
-    let mut kinds = std::collections::BTreeSet::new();
-    for (path, bytes) in past {
-        let disk = disk.copy();
-        disk.put(&path, &bytes);
-        disk.put(&Path::new(DIR).join("segments/begun.new"), b"half a segment");
-        // A log file goes when its map is there, and not before.
-        if path.extension().is_some_and(|suffix| suffix == "log")
-            && !names.contains(&path.with_extension("map"))
-        {
-            continue;
+    let now = disk.files();
+    past.retain(|path, _| !now.contains(path));
+    (disk, past)
+}
+
+#[test]
+fn what_a_crash_leaves_beside_its_successor_is_no_damage_counts_once_and_goes() {
+    for bytes in [None, Some(600)] {
+        let (whole, past) = with_past(bytes);
+        let before = checked(&whole);
+        assert!(before.is_good(), "{before:?}");
+        let begun = Path::new(DIR).join("segments/begun.new");
+        let mut kinds = BTreeSet::new();
+        for (path, bytes) in past {
+            let disk = whole.copy();
+            disk.put(&path, &bytes);
+            disk.put(&begun, b"half a segment");
+            kinds.insert(path.extension().unwrap().to_owned());
+            let found = checked(&disk);
+            assert!(found.is_good(), "{path:?}: {found:?}");
+            let all = |found: &Verification| (found.records + found.records_dropped, found.gaps);
+            assert_eq!(all(&found), all(&before));
+            let (store, recovery) = open(&disk, small(9));
+            assert_eq!(recovery.findings, [], "{path:?}");
+            assert_eq!(store.vector(), open(&whole.copy(), small(9)).0.vector());
+            store.upkeep(Instant::now()).unwrap();
+            assert!(!disk.files().contains(&path) && !disk.files().contains(&begun), "{path:?}");
         }
-        kinds.insert(path.extension().unwrap().to_owned());
-        let found = checked(&disk);
-        assert!(found.is_good(), "{path:?}: {found:?}");
-        assert_eq!(
-            (found.records + found.records_dropped, found.gaps),
-            (before.records + before.records_dropped, 0)
-        );
+        assert_eq!(kinds.len(), 2, "segments and log files: {kinds:?}");
     }
-    assert_eq!(kinds.len(), 2, "segments and log files: {kinds:?}");
 }
 
 #[test]
