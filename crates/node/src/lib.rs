@@ -1,6 +1,7 @@
 //! What gateway and cloud share: settings, the HTTP API, replication with peers, the MQTT bridge, metrics, and the
 //! running node that holds them together. A gateway adds its radio, a cloud node adds nothing; neither is known here.
 
+mod asking;
 mod backoff;
 mod clock;
 mod context;

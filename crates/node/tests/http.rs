@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "http/aggregate.rs"]
+mod aggregate;
 mod common;
 #[path = "http/line.rs"]
 mod line;

@@ -8,5 +8,7 @@ pub mod promql;
 mod selector;
 mod time;
 
-pub use selector::{SELECTOR_BYTES_MAX, SELECTORS_MAX, Selector, SelectorError, Selectors};
+pub use selector::{
+    Comparison, Condition, SELECTOR_BYTES_MAX, SELECTORS_MAX, Selector, SelectorError, Selectors,
+};
 pub use time::{TimeError, parse_duration, parse_instant};

@@ -46,8 +46,22 @@ pub struct Selector {
     alternatives: Vec<Vec<Condition>>,
 }
 
+/// How a condition compares a label's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Comparison {
+    /// `=`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `=~`
+    Like,
+    /// `!~`
+    Unlike,
+}
+
+/// A condition on one label.
 #[derive(Debug, Clone)]
-struct Condition {
+pub struct Condition {
     label: String,
     test: Test,
 }
@@ -72,7 +86,41 @@ impl From<&Parsed> for Condition {
     }
 }
 
+/// What the parser puts around a regular expression, which is anchored.
+const ANCHORS: (&str, &str) = ("^(?:", ")$");
+
+fn without_anchors(regex: &regex::Regex) -> &str {
+    let text = regex.as_str();
+    text.strip_prefix(ANCHORS.0).and_then(|text| text.strip_suffix(ANCHORS.1)).unwrap_or(text)
+}
+
 impl Condition {
+    /// The label; `__name__` is the metric.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// How its value is compared.
+    #[must_use]
+    pub fn comparison(&self) -> Comparison {
+        match &self.test {
+            Test::Equal(_) => Comparison::Equal,
+            Test::NotEqual(_) => Comparison::NotEqual,
+            Test::Like(_) => Comparison::Like,
+            Test::Unlike(_) => Comparison::Unlike,
+        }
+    }
+
+    /// What with: a text, or a regular expression that means the whole value.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        match &self.test {
+            Test::Equal(text) | Test::NotEqual(text) => text,
+            Test::Like(regex) | Test::Unlike(regex) => without_anchors(regex),
+        }
+    }
+
     /// A label that a series lacks has the empty value, as in Prometheus.
     fn holds(&self, series: &Series) -> bool {
         let value = series.label(&self.label).unwrap_or_default();
@@ -86,6 +134,12 @@ impl Condition {
 }
 
 impl Selector {
+    /// Sets of conditions: a series is meant if it meets all of at least one set.
+    #[must_use]
+    pub fn alternatives(&self) -> &[Vec<Condition>] {
+        &self.alternatives
+    }
+
     /// Whether the series is meant.
     #[must_use]
     pub fn matches(&self, series: &Series) -> bool {
@@ -151,6 +205,16 @@ impl Selectors {
         texts.iter().map(|text| text.as_ref().parse()).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Sets of conditions: a series is meant if it meets all of at least one set. Where no selector was given, there is one set
+    /// without conditions.
+    #[must_use]
+    pub fn alternatives(&self) -> Vec<&[Condition]> {
+        if self.0.is_empty() {
+            return vec![&[]];
+        }
+        self.0.iter().flat_map(|selector| selector.alternatives()).map(Vec::as_slice).collect()
+    }
+
     /// Whether the series is meant.
     #[must_use]
     pub fn matches(&self, series: &Series) -> bool {
@@ -209,6 +273,29 @@ mod tests {
         assert!(matches!(long.parse::<Selector>(), Err(SelectorError::TooLong { .. })));
         let many = vec!["temp"; SELECTORS_MAX + 1];
         assert_eq!(Selectors::parse(&many).unwrap_err(), SelectorError::TooMany { count: SELECTORS_MAX + 1 });
+    }
+
+    #[test]
+    fn the_conditions_of_a_selector_are_told_as_they_were_written() {
+        let selectors = Selectors::parse(&[r#"t{a="1",b!="2",c=~"x{3}|y",d!~"z{" or e=~""}"#]).unwrap();
+        let told = |condition: &Condition| {
+            (condition.label().to_owned(), condition.comparison(), condition.value().to_owned())
+        };
+        let told: Vec<Vec<_>> =
+            selectors.alternatives().into_iter().map(|all| all.iter().map(told).collect()).collect();
+        let condition =
+            |label: &str, comparison, value: &str| (label.to_owned(), comparison, value.to_owned());
+        use Comparison::{Equal, Like, NotEqual, Unlike};
+        let first = vec![
+            condition("__name__", Equal, "t"),
+            condition("a", Equal, "1"),
+            condition("b", NotEqual, "2"),
+            condition("c", Like, "x{3}|y"),
+            condition("d", Unlike, "z\\{"),
+        ];
+        assert_eq!(told, vec![first, vec![condition("__name__", Equal, "t"), condition("e", Like, "")]]);
+        let none: [&str; 0] = [];
+        assert_eq!(Selectors::parse(&none).unwrap().alternatives().len(), 1);
     }
 
     #[test]

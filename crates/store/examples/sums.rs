@@ -1,9 +1,10 @@
-//! How fast this machine sums readings exactly: `cargo run --release -p tidelog-store --example sums`.
+//! How fast this machine sums readings exactly, and aggregates them by steps: `cargo run --release -p tidelog-store --example sums`.
 
 use std::hint::black_box;
 use std::time::Instant;
 
-use tidelog_record::decimal_near;
+use tidelog_record::{Values, decimal_near};
+use tidelog_store::aggregate::{Accumulator, Function, Steps};
 use tidelog_store::exact::ExactSum;
 
 const VALUES: u32 = 1_000_000;
@@ -48,6 +49,22 @@ fn main() {
             sum.add_f64s(values);
             black_box(sum.value());
         });
+    }
+    let times: Vec<i64> = (0..i64::from(VALUES)).collect();
+    let values = Values::F64(walk(100.0));
+    for (name, functions) in [
+        ("mean", &[Function::Mean][..]),
+        ("mean, max", &[Function::Mean, Function::Max]),
+        ("rate", &[Function::Rate]),
+    ] {
+        for step in [100, 360, 8192] {
+            let Ok(steps) = Steps::new(0..=i64::from(VALUES) - 1, step) else { continue };
+            of(&format!("aggregate: {name} by {step} points"), &mut || {
+                let mut accumulator = Accumulator::new(&steps, functions);
+                accumulator.points(&times, &values, 0..times.len());
+                black_box(accumulator.finish());
+            });
+        }
     }
     let mut sum = ExactSum::new();
     sum.add_f64s(&walk(7.0));

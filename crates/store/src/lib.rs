@@ -9,6 +9,7 @@
 
 mod adopt;
 pub mod aggregate;
+mod asking;
 pub mod catalogue;
 mod disk;
 mod errors;

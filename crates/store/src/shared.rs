@@ -132,9 +132,14 @@ impl Shared {
     /// Enters the series that a commit met in the catalogue. One that cannot take them is given up for one in memory.
     pub fn enter_met(&self, met: &mut Vec<Met>) {
         let series = self.state.series();
-        let failed = met.drain(..).find_map(|(site, canonical)| series.ensure(&site, &canonical).err());
-        if let Some(error) = failed {
-            self.begin_catalogue_anew(&error);
+        for (site, canonical) in met.drain(..) {
+            match series.ensure(&site, &canonical) {
+                Ok(_) => {}
+                // All that the tables hold is entered then, and with it what was met here.
+                Err(error) if error.is_damage() => return self.begin_catalogue_anew(&error),
+                // It is entered all the same, and written when the disk takes it.
+                Err(error) => tracing::warn!(%error, %site, "a new series is in memory only"),
+            }
         }
     }
 

@@ -11,11 +11,10 @@ use std::time::Instant;
 
 use tidelog_record::{
     BATCH_BYTES_MAX, BodyReader, ChainHash, DeviceId, Entry, Lsn, NodeId, Opened, Record, Run, Series,
-    SiteName, StreamId, Value,
+    SiteName, StreamId,
 };
 
-use crate::aggregate::{Accumulator, Function, Steps};
-use crate::catalogue::{CatalogueError, Matcher};
+use crate::catalogue::{Catalogue, CatalogueError};
 use crate::disk::{Disk, FileDisk, Lock};
 use crate::errors::{AdoptError, AppendError, OpenError, ReadError, Recovery, StateError};
 use crate::options::StoreOptions;
@@ -345,69 +344,6 @@ impl Store {
         Ok(self.0.shared.scan_each(site, series, &range, &mut visit)?)
     }
 
-    /// Aggregates of `series` by steps, series by series in the order given, which is to be the canonical one. Those without points in
-    /// the range are left out, or have no steps with points. `visit` may stop it.
-    ///
-    /// # Errors
-    /// [`ScanError`].
-    pub fn aggregate(
-        &self,
-        site: &SiteName,
-        series: &[Arc<Series>],
-        steps: &Steps,
-        functions: &[Function],
-        mut visit: impl FnMut(&Arc<Series>, Accumulator) -> ControlFlow<()>,
-    ) -> Result<(), ScanError> {
-        Ok(self.0.shared.aggregate(site, series, steps, functions, &mut visit)?)
-    }
-
-    /// The newest points of those of `series` that have any.
-    ///
-    /// # Errors
-    /// [`ScanError`].
-    pub fn last(
-        &self,
-        site: &SiteName,
-        series: &[Arc<Series>],
-    ) -> Result<Vec<(Arc<Series>, i64, Value)>, ScanError> {
-        Ok(self.0.shared.last(site, series)?)
-    }
-
-    /// The series of a site for which all conditions of at least one alternative hold, in canonical order.
-    ///
-    /// # Errors
-    /// [`CatalogueError`].
-    pub fn select(
-        &self,
-        site: &SiteName,
-        alternatives: &[Vec<Matcher>],
-    ) -> Result<Vec<Arc<Series>>, CatalogueError> {
-        let catalogue = self.0.shared.state.series();
-        let mut found = Vec::new();
-        for matchers in alternatives {
-            found.extend(catalogue.select(site, matchers)?);
-        }
-        if alternatives.len() > 1 {
-            found.sort_unstable();
-            found.dedup();
-        }
-        Ok(found)
-    }
-
-    /// The series of a site that `matches` accepts, in canonical order: each is looked at.
-    ///
-    /// # Errors
-    /// [`CatalogueError`].
-    pub fn series(
-        &self,
-        site: &SiteName,
-        matches: &dyn Fn(&Series) -> bool,
-    ) -> Result<Vec<Arc<Series>>, CatalogueError> {
-        let mut all = self.select(site, &[Vec::new()])?;
-        all.retain(|series| matches(series));
-        Ok(all)
-    }
-
     /// The sites of which anything is held, in order.
     #[must_use]
     pub fn sites(&self) -> Vec<SiteName> {
@@ -443,6 +379,24 @@ impl Store {
     #[must_use]
     pub fn write_state(&self) -> WriteState {
         self.0.shared.write_state()
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
+    /// Asks the catalogue of series; one that turns out damaged is made again, and asked once more.
+    pub(crate) fn catalogue<T>(
+        &self,
+        ask: impl Fn(&Catalogue) -> Result<T, CatalogueError>,
+    ) -> Result<T, CatalogueError> {
+        match ask(&self.0.shared.state.series()) {
+            Err(error) if error.is_damage() => {
+                self.0.shared.begin_catalogue_anew(&error);
+                ask(&self.0.shared.state.series())
+            }
+            answer => answer,
+        }
     }
 
     /// Counts.

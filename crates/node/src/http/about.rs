@@ -8,13 +8,17 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use prometheus::IntCounter;
 use serde_json::{Map, Value, json};
-use tidelog_store::CatalogueError;
+use tidelog_store::catalogue::{MatchOp, Matcher};
 
 use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::write::parse_site;
+use crate::asking;
 use crate::context::NodeContext;
 use crate::metrics::METRICS_CONTENT_TYPE;
+
+/// The label that names a sensor board.
+const DEVICE_LABEL: &str = "device";
 
 /// The process answers. Nothing else is said by it.
 pub(super) async fn healthz() -> &'static str {
@@ -153,16 +157,20 @@ pub(super) async fn devices(
 ) -> Result<Json<Value>, ApiError> {
     let (site, store) = (parse_site(&site)?, api.running()?.store.clone());
     let found = tokio::task::spawn_blocking(move || {
+        let has_device =
+            Matcher::new(DEVICE_LABEL, MatchOp::NotEqual, "").map_err(|error| error.to_string())?;
+        let series =
+            asking::chosen(&store, &site, &vec![vec![has_device]]).map_err(|error| error.to_string())?;
         let mut devices: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for series in store.series(&site, &|series| series.label("device").is_some())? {
-            if let Some(device) = series.label("device") {
+        for series in series {
+            if let Some(device) = series.label(DEVICE_LABEL) {
                 devices.entry(device.to_owned()).or_default().insert(series.metric().to_owned());
             }
         }
-        Ok::<_, CatalogueError>(devices)
+        Ok::<_, String>(devices)
     });
     let found = found.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))?;
-    let found = found.map_err(|error| ApiError::new(ErrorCode::ReadFailed, error.to_string()))?;
+    let found = found.map_err(|error| ApiError::new(ErrorCode::ReadFailed, error))?;
     let devices: Vec<Value> =
         found.into_iter().map(|(device, metrics)| json!({"device": device, "metrics": metrics})).collect();
     Ok(Json(json!({"devices": devices})))

@@ -103,7 +103,7 @@ impl Answer {
     }
 
     fn begin_series(&mut self, series: &Series, series_before: bool) -> Vec<u8> {
-        let head = self.head(series);
+        let head = head(self.form, Some(series.metric()), series.labels());
         if self.form == AnswerForm::Json {
             self.push(if series_before { b"]},\n{" } else { b"\n{" });
             self.push(&head);
@@ -117,36 +117,6 @@ impl Answer {
             self.push(if self.open.is_some() { b"]}]}\n" } else { b"]}\n" });
         }
         self.bytes
-    }
-
-    /// What every point of the series begins with.
-    fn head(&self, series: &Series) -> Vec<u8> {
-        let mut out = Self { form: self.form, open: None, bytes: Vec::new() };
-        let labels = {
-            let mut labels = Self { form: self.form, open: None, bytes: Vec::new() };
-            for (i, (name, value)) in series.labels().enumerate() {
-                labels.push(if i == 0 { b"{" } else { b"," });
-                labels.json(name);
-                labels.push(b":");
-                labels.json(value);
-            }
-            labels.push(if labels.bytes.is_empty() { b"{}" } else { b"}" });
-            labels.bytes
-        };
-        match self.form {
-            AnswerForm::Csv => {
-                out.push(series.metric().as_bytes());
-                out.push(b",");
-                out.quoted(&labels);
-            }
-            AnswerForm::Json | AnswerForm::Ndjson => {
-                out.push(b"\"metric\":");
-                out.json(series.metric());
-                out.push(b",\"labels\":");
-                out.push(&labels);
-            }
-        }
-        out.bytes
     }
 
     fn point(&mut self, head: &[u8], first: bool, timestamp: i64, value: &Value) {
@@ -184,7 +154,7 @@ impl Answer {
                     Value::Text(_) => self.push(b",text,"),
                 }
                 match (value, not_finite(value)) {
-                    (Value::Text(text), _) => self.quoted(text.as_bytes()),
+                    (Value::Text(text), _) => put_quoted(&mut self.bytes, text.as_bytes()),
                     (_, Some(name)) => self.push(name.as_bytes()),
                     (value, None) => self.value(value),
                 }
@@ -194,12 +164,9 @@ impl Answer {
     }
 
     fn value(&mut self, value: &Value) {
-        match (not_finite(value), value) {
-            (Some(name), _) => self.json(name),
-            (None, Value::F64(v)) => self.json(v),
-            (None, Value::I64(v)) => self.json(v),
-            (None, Value::Bool(v)) => self.json(v),
-            (None, Value::Text(v)) => self.json(v),
+        match not_finite(value) {
+            Some(name) => self.json(name),
+            None => put_value(&mut self.bytes, value),
         }
     }
 
@@ -208,26 +175,75 @@ impl Answer {
     }
 
     fn json<T: Serialize + ?Sized>(&mut self, value: &T) {
-        // Texts and finite numbers have JSON, and a Vec takes all bytes.
-        if serde_json::to_writer(&mut self.bytes, value).is_err() {
-            self.push(b"null");
-        }
-    }
-
-    /// A CSV field (RFC 4180), always quoted.
-    fn quoted(&mut self, text: &[u8]) {
-        self.push(b"\"");
-        for byte in text {
-            if *byte == b'"' {
-                self.bytes.push(b'"');
-            }
-            self.bytes.push(*byte);
-        }
-        self.push(b"\"");
+        put_json(&mut self.bytes, value);
     }
 }
 
-fn not_finite(value: &Value) -> Option<&'static str> {
+/// What every line or object of a series begins with: its metric, if it has one, and its labels.
+pub(super) fn head<'l>(
+    form: AnswerForm,
+    metric: Option<&str>,
+    labels: impl Iterator<Item = (&'l str, &'l str)>,
+) -> Vec<u8> {
+    let mut object = Vec::new();
+    for (name, value) in labels {
+        object.push(if object.is_empty() { b'{' } else { b',' });
+        put_json(&mut object, name);
+        object.push(b':');
+        put_json(&mut object, value);
+    }
+    object.extend_from_slice(if object.is_empty() { b"{}" } else { b"}" });
+    let mut out = Vec::new();
+    match form {
+        AnswerForm::Csv => {
+            out.extend_from_slice(metric.unwrap_or_default().as_bytes());
+            out.push(b',');
+            put_quoted(&mut out, &object);
+        }
+        AnswerForm::Json | AnswerForm::Ndjson => {
+            if let Some(metric) = metric {
+                out.extend_from_slice(b"\"metric\":");
+                put_json(&mut out, metric);
+                out.push(b',');
+            }
+            out.extend_from_slice(b"\"labels\":");
+            out.extend_from_slice(&object);
+        }
+    }
+    out
+}
+
+pub(super) fn put_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    // Texts and finite numbers have JSON, and a Vec takes all bytes.
+    if serde_json::to_writer(&mut *out, value).is_err() {
+        out.extend_from_slice(b"null");
+    }
+}
+
+/// A value in JSON, of those that JSON has: see [`not_finite`].
+pub(super) fn put_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::F64(v) => put_json(out, v),
+        Value::I64(v) => put_json(out, v),
+        Value::Bool(v) => put_json(out, v),
+        Value::Text(v) => put_json(out, v),
+    }
+}
+
+/// A CSV field (RFC 4180), always quoted.
+pub(super) fn put_quoted(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    for byte in text {
+        if *byte == b'"' {
+            out.push(b'"');
+        }
+        out.push(*byte);
+    }
+    out.push(b'"');
+}
+
+/// The name of a float that JSON has not.
+pub(super) fn not_finite(value: &Value) -> Option<&'static str> {
     match value {
         Value::F64(v) if v.is_nan() => Some("NaN"),
         Value::F64(v) if *v == f64::INFINITY => Some("+Inf"),

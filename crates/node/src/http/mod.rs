@@ -2,13 +2,17 @@
 //! taken and bounded in [`server`]; the manual is `docs/HTTP.md`.
 
 mod about;
+mod aggregate;
 mod answer;
 mod error;
 mod line;
 mod posted;
 mod prometheus;
+mod question;
 mod read;
+mod rows;
 mod server;
+mod stream;
 mod write;
 
 use std::sync::{Arc, OnceLock};
@@ -114,6 +118,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/api/v1/sites", get(about::sites))
         .route("/api/v1/sites/{site}/devices", get(about::devices))
         .route("/api/v1/sites/{site}/points", get(read::get_points).post(write::post_points))
+        .route("/api/v1/sites/{site}/last", get(read::get_last))
+        .route("/api/v1/sites/{site}/aggregate", get(aggregate::get_aggregate))
         .route("/api/v2/write", post(line::write_v2))
         .route("/write", post(line::write_v1))
         .merge(prometheus::routes())

@@ -23,6 +23,13 @@ pub enum CatalogueError {
     Full(&'static str),
 }
 
+impl CatalogueError {
+    /// Whether the catalogue is of no use any more.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Self::Database(_) | Self::Damaged(_))
+    }
+}
+
 impl From<sled::Error> for CatalogueError {
     fn from(error: sled::Error) -> Self {
         let text = Arc::from(error.to_string());

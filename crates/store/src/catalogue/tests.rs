@@ -250,3 +250,28 @@ fn questions_are_answered_while_runs_are_made_and_merged() {
         }
     });
 }
+
+#[test]
+fn a_folder_that_went_back_in_time_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, older) = (dir.path().join("series"), dir.path().join("older"));
+    let enter = |metric: &str| {
+        let (catalogue, begun) = Catalogue::open(&folder, MEMORY_BYTES).unwrap();
+        catalogue.ensure(&site("a"), &series(metric, &[]).canonical()).unwrap();
+        catalogue.flush().unwrap();
+        begun
+    };
+    let copy = |from: &Path, to: &Path| {
+        fs::create_dir_all(to).unwrap();
+        for file in fs::read_dir(from).unwrap().map(Result::unwrap).filter(|file| file.path().is_file()) {
+            fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    };
+    enter("first");
+    copy(&folder, &older);
+    assert_eq!(enter("second"), None);
+    fs::remove_dir_all(&folder).unwrap();
+    copy(&older, &folder);
+    assert!(enter("third").is_some_and(|reason| reason.contains("that were durable are gone")));
+    assert_eq!(enter("third"), None);
+}

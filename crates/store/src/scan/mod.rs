@@ -9,7 +9,7 @@ mod walk;
 
 use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use tidelog_record::{Series, SiteName, Value, Values};
@@ -203,49 +203,50 @@ impl Shared {
         visit: &mut Visit<'_>,
     ) -> Result<ControlFlow<()>, ReadError> {
         let mut flow = ControlFlow::Continue(());
-        self.for_each_plan(
-            group,
-            &|plan| {
-                let mut taker = Keep::default();
-                self.walk_plan(plan, range, &mut taker).map(|_| taker.0)
-            },
-            &mut |plan, points| {
-                if !points.is_empty() && flow.is_continue() {
-                    flow = visit(&plan.series, &points);
-                }
-            },
-        )?;
+        let points: u64 = group.iter().map(|plan| plan.points).sum();
+        let worth = usize::try_from(points / POINTS_A_THREAD_MIN).unwrap_or(usize::MAX);
+        let keep = |at: usize| {
+            let mut taker = Keep::default();
+            if let Some(plan) = group.get(at) {
+                // It keeps all, so it never breaks.
+                self.walk_plan(plan, range, &mut taker)?.is_break();
+            }
+            Ok(taker.0)
+        };
+        self.in_order(group.len(), worth, &keep, &mut |at, points| {
+            if let Some(plan) = group.get(at).filter(|_| !points.is_empty() && flow.is_continue()) {
+                flow = visit(&plan.series, &points);
+            }
+        })?;
         Ok(flow)
     }
 
-    /// Answers each plan, on several threads if it is worth it, and tells the answers in order.
-    pub(crate) fn for_each_plan<T: Send>(
+    /// Answers questions `0..count`, on several threads if `threads` says so, and tells the answers in order.
+    fn in_order<T: Send>(
         &self,
-        plans: &[Plan],
-        answer: &(dyn Fn(&Plan) -> Result<T, ReadError> + Sync),
-        tell: &mut dyn FnMut(&Plan, T),
+        count: usize,
+        threads: usize,
+        answer: &(dyn Fn(usize) -> Result<T, ReadError> + Sync),
+        tell: &mut dyn FnMut(usize, T),
     ) -> Result<(), ReadError> {
-        let points: u64 = plans.iter().map(|plan| plan.points).sum();
-        let worth = usize::try_from(points / POINTS_A_THREAD_MIN).unwrap_or(usize::MAX);
-        let threads = self.scan_threads.min(worth).min(plans.len());
+        let threads = self.scan_threads.min(threads).min(count);
         if threads <= 1 {
-            for plan in plans {
-                tell(plan, answer(plan)?);
+            for at in 0..count {
+                tell(at, answer(at)?);
             }
             return Ok(());
         }
         let next = AtomicUsize::new(0);
-        let slots: Vec<Mutex<Option<Result<T, ReadError>>>> =
-            plans.iter().map(|_| Mutex::default()).collect();
+        let mut slots: Vec<Mutex<Option<Result<T, ReadError>>>> = Vec::new();
+        slots.resize_with(count, Mutex::default);
         let work = || {
-            while let Some((plan, slot)) = {
+            loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
-                plans.get(at).zip(slots.get(at))
-            } {
-                let answered = answer(plan);
+                let Some(slot) = slots.get(at) else { return };
+                let answered = answer(at);
                 if answered.is_err() {
                     // Nobody will read the others.
-                    next.store(plans.len(), Ordering::Relaxed);
+                    next.store(count, Ordering::Relaxed);
                 }
                 *locked(slot) = Some(answered);
             }
@@ -256,20 +257,10 @@ impl Shared {
             }
             work();
         });
-        let mut answers = Vec::with_capacity(plans.len());
-        let mut failed = None;
-        for slot in slots {
-            match slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-                Some(Ok(answer)) => answers.push(answer),
-                Some(Err(error)) => failed = Some(error),
-                None => {}
-            }
-        }
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        for (plan, answer) in plans.iter().zip(answers) {
-            tell(plan, answer);
+        let answers = slots.into_iter().map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let answers: Vec<T> = answers.flatten().collect::<Result<_, _>>()?;
+        for (at, answer) in answers.into_iter().enumerate() {
+            tell(at, answer);
         }
         Ok(())
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tidelog_record::{Series, SiteName};
 
-use super::{Points, SERIES_AT_ONCE, Taker};
+use super::gather::Plan;
+use super::{Points, Taker};
 use crate::aggregate::{Accumulator, Function, Steps};
 use crate::errors::ReadError;
 use crate::segment::Section;
@@ -29,8 +30,15 @@ impl Taker for Accumulator {
     }
 }
 
-/// What is done with a series' aggregates.
-pub(crate) type VisitSteps<'v> = dyn FnMut(&Arc<Series>, Accumulator) -> ControlFlow<()> + 'v;
+/// Series that are aggregated at once.
+const SERIES_AT_ONCE: usize = 8 * 1024;
+/// Series that one thread takes at least; each is some microseconds of work.
+const SERIES_A_PART_MIN: usize = 64;
+/// Parts for each thread, so that one that is slow holds up none.
+const PARTS_A_THREAD: usize = 8;
+
+/// What is done with the aggregates of the series of that place.
+pub(crate) type VisitSteps<'v> = dyn FnMut(usize, Accumulator) -> ControlFlow<()> + 'v;
 
 impl Shared {
     /// Visits those of the series that have sources in the range, in the order given, which is the canonical one.
@@ -44,25 +52,29 @@ impl Shared {
     ) -> Result<(), ReadError> {
         let Some(range) = self.visible(site, &steps.range()) else { return Ok(()) };
         let at_once = (STEPS_AT_ONCE / steps.count().max(1)).clamp(1, SERIES_AT_ONCE);
-        let mut flow = ControlFlow::Continue(());
-        for chunk in series.chunks(SERIES_AT_ONCE) {
-            let plans = self.gather(site, chunk, &range)?;
-            for group in plans.chunks(at_once) {
-                self.for_each_plan(
-                    group,
-                    &|plan| {
-                        let mut gathered = Accumulator::new(steps, functions);
-                        self.walk_plan(plan, &range, &mut gathered).map(|_| gathered)
-                    },
-                    &mut |plan, gathered| {
-                        if flow.is_continue() && !plan.sources.is_empty() {
-                            flow = visit(&plan.series, gathered);
-                        }
-                    },
-                )?;
-                if flow.is_break() {
-                    return Ok(());
+        let (mut flow, mut told) = (ControlFlow::Continue(()), 0);
+        for chunk in series.chunks(at_once) {
+            let parts = chunk.len().div_ceil(SERIES_A_PART_MIN).min(self.scan_threads * PARTS_A_THREAD).max(1);
+            let parts: Vec<_> = chunk.chunks(chunk.len().div_ceil(parts).max(1)).collect();
+            let answer = |at: usize| {
+                let plans = self.gather(site, parts.get(at).copied().unwrap_or_default(), &range)?;
+                let aggregate = |plan: &Plan| {
+                    let mut gathered = Accumulator::new(steps, functions);
+                    self.walk_plan(plan, &range, &mut gathered)?.is_break();
+                    Ok((!plan.sources.is_empty()).then_some(gathered))
+                };
+                plans.iter().map(aggregate).collect::<Result<Vec<_>, ReadError>>()
+            };
+            self.in_order(parts.len(), parts.len(), &answer, &mut |_, gathered| {
+                for gathered in gathered {
+                    if let Some(gathered) = gathered.filter(|_| flow.is_continue()) {
+                        flow = visit(told, gathered);
+                    }
+                    told += 1;
                 }
+            })?;
+            if flow.is_break() {
+                return Ok(());
             }
         }
         Ok(())

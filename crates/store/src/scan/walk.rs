@@ -65,6 +65,14 @@ impl Shared {
             };
             let (group, behind) = rest.split_at(rest.iter().take_while(touches).count().max(1));
             rest = behind;
+            if let [Source::Segment(part)] = group
+                && taker.takes_sections()
+                && range.contains(&part.extent.first_ts)
+                && range.contains(&part.extent.last_ts)
+                && taker.section(&part.extent.as_section())
+            {
+                continue;
+            }
             let pieces = self.pieces(group, range)?;
             if self.walk_pieces(&pieces, range, taker)?.is_break() {
                 return Ok(ControlFlow::Break(()));

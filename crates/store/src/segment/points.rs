@@ -59,6 +59,15 @@ pub struct Extent {
     pub last_ts: i64,
 }
 
+impl Extent {
+    /// As a section of whose values nothing is known.
+    #[must_use]
+    pub fn as_section(&self) -> Section {
+        let Self { count, first_ts, last_ts } = *self;
+        Section { count, first_ts, last_ts, stats: None }
+    }
+}
+
 /// What is known of a series as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Whole {

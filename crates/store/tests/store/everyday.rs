@@ -1,9 +1,12 @@
 //! The store as its users see it, on a real disk.
 
+use std::ops::ControlFlow;
 use std::sync::mpsc;
 
 use tempfile::tempdir;
-use tidelog_record::{ChainHash, Lsn, NodeId};
+use tidelog_record::{ChainHash, Lsn, NodeId, Value};
+use tidelog_store::aggregate::{Aggregates, Function, Steps};
+use tidelog_store::catalogue::{MatchOp, Matcher};
 use tidelog_store::{Position, Store, StoreOptions};
 
 use crate::model::{body, options, site};
@@ -109,4 +112,50 @@ fn a_follower_beside_a_writer_meets_each_record_once_and_in_order() {
             }
         }
     });
+}
+
+#[test]
+fn questions_about_series_are_answered_as_a_reading_of_all_points_answers_them() {
+    let dir = tempdir().unwrap();
+    let (store, _) = Store::open(dir.path(), options()).unwrap();
+    for (device, time, value) in
+        [(1, 30, 3.0), (2, 20, 2.5), (1, 10, 1.0), (2, 41, 4.5), (3, 50, 5.0), (1, 30, 3.0)]
+    {
+        store.append_blocking(&site(), body(device, time, value)).unwrap();
+    }
+    let all = store.select(&site(), &[vec![]]).unwrap();
+    assert!(all.is_sorted() && all.len() == 3);
+    assert_eq!(all, store.series(&site(), &|_| true).unwrap());
+    assert_eq!(store.select(&site(), &[]).unwrap(), []);
+    let names = store.label_names(&site(), &[vec![]]).unwrap();
+    assert!(names.contains("__name__"));
+    let label = names.iter().find(|name| *name != "__name__").unwrap();
+    let values = store.label_values(&site(), label, &[vec![]]).unwrap();
+    assert_eq!(values.len(), 3);
+    let one = Matcher::new(label.as_str(), MatchOp::Equal, values.first().unwrap().as_str()).unwrap();
+    assert_eq!(store.select(&site(), &[vec![one.clone()]]).unwrap(), all[..1]);
+    assert_eq!(store.select(&site(), &[vec![one], vec![]]).unwrap(), all);
+
+    let scanned = store.scan(&site(), &|_| true, i64::MIN..=i64::MAX).unwrap();
+    let last: Vec<_> =
+        scanned.iter().map(|(s, points)| (s.clone(), points[points.len() - 1].clone())).collect();
+    let told = store.last(&site(), &all).unwrap();
+    assert!(told.into_iter().map(|(s, time, value)| (s, (time, value))).eq(last));
+    assert_eq!(store.last(&site(), &all[..1]).unwrap().len(), 1);
+
+    let steps = Steps::new(10..=45, 20).unwrap();
+    let groups = vec![all[..2].to_vec(), vec![], all[2..].to_vec()];
+    let mut told = Vec::new();
+    let functions = [Function::Count, Function::Max];
+    let keep = |at, aggregates| {
+        told.push((at, aggregates));
+        ControlFlow::Continue(())
+    };
+    store.aggregate(&site(), &groups, &steps, &functions, keep).unwrap();
+    let column = |values: [Value; 2]| values.into_iter().map(Some).collect::<Vec<_>>();
+    let expected = Aggregates {
+        starts: vec![10, 30],
+        columns: vec![column([Value::I64(2), Value::I64(2)]), column([Value::F64(2.5), Value::F64(4.5)])],
+    };
+    assert_eq!(told, [(0, expected)], "a group without points is not visited");
 }

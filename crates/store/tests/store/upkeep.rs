@@ -405,8 +405,9 @@ proptest! {
             let functions = Function::ALL.map(|function| vec![function]).into_iter().chain([Function::ALL.to_vec()]);
             for functions in functions {
                 let mut told = Vec::new();
-                store.aggregate(&site(), &series, &steps, &functions, |series, gathered| {
-                    told.push((series.as_ref().clone(), gathered.finish()));
+                let groups: Vec<_> = series.iter().map(|one| vec![one.clone()]).collect();
+                store.aggregate(&site(), &groups, &steps, &functions, |at, aggregates| {
+                    told.push((series[at].as_ref().clone(), aggregates));
                     ControlFlow::Continue(())
                 }).unwrap();
                 told.retain(|(_, aggregates)| !aggregates.starts.is_empty());

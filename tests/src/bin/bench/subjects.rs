@@ -147,7 +147,7 @@ impl Subject {
                             "{path}/aggregate?match=env_temperature&{range}&step=3600&by=device&fn=mean,max"
                         )
                     }
-                    Question::Q4 => format!("{path}/aggregate?fn=count"),
+                    Question::Q4 => format!("{path}/aggregate?fn=count&by="),
                     Question::Q5 => format!("{path}/points?match={all}&start={start}&end={hour_end}"),
                 }
             }

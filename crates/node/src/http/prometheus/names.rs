@@ -3,18 +3,19 @@
 //! Thin: the store keeps no times by series yet, so `start` and `end` are read but do not narrow the answer; and no
 //! types, helps or units of metrics are known.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 use axum::Json;
 use axum::extract::{RawPathParams, Request, State};
 use serde_json::{Map, Value, json};
-use tidelog_query::Selectors;
 use tidelog_query::promql::{Labels, METRIC_LABEL, QueryError};
-use tidelog_record::Series;
+use tidelog_record::{Series, SiteName};
+use tidelog_store::Store;
 
 use super::super::Api;
 use super::form::Form;
 use super::refusal::{Kind, Refusal};
+use crate::asking::{self, Alternatives};
 use crate::context::NodeContext;
 
 /// The version of Prometheus whose API this is; Grafana decides by it what it asks.
@@ -26,24 +27,23 @@ fn success(data: Value) -> Json<Value> {
     Json(json!({"status": "success", "data": data}))
 }
 
-/// Folds over the series that are meant, on a blocking thread.
-async fn fold<T: Send + 'static>(
+/// Asks the store on a blocking thread.
+async fn ask<T: Send + 'static>(
     context: NodeContext,
     form: Form,
-    mut into: T,
-    mut add: impl FnMut(&mut T, &Series) -> Result<(), Refusal> + Send + 'static,
+    question: impl FnOnce(&Store, &SiteName, &Alternatives) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     form.instant("start")?;
     form.instant("end")?;
-    let selectors = form.selectors()?.unwrap_or_else(Selectors::default);
-    let folded = tokio::task::spawn_blocking(move || {
-        let found = context.store.series(&form.site, &|series| selectors.matches(series));
-        for series in found.map_err(|error| QueryError::Source(error.to_string()))? {
-            add(&mut into, &series)?;
-        }
-        Ok(into)
-    });
-    folded.await.map_err(|error| Refusal::new(Kind::Internal, error.to_string()))?
+    let selectors = form.selectors()?.unwrap_or_default();
+    let alternatives = asking::alternatives(selectors.alternatives())
+        .map_err(|error| Refusal::parameter("match[]", error))?;
+    let asked = tokio::task::spawn_blocking(move || question(&context.store, &form.site, &alternatives));
+    asked.await.map_err(|error| Refusal::new(Kind::Internal, error.to_string()))?
+}
+
+fn unread(error: impl Display) -> Refusal {
+    Refusal::from(QueryError::Source(error.to_string()))
 }
 
 pub(super) async fn series(State(api): State<Api>, path: RawPathParams, request: Request) -> Answered {
@@ -53,12 +53,12 @@ pub(super) async fn series(State(api): State<Api>, path: RawPathParams, request:
         return Err(Refusal::new(Kind::BadData, "no match[] parameter provided"));
     }
     let most = api.limits.query.series_max;
-    let found = fold(context, form, Vec::new(), move |found: &mut Vec<Labels>, series| {
-        if found.len() as u64 >= most {
+    let found = ask(context, form, move |store, site, alternatives| {
+        let found = asking::chosen(store, site, alternatives).map_err(unread)?;
+        if found.len() as u64 > most {
             return Err(QueryError::Series { most }.into());
         }
-        found.push(Labels::from(series));
-        Ok(())
+        Ok(found.iter().map(|series| Labels::from(series.as_ref())).collect::<Vec<_>>())
     });
     let mut found = found.await?;
     found.sort();
@@ -70,15 +70,8 @@ pub(super) async fn series(State(api): State<Api>, path: RawPathParams, request:
 pub(super) async fn labels(State(api): State<Api>, path: RawPathParams, request: Request) -> Answered {
     let context = api.running()?.clone();
     let form = Form::read(&api, &context, &path, request).await?;
-    let names = fold(context, form, BTreeSet::new(), |names: &mut BTreeSet<String>, series| {
-        names.insert(METRIC_LABEL.to_owned());
-        for (name, _) in series.labels() {
-            if !names.contains(name) {
-                names.insert(name.to_owned());
-            }
-        }
-        Ok(())
-    });
+    let names =
+        ask(context, form, |store, site, alternatives| store.label_names(site, alternatives).map_err(unread));
     Ok(success(json!(names.await?)))
 }
 
@@ -89,13 +82,8 @@ pub(super) async fn values(State(api): State<Api>, path: RawPathParams, request:
     if label != METRIC_LABEL && Series::new("m", [(label.as_str(), "v")]).is_err() {
         return Err(Refusal::new(Kind::BadData, format!("invalid label name: {label:?}")));
     }
-    let values = fold(context, form, BTreeSet::new(), move |values: &mut BTreeSet<String>, series| {
-        if let Some(value) = series.label(&label)
-            && !values.contains(value)
-        {
-            values.insert(value.to_owned());
-        }
-        Ok(())
+    let values = ask(context, form, move |store, site, alternatives| {
+        store.label_values(site, &label, alternatives).map_err(unread)
     });
     Ok(success(json!(values.await?)))
 }
@@ -110,16 +98,12 @@ pub(super) async fn metadata(State(api): State<Api>, path: RawPathParams, reques
         None => usize::MAX,
     };
     let only = form.one("metric").map(str::to_owned);
-    let metrics =
-        fold(context, form, BTreeMap::new(), move |metrics: &mut BTreeMap<String, Value>, series| {
-            let wanted = only.as_deref().is_none_or(|only| only == series.metric());
-            if wanted && !metrics.contains_key(series.metric()) {
-                let unknown = json!([{"type": "unknown", "help": "", "unit": ""}]);
-                metrics.insert(series.metric().to_owned(), unknown);
-            }
-            Ok(())
-        });
-    Ok(success(Value::Object(metrics.await?.into_iter().take(limit).collect::<Map<_, _>>())))
+    let metrics = ask(context, form, |store, site, alternatives| {
+        store.label_values(site, METRIC_LABEL, alternatives).map_err(unread)
+    });
+    let metrics = metrics.await?.into_iter().filter(|metric| only.as_ref().is_none_or(|only| only == metric));
+    let unknown = |metric| (metric, json!([{"type": "unknown", "help": "", "unit": ""}]));
+    Ok(success(Value::Object(metrics.map(unknown).take(limit).collect::<Map<_, _>>())))
 }
 
 pub(super) async fn build(State(api): State<Api>) -> Json<Value> {

@@ -14,7 +14,7 @@ use tidelog_query::promql::{self, Answer, Halt, Query, QueryError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::Api;
-use super::super::read::{PIECE_BYTES, PIECES_WAITING_MAX, Pieces};
+use super::super::stream::{PIECE_BYTES, PIECES_WAITING_MAX, Pieces};
 use super::answer::{Gone, write};
 use super::form::Form;
 use super::refusal::{Kind, Refusal};

@@ -10,6 +10,7 @@ use tidelog_query::promql::{Labels, QueryError, Source, Visit, Visited};
 use tidelog_record::{Series, SiteName, Value, Values};
 use tidelog_store::Points;
 
+use crate::asking;
 use crate::context::NodeContext;
 
 pub(super) struct StoreSource<'a> {
@@ -22,11 +23,13 @@ pub(super) struct StoreSource<'a> {
 impl Source for StoreSource<'_> {
     fn select(&self, selector: &Selector, start_ns: i64, end_ns: i64, visit: &mut Visit) -> Visited {
         let store = &self.context.store;
-        let series = store.series(self.site, &|series| selector.matches(series));
-        let series = series.map_err(|error| QueryError::Source(error.to_string()))?;
+        let alternatives = asking::alternatives(selector.alternatives().iter().map(Vec::as_slice))
+            .map_err(|error| QueryError::Source(error.to_string()))?;
+        let series = asking::chosen(store, self.site, &alternatives)
+            .map_err(|error| QueryError::Source(error.to_string()))?;
         let mut numbers = Numbers { series: None, times: Vec::new(), values: Vec::new() };
         let mut outcome = Ok(());
-        let scanned = store.scan_each(self.site, &series, start_ns..=end_ns, |series, points| {
+        let scanned = asking::each_points(store, self.site, &series, start_ns..=end_ns, |series, points| {
             self.context.metrics.points_out.inc_by(points.len() as u64);
             outcome = numbers.of(series, visit).and_then(|()| numbers.add(points, self.samples_max));
             if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

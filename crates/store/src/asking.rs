@@ -1,0 +1,166 @@
+//! What is asked of a store beyond points: series by conditions on their labels, names and values of labels, last values, and
+//! aggregates by steps. Series are named in ascending order, as [`Store::select`] gives them.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use tidelog_record::{Series, SiteName, Value};
+
+use crate::aggregate::{Accumulator, Aggregates, Function, Steps};
+use crate::catalogue::{CatalogueError, Matcher};
+use crate::scan::ScanError;
+use crate::store::Store;
+
+/// Steps of all groups that are gathered at a time; each takes up to some 300 bytes.
+const GATHERED_STEPS_MAX: usize = 64 * 1024;
+
+impl Store {
+    /// The series that meet all conditions of at least one alternative, ascending, each once. An alternative without conditions is
+    /// met by every series.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub fn select(
+        &self,
+        site: &SiteName,
+        alternatives: &[Vec<Matcher>],
+    ) -> Result<Vec<Arc<Series>>, CatalogueError> {
+        self.catalogue(|catalogue| {
+            let mut found = Vec::new();
+            for matchers in alternatives {
+                found.extend(catalogue.select(site, matchers)?);
+            }
+            if alternatives.len() > 1 {
+                found.sort_unstable();
+                found.dedup();
+            }
+            Ok(found)
+        })
+    }
+
+    /// The series of a site that `matches` accepts, ascending: each is looked at.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub fn series(
+        &self,
+        site: &SiteName,
+        matches: &dyn Fn(&Series) -> bool,
+    ) -> Result<Vec<Arc<Series>>, CatalogueError> {
+        let mut all = self.select(site, &[Vec::new()])?;
+        all.retain(|series| matches(series));
+        Ok(all)
+    }
+
+    /// The names of labels of the series that [`Store::select`] gives, ascending; `__name__` is among them.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub fn label_names(
+        &self,
+        site: &SiteName,
+        alternatives: &[Vec<Matcher>],
+    ) -> Result<BTreeSet<String>, CatalogueError> {
+        self.catalogue(|catalogue| {
+            let mut names = BTreeSet::new();
+            for matchers in alternatives {
+                names.extend(catalogue.label_names(site, matchers)?);
+            }
+            Ok(names)
+        })
+    }
+
+    /// The values that a label has in the series that [`Store::select`] gives, ascending; those of `__name__` are the metrics.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub fn label_values(
+        &self,
+        site: &SiteName,
+        label: &str,
+        alternatives: &[Vec<Matcher>],
+    ) -> Result<BTreeSet<String>, CatalogueError> {
+        self.catalogue(|catalogue| {
+            let mut values = BTreeSet::new();
+            for matchers in alternatives {
+                values.extend(catalogue.label_values(site, label, matchers)?);
+            }
+            Ok(values)
+        })
+    }
+
+    /// The last point of each series that has one, in the order given, which is to be the ascending one.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    pub fn last(
+        &self,
+        site: &SiteName,
+        series: &[Arc<Series>],
+    ) -> Result<Vec<(Arc<Series>, i64, Value)>, ScanError> {
+        Ok(self.shared().last(site, series)?)
+    }
+
+    /// Aggregates each group of series by steps: the series of a group together, as [`Function`] says. Visits the groups that have
+    /// points, in their order; `visit` may stop it. A series may be in one group only.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    pub fn aggregate(
+        &self,
+        site: &SiteName,
+        groups: &[Vec<Arc<Series>>],
+        steps: &Steps,
+        functions: &[Function],
+        mut visit: impl FnMut(usize, Aggregates) -> ControlFlow<()>,
+    ) -> Result<(), ScanError> {
+        let at_a_time = (GATHERED_STEPS_MAX / steps.count()).max(1);
+        for (turn, groups) in groups.chunks(at_a_time).enumerate() {
+            let gathered = self.gathered(site, groups, steps, functions)?;
+            for (at, accumulator) in gathered.into_iter().enumerate() {
+                let aggregates = accumulator.map(Accumulator::finish).unwrap_or_default();
+                if !aggregates.starts.is_empty() && visit(turn * at_a_time + at, aggregates).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn gathered(
+        &self,
+        site: &SiteName,
+        groups: &[Vec<Arc<Series>>],
+        steps: &Steps,
+        functions: &[Function],
+    ) -> Result<Vec<Option<Accumulator>>, ScanError> {
+        let mut sorted: Vec<(Arc<Series>, usize)> = groups
+            .iter()
+            .enumerate()
+            .flat_map(|(at, group)| group.iter().map(move |series| (Arc::clone(series), at)))
+            .collect();
+        // One series a group stands in order already.
+        if !sorted.is_sorted() {
+            sorted.sort_unstable();
+        }
+        let (series, of_group): (Vec<_>, Vec<_>) = sorted.into_iter().unzip();
+        let mut gathered: Vec<Option<Accumulator>> = Vec::new();
+        gathered.resize_with(groups.len(), || None);
+        self.shared().aggregate(site, &series, steps, functions, &mut |at, more| {
+            let place = of_group.get(at).and_then(|group| gathered.get_mut(*group));
+            match place {
+                Some(Some(all)) => {
+                    // Both were made of the same steps and functions, so they are alike.
+                    if all.merge(&more).is_err() {
+                        return ControlFlow::Break(());
+                    }
+                }
+                Some(none) => *none = Some(more),
+                None => {}
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(gathered)
+    }
+}
