@@ -111,6 +111,12 @@ fn in_words(found: &Verification) -> String {
         "{node}: {} records of {} streams in {} files and {} segments, {} bytes",
         found.records, found.streams, found.files, found.segments, found.bytes
     ));
+    if found.maps > 0 {
+        text.push_str(&format!(", {} log files trimmed", found.maps));
+    }
+    if found.records_dropped > 0 {
+        text.push_str(&format!(", {} records dropped by policy", found.records_dropped));
+    }
     if found.gaps > 0 {
         text.push_str(&format!(", {} gaps in streams", found.gaps));
     }
@@ -132,6 +138,10 @@ fn in_json(found: &Verification) -> Value {
             Flaw::Rot { bytes } | Flaw::Tail { bytes } => Some(("bytes", json!(bytes))),
             Flaw::BrokenChain { lsn, .. } => Some(("lsn", json!(lsn.0))),
             Flaw::Undeclared { records } => Some(("records", json!(records))),
+            Flaw::Awaited { first, last, .. } | Flaw::Lost { first, last, .. } => {
+                Some(("lsns", json!([first.0, last.0])))
+            }
+            Flaw::Misnamed { should } => Some(("should", json!(should))),
             _ => None,
         };
         if let (Some(told), Some((key, value))) = (told.as_object_mut(), more) {
@@ -143,9 +153,11 @@ fn in_json(found: &Verification) -> Value {
         "good": found.is_good(),
         "node": found.node.map(|node| node.to_string()),
         "files": found.files,
+        "files_trimmed": found.maps,
         "segments": found.segments,
         "bytes": found.bytes,
         "records": found.records,
+        "records_dropped": found.records_dropped,
         "streams": found.streams,
         "gaps": found.gaps,
         "damage": found.damage.iter().map(damage).collect::<Vec<_>>(),

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use tidelog_record::Seal;
 
-use crate::disk::{Disk, OpenMode, read_full};
+use crate::disk::{Disk, DiskFile, OpenMode, read_full};
 use crate::errors::{Finding, OpenError};
 use crate::gap::{self, Gap, GapError, NOTE_BYTES_MAX};
 use crate::index::Index;
 use crate::recovery::{at, move_to_quarantine};
 use crate::sealed::{
-    GAP_SUFFIX, NEW_SUFFIX, SEGMENT_DIR, SEGMENT_SUFFIX, Sealed, hash_of_name, segment_name,
+    GAP_SUFFIX, NEW_SUFFIX, SEGMENT_DIR, SEGMENT_SUFFIX, Sealed, hash_of_name, range_name, segment_name,
 };
 use crate::segment::{Cache, Segment, SegmentError};
 
@@ -54,7 +54,7 @@ pub(crate) fn install_all(
             // It was being written when the process ended; it is made again.
             disk.remove(&path).map_err(at("remove", &path))?;
         } else if has_suffix(&name, GAP_SUFFIX) {
-            match read_gap(disk, &path)? {
+            match read_gap(disk, &path, &name)? {
                 Some(gap) => {
                     let key = gap.stream.key();
                     index.declare(key, &gap.stream);
@@ -67,8 +67,15 @@ pub(crate) fn install_all(
     // The ones that hold more come first, and cover what they were made of.
     segments.sort_by_key(|(_, seal, _)| std::cmp::Reverse(seal.parts));
     for (name, seal, segment) in segments {
-        let gap =
-            index.streams.get(&segment.span().stream.key()).and_then(|stream| stream.gap_of(seal.first));
+        let held = index.streams.get(&segment.span().stream.key());
+        if let Some(covering) = held.and_then(|stream| stream.sealed_of(seal.first)) {
+            // A part of it that was left behind by a crash. Where the whole rotted, the part may still be worth something.
+            if is_whole(&covering.segment, covering.seal).map_err(at("read", &folder))? {
+                disk.remove(&folder.join(&name)).map_err(at("remove", &folder.join(&name)))?;
+            }
+            continue;
+        }
+        let gap = held.and_then(|stream| stream.gap_of(seal.first));
         match gap.map(Gap::by_policy) {
             // The process ended between note and deed.
             Some(true) => disk.remove(&folder.join(&name)).map_err(at("remove", &folder.join(&name)))?,
@@ -101,25 +108,32 @@ fn set_apart(
     Ok(())
 }
 
-fn has_suffix(name: &str, suffix: &str) -> bool {
+pub(crate) fn has_suffix(name: &str, suffix: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, found)| found == suffix)
 }
 
 /// What the author said of a segment, if its file has the name that such a one has.
-fn seal_of(name: &str, segment: &Segment) -> Option<Seal> {
+pub(crate) fn seal_of(name: &str, segment: &Segment) -> Option<Seal> {
     let span = segment.span();
     let hash = hash_of_name(name)?;
     let seal = Seal { first: span.first, last: span.last, ordinal: span.ordinal, parts: span.parts, hash };
     (segment_name(&span.stream.key(), &seal) == name).then_some(seal)
 }
 
-fn read_gap(disk: &dyn Disk, path: &Path) -> Result<Option<Gap>, OpenError> {
-    let file = disk.open(path, OpenMode::Read).map_err(at("open", path))?;
+/// Reads a whole note.
+pub(crate) fn read_note(file: &dyn DiskFile) -> io::Result<Result<Gap, GapError>> {
     let mut bytes = vec![0; NOTE_BYTES_MAX + 1];
-    let read = read_full(file.as_ref(), &mut bytes, 0).map_err(at("read", path))?;
+    let read = read_full(file, &mut bytes, 0)?;
     bytes.truncate(read);
-    match Gap::decode(&bytes) {
-        Ok(gap) => Ok(Some(gap)),
+    Ok(Gap::decode(&bytes))
+}
+
+fn read_gap(disk: &dyn Disk, path: &Path, name: &str) -> Result<Option<Gap>, OpenError> {
+    let file = disk.open(path, OpenMode::Read).map_err(at("open", path))?;
+    let is_its_name =
+        |gap: &Gap| range_name(&gap.stream.key(), gap.seal.first, gap.seal.last, GAP_SUFFIX) == name;
+    match read_note(file.as_ref()).map_err(at("read", path))? {
+        Ok(gap) => Ok(Some(gap).filter(is_its_name)),
         Err(GapError::Damaged) => Ok(None),
         Err(GapError::Version(found)) => {
             Err(OpenError::Version { path: path.to_owned(), found, supported: gap::VERSION })
@@ -130,11 +144,10 @@ fn read_gap(disk: &dyn Disk, path: &Path) -> Result<Option<Gap>, OpenError> {
 fn install(index: &mut Index, name: String, seal: Seal, segment: Segment) -> io::Result<()> {
     let span = segment.span();
     let (stream, key) = (span.stream.clone(), span.stream.key());
-    let Seal { first, last, .. } = seal;
+    let last = seal.last;
     let (before, after) = (span.before, span.after);
     let held = index.declare(key, &stream);
-    // A part that was left behind by a crash.
-    if held.sealed_of(first).is_some() || held.sealed_of(last).is_some() {
+    if held.sealed_of(last).is_some() {
         return Ok(());
     }
     let origins = match segment.origins() {

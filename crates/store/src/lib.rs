@@ -1,8 +1,11 @@
-//! The log of a node (design section 4): append, recover, follow, scan. One append-only log holds the records of all streams
-//! in order of arrival; everything else is derived from it. docs/FORMAT.md draws its bytes.
+//! The store of a node: one append-only log of the records of all streams, and the sealed segments into which they pass from there.
+//! A record is appended and synced, its points wait in tables in memory, its author seals them into a segment, segments are merged,
+//! log files that are sealed give way to maps, and policy drops the oldest segments; at every moment each record is read back byte for
+//! byte and proved by its chain, or a note says why it is gone.
 //!
-//! Thin: no sealed segments, no retention and no scrub yet; the index of streams and series is in memory. This crate knows no
-//! socket, no async runtime and no peer.
+//! Log, segments, notes and maps are what a store is. The index of streams is in memory, rebuilt at each start; the catalogue of series
+//! is a cache in sled that is made again when it is lost. docs/FORMAT.md draws the bytes, docs/ARCHITECTURE.md the way of a record.
+//! This crate knows no socket, no async runtime, no peer and no wall clock: the time that retention goes by is told to it.
 
 mod adopt;
 pub mod aggregate;

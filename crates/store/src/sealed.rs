@@ -51,6 +51,43 @@ pub(crate) fn hash_of_name(name: &str) -> Option<[u8; 16]> {
     u128::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 32).map(u128::to_be_bytes)
 }
 
+/// The range in the file name of a segment or a note: stream, first and last LSN.
+pub(crate) fn range_of_name(name: &str) -> Option<(StreamKey, Lsn, Lsn)> {
+    let mut parts = name.split('.').next()?.split('-');
+    let mut number = |digits: usize| {
+        let is_hex = |part: &&str| part.len() == digits && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let part = parts.next().filter(is_hex)?;
+        u128::from_str_radix(part, 16).ok()
+    };
+    let (key, first, last) = (number(32)?, number(16)?, number(16)?);
+    let lsn = |number: u128| u64::try_from(number).ok().map(Lsn);
+    Some((StreamKey(key.to_be_bytes()), lsn(first)?, lsn(last)?))
+}
+
 fn hex(bytes: &[u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_name_says_what_it_was_made_of_and_nothing_else_is_one(
+            key in any::<[u8; 16]>(), first in any::<u64>(), last in any::<u64>(), hash in any::<[u8; 16]>(), noise in "\\PC{0,90}",
+        ) {
+            let seal = Seal { first: Lsn(first), last: Lsn(last), ordinal: 0, parts: 1, hash };
+            let range = (StreamKey(key), Lsn(first), Lsn(last));
+            let name = segment_name(&range.0, &seal);
+            prop_assert_eq!((range_of_name(&name), hash_of_name(&name)), (Some(range), Some(hash)));
+            let note = range_name(&range.0, range.1, range.2, GAP_SUFFIX);
+            prop_assert_eq!((range_of_name(&note), hash_of_name(&note)), (Some(range), None));
+            // Whatever a name is, it is read or refused.
+            prop_assert!(range_of_name(&noise).is_none_or(|(key, _, _)| noise.to_lowercase().starts_with(&hex(&key.0))));
+            prop_assert!(hash_of_name(&noise).is_none() || noise.ends_with(SEGMENT_SUFFIX));
+        }
+    }
 }

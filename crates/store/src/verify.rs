@@ -1,12 +1,15 @@
 //! Checks a store that nobody has open: the checksum of every frame, the chain of every stream, both headers of every file, every
-//! segment, the identity. It only reads: what is wrong is told and left as it is, for opening the store is what sets rot apart.
+//! segment with the hash in its name, every note of one that is gone, every map of a trimmed log file and that nothing it names
+//! is lost, the identity. It only reads: what is wrong is told and left as it is, for opening the store is what sets rot apart.
 //!
-//! Memory is bounded by streams and by gaps in them, not by records. The state folder and the quarantine folder are not
-//! checked: the first can be deleted, the second is what was found before. Segments come before the log, so that the log's
-//! records are held to what stands before them.
+//! Memory is bounded by streams, by gaps in them and by the largest map, not by records. The state folder and the quarantine
+//! folder are not checked: the first can be deleted, the second is what was found before. What is sealed comes before the log, so
+//! that the log's records are held to what stands before them; maps come last, when it is known what is held.
 
 mod chains;
+mod flaw;
 mod log;
+mod maps;
 mod sealed;
 
 use std::io;
@@ -14,15 +17,18 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidelog_record::{Lsn, NodeId, StreamId};
+use tidelog_record::NodeId;
 
 use crate::disk::{Disk, OpenMode, read_full};
+use crate::gap::Gap;
 use crate::identity::{self, Identity, IdentityError};
 use crate::open::LOCK_FILE;
 use crate::position::Position;
 use crate::recovery::LOG_DIR;
 
 use chains::Chains;
+
+pub use flaw::{Damage, Flaw};
 
 /// Damage that is told one by one; what goes beyond is counted.
 pub const DAMAGE_TOLD_MAX: usize = 1_000;
@@ -61,107 +67,6 @@ pub enum VerifyError {
     Stopped,
 }
 
-/// What is wrong at one place.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Flaw {
-    /// The identity file is damaged or gone; opening the store makes it anew from the log.
-    #[error("the identity is damaged or gone; the next start makes it anew")]
-    Identity,
-    /// The file names another node than the identity.
-    #[error("the file belongs to node {0}")]
-    OtherNode(NodeId),
-    /// One of a file's two headers is damaged; the other serves.
-    #[error("header {copy} of 2 is damaged; the other serves")]
-    Header {
-        /// Which, from 1.
-        copy: u8,
-    },
-    /// Neither header of a file is good: nothing in it can be read.
-    #[error("both headers are damaged: nothing in the file can be read")]
-    Headers,
-    /// Bytes that hold no good frame, with good ones behind them.
-    #[error("{bytes} bytes hold no good frame")]
-    Rot {
-        /// How many.
-        bytes: u64,
-    },
-    /// The end of the last file holds no good frame: a commit that a crash cut off, never acknowledged, or rot in the last
-    /// record. The two look alike. The next start copies it to the quarantine folder and cuts it.
-    #[error(
-        "the last {bytes} bytes hold no good frame: a commit cut off by a crash, or rot in the last record"
-    )]
-    Tail {
-        /// How many.
-        bytes: u64,
-    },
-    /// Positions that no file holds.
-    #[error("positions {first} to {last} are missing: a file is gone")]
-    MissingPositions {
-        /// First of them.
-        first: Position,
-        /// Last of them.
-        last: Position,
-    },
-    /// A record whose position is not behind the one before it.
-    #[error("a record stands out of order")]
-    Disorder,
-    /// A whole record that does not follow the one before it in its stream.
-    #[error("{}record {lsn} does not follow the one before it", in_stream(stream))]
-    BrokenChain {
-        /// Its stream, if that is declared before it.
-        stream: Option<StreamId>,
-        /// Its place there.
-        lsn: Lsn,
-    },
-    /// A segment is rotten, or contradicts itself.
-    #[error("{reason}")]
-    Segment {
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Records of a stream that is declared nowhere.
-    #[error("{records} records belong to a stream that is declared nowhere")]
-    Undeclared {
-        /// How many.
-        records: u64,
-    },
-}
-
-fn in_stream(stream: &Option<StreamId>) -> String {
-    stream.as_ref().map(|stream| format!("{stream}: ")).unwrap_or_default()
-}
-
-impl Flaw {
-    /// A word for programs.
-    #[must_use]
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Identity => "identity",
-            Self::OtherNode(_) => "other_node",
-            Self::Header { .. } => "header",
-            Self::Headers => "headers",
-            Self::Rot { .. } => "rot",
-            Self::Tail { .. } => "tail",
-            Self::MissingPositions { .. } => "missing_positions",
-            Self::Disorder => "disorder",
-            Self::BrokenChain { .. } => "broken_chain",
-            Self::Segment { .. } => "segment",
-            Self::Undeclared { .. } => "undeclared",
-        }
-    }
-}
-
-/// A flaw and where it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// The file, from the store's folder.
-    pub file: String,
-    /// Where in it, in bytes.
-    pub offset: u64,
-    /// What is wrong.
-    pub flaw: Flaw,
-}
-
 /// How far a check has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -178,12 +83,16 @@ pub struct Verification {
     pub node: Option<NodeId>,
     /// Log files.
     pub files: u64,
+    /// Log files that were trimmed: a map is left of each.
+    pub maps: u64,
     /// Good segments.
     pub segments: u64,
     /// Bytes read.
     pub bytes: u64,
     /// Good records whose chain holds.
     pub records: u64,
+    /// Records that policy dropped.
+    pub records_dropped: u64,
     /// Streams of which something is held.
     pub streams: u64,
     /// Places where records are missing within a stream: lost to the damage told here or earlier, or not fetched yet.
@@ -217,8 +126,8 @@ struct Check<'a> {
     found: Verification,
     chains: Chains,
     bytes_total: u64,
-    /// First positions of log files that were trimmed.
-    trimmed: Vec<u64>,
+    /// Segments that rotted and were set apart earlier, by the names of their notes.
+    awaited: Vec<(String, Gap)>,
     step: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
 }
 
@@ -247,19 +156,18 @@ pub fn verify(
     step: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Verification, VerifyError> {
     let (found, chains) = (Verification::default(), Chains::default());
-    let mut check = Check { disk, dir, found, chains, bytes_total: 0, trimmed: Vec::new(), step };
+    let mut check = Check { disk, dir, found, chains, bytes_total: 0, awaited: Vec::new(), step };
     let names = disk.list(dir).map_err(|error| no_store(error, dir))?;
     let log_dir = dir.join(LOG_DIR);
-    let logs = match disk.list(&log_dir) {
+    let listed = match disk.list(&log_dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(check.io("list", &log_dir)(error));
         }
         listed => listed.unwrap_or_default(),
     };
-    check.trimmed = log::trimmed(&logs);
-    let logs = log::firsts(&logs);
+    let (logs, maps) = (log::firsts(&listed), maps::firsts(&listed));
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
-    if logs.is_empty() && !has(identity::FILE_NAME) {
+    if logs.is_empty() && maps.is_empty() && !has(identity::FILE_NAME) {
         return Err(VerifyError::NoStore(dir.to_owned()));
     }
     // A store makes its lock before anything else: without one, nobody ever had it open here. Held until the end.
@@ -271,25 +179,35 @@ pub fn verify(
         None
     };
     check.identity()?;
-    let mut opened = Vec::with_capacity(logs.len());
-    for first in logs {
-        let file = check.open_log(first)?;
-        check.bytes_total += file.length;
-        opened.push(file);
+    let logs = logs.into_iter().map(|first| check.open_log(first)).collect::<Result<Vec<_>, _>>()?;
+    let maps = maps.into_iter().map(|first| check.open_map(first)).collect::<Result<Vec<_>, _>>()?;
+    let sealed = check.list_sealed()?;
+    check.bytes_total = logs.iter().map(|log| log.length).sum::<u64>()
+        + maps.iter().map(|map| map.length).sum::<u64>()
+        + sealed.iter().map(|found| found.length).sum::<u64>();
+    for found in sealed {
+        check.sealed(found)?;
     }
-    let segments = check.segments()?;
-    check.bytes_total += segments.iter().map(|found| found.length).sum::<u64>();
-    for found in segments {
-        check.segment(found)?;
+    let newest_map = maps.last().map_or(0, |map| map.first);
+    let mut pieces: Vec<Piece> = maps.iter().map(maps::Opened::piece).collect();
+    for (at, log) in logs.iter().enumerate() {
+        let is_last = at + 1 == logs.len() && log.first > newest_map;
+        let next = check.log_file(&logs, at, is_last)?;
+        // Before the maps: where both are there, the log file says more.
+        pieces.insert(at, Piece { first: log.first, next, name: log.name.clone() });
     }
-    if let Some(first) = opened.first() {
-        check.must_reach(1, first);
-    }
-    let last = opened.len().checked_sub(1);
-    for at in 0..opened.len() {
-        check.log_file(&opened, at, Some(at) == last)?;
-    }
-    check.close(&opened)
+    check.positions(pieces);
+    check.lost(&maps)?;
+    Ok(check.close(&logs, &maps))
+}
+
+/// Positions that a file holds.
+struct Piece {
+    first: u64,
+    /// The first behind them, if that can be told.
+    next: Option<u64>,
+    /// From the store's folder.
+    name: String,
 }
 
 fn no_store(error: io::Error, dir: &Path) -> VerifyError {
@@ -319,8 +237,34 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Tells of positions that no file holds.
+    fn positions(&mut self, mut pieces: Vec<Piece>) {
+        pieces.sort_by_key(|piece| piece.first);
+        pieces.dedup_by_key(|piece| piece.first);
+        let mut next = Some(1);
+        for piece in pieces {
+            if let Some(first) = next.filter(|next| *next < piece.first) {
+                let (first, last) = (Position(first), Position(piece.first - 1));
+                self.found.tell(&piece.name, 0, Flaw::MissingPositions { first, last });
+            }
+            next = piece.next;
+        }
+    }
+
+    /// Tells of records that nothing holds any more: those of segments that rotted earlier, then others that maps name.
+    fn lost(&mut self, maps: &[maps::Opened]) -> Result<(), VerifyError> {
+        for (name, gap) in std::mem::take(&mut self.awaited) {
+            let key = gap.stream.key();
+            for (first, last) in self.chains.missing(&key, gap.seal.first, gap.seal.last) {
+                self.found.tell(&name, 0, Flaw::Awaited { stream: gap.stream.clone(), first, last });
+            }
+            self.chains.tell(key, gap.seal.first, gap.seal.last);
+        }
+        maps.iter().try_for_each(|map| self.map(map))
+    }
+
     /// What only shows when all is read.
-    fn close(mut self, logs: &[Arc<log::Opened>]) -> Result<Verification, VerifyError> {
+    fn close(mut self, logs: &[Arc<log::Opened>], maps: &[maps::Opened]) -> Verification {
         for (file, offset, records) in self.chains.undeclared() {
             let name = logs.get(file).map(|log| log.name.clone()).unwrap_or_default();
             self.found.tell(&name, offset, Flaw::Undeclared { records });
@@ -328,7 +272,7 @@ impl Check<'_> {
         self.found.damage.sort_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
         self.found.streams = self.chains.streams();
         self.found.gaps = self.chains.gaps();
-        self.found.files = logs.len() as u64;
-        Ok(self.found)
+        (self.found.files, self.found.maps) = (logs.len() as u64, maps.len() as u64);
+        self.found
     }
 }

@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use tidelog_record::{ChainHash, Lsn, StreamId, StreamKey};
 
-use crate::segment::Span;
-
 /// Where a frame stands: number of the file, and offset in it.
 pub(super) type Place = (usize, u64);
 
@@ -15,6 +13,8 @@ pub(super) type Place = (usize, u64);
 struct Extent {
     last: u64,
     chain: ChainHash,
+    /// The hash that must stand before its first record, if that is sealed.
+    before: Option<ChainHash>,
     /// Where its first record stands; `None` when that is sealed, and was checked there.
     begins: Option<Place>,
 }
@@ -24,6 +24,8 @@ struct Stream {
     stream: Option<StreamId>,
     /// By first LSN.
     extents: BTreeMap<u64, Extent>,
+    /// Ranges of which it was told that they are lost.
+    told: Vec<(u64, u64)>,
     met: Option<Place>,
     records: u64,
 }
@@ -40,6 +42,17 @@ pub(super) enum Met {
     Broken,
 }
 
+/// What a sealed range is to those that were taken in before.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// It adds something.
+    Taken,
+    /// What covers it was there before.
+    Covered,
+    /// It does not follow, or what stands behind it does not: the record that is the first to contradict.
+    Broken(Lsn),
+}
+
 /// All streams.
 #[derive(Debug, Default)]
 pub(super) struct Chains(HashMap<StreamKey, Stream>);
@@ -53,18 +66,57 @@ impl Chains {
         self.0.get(key).and_then(|stream| stream.stream.clone())
     }
 
-    /// Takes in a range that is sealed and was checked there, before the log is read. Whether it adds anything: what covers most is
-    /// to be told first.
-    pub fn sealed(&mut self, span: &Span) -> bool {
-        let key = span.stream.key();
-        self.declare(key, span.stream.clone());
+    /// Takes in a range that is sealed and was checked there, or that policy dropped, before the log is read: its first LSN with
+    /// the hash before it, and its last with the hash after it. What covers most is to be told first.
+    pub fn sealed(&mut self, stream: &StreamId, first: (Lsn, ChainHash), last: (Lsn, ChainHash)) -> Fit {
+        let ((first, before), (last, after)) = (first, last);
+        let key = stream.key();
+        self.declare(key, stream.clone());
         let extents = &mut self.0.entry(key).or_default().extents;
-        let before = extents.range(..=span.last.0).next_back();
-        if before.is_some_and(|(_, extent)| extent.last >= span.first.0) {
-            return false;
+        let earlier = extents.range(..=last.0).next_back();
+        if earlier.is_some_and(|(_, extent)| extent.last >= first.0) {
+            return Fit::Covered;
         }
-        extents.insert(span.first.0, Extent { last: span.last.0, chain: span.after, begins: None });
-        true
+        let touches = earlier.filter(|(_, extent)| extent.last.checked_add(1) == Some(first.0));
+        let begins = (first.0 == 1).then_some(ChainHash::GENESIS);
+        if begins.or(touches.map(|(_, extent)| extent.chain)).is_some_and(|chain| chain != before) {
+            return Fit::Broken(first);
+        }
+        let behind = last.next().filter(|next| leads_elsewhere(extents, *next, after));
+        if let Some(next) = behind {
+            return Fit::Broken(next);
+        }
+        extents.insert(first.0, Extent { last: last.0, chain: after, before: Some(before), begins: None });
+        Fit::Taken
+    }
+
+    /// Notes that it was told that a range is lost.
+    pub fn tell(&mut self, key: StreamKey, first: Lsn, last: Lsn) {
+        self.0.entry(key).or_default().told.push((first.0, last.0));
+    }
+
+    /// What of a range is neither held nor dropped by policy nor told to be lost: first and last LSNs, ascending.
+    pub fn missing(&self, key: &StreamKey, first: Lsn, last: Lsn) -> Vec<(Lsn, Lsn)> {
+        let stream = self.0.get(key);
+        let extents = stream.into_iter().flat_map(|stream| stream.extents.range(..=last.0).rev());
+        let held = extents.map(|(from, extent)| (*from, extent.last)).take_while(|(_, to)| *to >= first.0);
+        let mut known: Vec<(u64, u64)> = held.collect();
+        known.extend(stream.into_iter().flat_map(|stream| &stream.told));
+        known.sort_unstable();
+        let (mut missing, mut next) = (Vec::new(), first.0);
+        for (from, to) in known {
+            if from > last.0 || next > last.0 {
+                break;
+            }
+            if from > next {
+                missing.push((Lsn(next), Lsn(from - 1)));
+            }
+            next = next.max(to.saturating_add(1));
+        }
+        if next <= last.0 {
+            missing.push((Lsn(next), last));
+        }
+        missing
     }
 
     /// Takes in a record. `follows` says whether it follows a hash.
@@ -80,6 +132,7 @@ impl Chains {
         stream.records += 1;
         stream.met.get_or_insert(place);
         let Some(before) = lsn.0.checked_sub(1) else { return Met::Broken };
+        let leads_elsewhere = lsn.next().is_some_and(|next| leads_elsewhere(&stream.extents, next, chain));
         match stream.extents.range_mut(..=lsn.0).next_back() {
             // Within a run only its last hash is known; what stands twice inside it is an older copy, served or not.
             Some((_, extent)) if extent.last > lsn.0 => return Met::Again,
@@ -87,17 +140,19 @@ impl Chains {
                 return if extent.chain == chain { Met::Again } else { Met::Broken };
             }
             Some((_, extent)) if extent.last == before => {
-                if !follows(extent.chain) {
+                if leads_elsewhere || !follows(extent.chain) {
                     return Met::Broken;
                 }
                 extent.last = lsn.0;
                 extent.chain = chain;
             }
             _ => {
-                if before == 0 && !follows(ChainHash::GENESIS) {
+                if leads_elsewhere || (before == 0 && !follows(ChainHash::GENESIS)) {
                     return Met::Broken;
                 }
-                stream.extents.insert(lsn.0, Extent { last: lsn.0, chain, begins: Some(place) });
+                stream
+                    .extents
+                    .insert(lsn.0, Extent { last: lsn.0, chain, before: None, begins: Some(place) });
             }
         }
         Met::Good(stream.join(lsn.0))
@@ -130,6 +185,11 @@ impl Chains {
         found.sort_unstable();
         found
     }
+}
+
+/// Whether what is sealed from `next` on follows another hash.
+fn leads_elsewhere(extents: &BTreeMap<u64, Extent>, next: Lsn, chain: ChainHash) -> bool {
+    extents.get(&next.0).and_then(|extent| extent.before).is_some_and(|before| before != chain)
 }
 
 impl Stream {
@@ -197,24 +257,66 @@ mod tests {
         assert_eq!(meet(&mut chains, &stream, &records[2]), Met::Good(Some((0, 4))));
     }
 
+    /// The range of the records from `first` to `last`, as it is sealed.
+    fn range(records: &[(Lsn, ChainHash, Vec<u8>)], first: usize, last: usize) -> [(Lsn, ChainHash); 2] {
+        let before = first.checked_sub(2).map_or(ChainHash::GENESIS, |at| records[at].1);
+        [(records[first - 1].0, before), (records[last - 1].0, records[last - 1].1)]
+    }
+
     #[test]
     fn what_is_sealed_stands_before_the_log() {
         let (stream, records) = chain();
         let mut chains = Chains::default();
-        let span = |first: u64, last: usize| Span {
-            stream: stream.clone(),
-            ordinal: 0,
-            parts: 1,
-            first: Lsn(first),
-            last: Lsn(last as u64),
-            before: ChainHash::GENESIS,
-            after: records[last - 1].1,
-        };
-        assert!(chains.sealed(&span(1, 5)));
-        assert!(!chains.sealed(&span(2, 3)), "it is covered");
+        let [first, last] = range(&records, 1, 5);
+        assert_eq!(chains.sealed(&stream, first, last), Fit::Taken);
+        let [first, last] = range(&records, 2, 3);
+        assert_eq!(chains.sealed(&stream, first, last), Fit::Covered);
         assert_eq!(meet(&mut chains, &stream, &records[2]), Met::Again);
         assert_eq!(meet(&mut chains, &stream, &records[6]), Met::Good(None));
         assert_eq!(meet(&mut chains, &stream, &records[5]), Met::Good(Some((0, 7))));
         assert_eq!(chains.gaps(), 0);
+    }
+
+    #[test]
+    fn ranges_that_do_not_follow_each_other_are_told_whichever_comes_first() {
+        let (stream, records) = chain();
+        let wrong = ChainHash([9; 16]);
+        let [first, last] = range(&records, 4, 6);
+        let sealed = |ranges: &[[(Lsn, ChainHash); 2]]| {
+            let mut chains = Chains::default();
+            ranges.iter().map(|[first, last]| chains.sealed(&stream, *first, *last)).collect::<Vec<_>>()
+        };
+        let (low, high) = (range(&records, 1, 3), range(&records, 7, 9));
+        assert!(sealed(&[low, [first, last], high]).iter().all(|fit| *fit == Fit::Taken));
+        assert!(sealed(&[high, [first, last], low]).iter().all(|fit| *fit == Fit::Taken));
+        assert_eq!(sealed(&[low, [(first.0, wrong), last]]), [Fit::Taken, Fit::Broken(Lsn(4))]);
+        assert_eq!(sealed(&[[(first.0, wrong), last], low]), [Fit::Taken, Fit::Broken(Lsn(4))]);
+        assert_eq!(sealed(&[[(Lsn(1), wrong), last]]), [Fit::Broken(Lsn(1))]);
+        let mut chains = Chains::default();
+        chains.sealed(&stream, (first.0, wrong), last);
+        assert_eq!(
+            meet(&mut chains, &stream, &records[2]),
+            Met::Broken,
+            "a record of the log that leads elsewhere"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_what_nobody_holds_dropped_or_told_of() {
+        let (stream, records) = chain();
+        let (key, mut chains) = (stream.key(), Chains::default());
+        let missing = |chains: &Chains, first: u64, last: u64| {
+            let found = chains.missing(&key, Lsn(first), Lsn(last));
+            found.into_iter().map(|(first, last)| (first.0, last.0)).collect::<Vec<_>>()
+        };
+        assert_eq!(missing(&chains, 2, 8), [(2, 8)]);
+        let [first, last] = range(&records, 3, 4);
+        chains.sealed(&stream, first, last);
+        meet(&mut chains, &stream, &records[6]);
+        chains.tell(key, Lsn(8), Lsn(8));
+        assert_eq!(missing(&chains, 1, 12), [(1, 2), (5, 6), (9, 12)]);
+        assert_eq!(missing(&chains, 4, 6), [(5, 6)]);
+        assert_eq!(missing(&chains, 7, 8), []);
+        assert_eq!(missing(&chains, 6, 6), [(6, 6)]);
     }
 }

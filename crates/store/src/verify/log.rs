@@ -10,16 +10,15 @@ use super::chains::{Met, Place};
 use super::{Check, Flaw, VerifyError};
 use crate::disk::{DiskFile, OpenMode, read_full};
 use crate::frame::{self, Content, FRAMES_AT, HEADER_BYTES, Header, HeaderError};
-use crate::position::Position;
 use crate::reader::Window;
-use crate::recovery::{LOG_DIR, LOG_SUFFIX, MAP_SUFFIX, file_name, first_of_name, frame_at, resync};
+use crate::recovery::{LOG_DIR, LOG_SUFFIX, file_name, first_of_name, frame_at, resync};
 
 /// Progress is told after so many bytes.
 const STEP_BYTES: u64 = 256 * 1024;
 
 /// A log file that is going to be checked.
 pub(super) struct Opened {
-    first: u64,
+    pub first: u64,
     /// From the store's folder.
     pub name: String,
     path: PathBuf,
@@ -33,11 +32,6 @@ pub(super) fn firsts(names: &[String]) -> Vec<u64> {
     let mut firsts: Vec<u64> = names.iter().filter_map(|name| first_of_name(name, LOG_SUFFIX)).collect();
     firsts.sort_unstable();
     firsts
-}
-
-/// First positions of the log files that were trimmed, whose records are sealed: a map stands in the place of each.
-pub(super) fn trimmed(names: &[String]) -> Vec<u64> {
-    names.iter().filter_map(|name| first_of_name(name, MAP_SUFFIX)).collect()
 }
 
 /// What is known of a record when its frame was read.
@@ -98,15 +92,18 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Checks the frames of the file at `at`.
+    /// Checks the frames of the file at `at`; the position behind its last record, if that can be told.
     pub(super) fn log_file(
         &mut self,
         logs: &[Arc<Opened>],
         at: usize,
         is_last: bool,
-    ) -> Result<(), VerifyError> {
-        let Some(log) = logs.get(at) else { return Ok(()) };
-        let Some(header) = log.header else { return self.advance(log.length) };
+    ) -> Result<Option<u64>, VerifyError> {
+        let Some(log) = logs.get(at) else { return Ok(None) };
+        let Some(header) = log.header else {
+            self.advance(log.length)?;
+            return Ok(None);
+        };
         let mut window = Window::new(Arc::clone(&log.file), log.length);
         let mut offset = FRAMES_AT.min(log.length);
         let mut told = 0;
@@ -144,19 +141,7 @@ impl Check<'_> {
             }
         }
         self.advance(log.length - told)?;
-        if let Some(behind) = logs.get(at + 1).filter(|_| !ends_in_rot) {
-            self.must_reach(log.first + u64::from(ordinals_from), behind);
-        }
-        Ok(())
-    }
-
-    /// Tells of positions between `next` and the file behind it, unless a trimmed file held them.
-    pub(super) fn must_reach(&mut self, next: u64, behind: &Opened) {
-        let between = next..behind.first;
-        if !between.is_empty() && !self.trimmed.iter().any(|first| between.contains(first)) {
-            let flaw = Flaw::MissingPositions { first: Position(next), last: Position(behind.first - 1) };
-            self.found.tell(&behind.name, 0, flaw);
-        }
+        Ok((!ends_in_rot).then_some(log.first + u64::from(ordinals_from)))
     }
 
     /// Reads the frame at a place and takes it in; `None` when there is none.

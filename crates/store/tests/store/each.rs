@@ -11,6 +11,7 @@ use tidelog_store::{Finding, Store};
 
 use crate::model::{Author, Model, is_seal, judge_answers, random_body, site, small};
 use crate::sim_disk::SimDisk;
+use crate::verify::checked;
 
 /// What a script is made of.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +122,11 @@ fn all_is_there(mut life: Life, seed: u64) {
             .expect("a mended disk takes a record");
         store.upkeep(Instant::now()).expect("a mended disk takes a segment");
         life.model.judge(&store);
+        drop(store);
+        // What lies of the log, a crash may have left torn; what is sealed is made whole before anything relies on it.
+        let torn = ["rot", "tail", "header", "headers", "missing_positions", "undeclared"];
+        let found = checked(&life.disk);
+        assert!(found.damage.iter().all(|damage| torn.contains(&damage.flaw.label())), "{found:?}");
     }
 }
 

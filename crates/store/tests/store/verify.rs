@@ -12,17 +12,17 @@ use tidelog_store::{Flaw, Position, Store, Verification, VerifyError, verify};
 use crate::model::{Author, Model, NODE, body, open, options, random_body, site, small};
 use crate::sim_disk::SimDisk;
 
-const DIR: &str = "/store";
+pub const DIR: &str = "/store";
 
 fn log(first: u64) -> PathBuf {
     PathBuf::from(format!("/store/log/{first:016x}.log"))
 }
 
-fn checked(disk: &SimDisk) -> Verification {
+pub fn checked(disk: &SimDisk) -> Verification {
     verify(disk, Path::new(DIR), &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
-fn flaws(disk: &SimDisk) -> Vec<Flaw> {
+pub fn flaws(disk: &SimDisk) -> Vec<Flaw> {
     checked(disk).damage.into_iter().map(|damage| damage.flaw).collect()
 }
 
@@ -242,8 +242,8 @@ fn with_segment(disk: &SimDisk, author: &Author, count: usize) -> PathBuf {
         bytes.extend_from_slice(piece);
         Ok(())
     });
-    made.unwrap();
-    let path = PathBuf::from("/store/segments/one.seg");
+    let [key, hash] = [span.stream.key().0, made.unwrap().hash].map(u128::from_be_bytes);
+    let path = PathBuf::from(format!("/store/segments/{key:032x}-{:016x}-{count:016x}.{hash:032x}.seg", 1));
     disk.put(&path, &bytes);
     path
 }
