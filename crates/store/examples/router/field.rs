@@ -102,9 +102,9 @@ impl Field {
             device.temperature += i32::try_from(chance % 5).unwrap_or(0) - 2;
             device.humidity =
                 (device.humidity + i32::try_from((chance >> 8) % 3).unwrap_or(0) - 1).clamp(0, 1_000);
-            device.battery -= i32::from((chance >> 16) % 5_000 == 0);
+            device.battery -= i32::from((chance >> 16).is_multiple_of(5_000));
             match device.lit_for {
-                0 if (chance >> 32) % 2_000 == 0 => {
+                0 if (chance >> 32).is_multiple_of(2_000) => {
                     device.lit_for = dice.random_range(50..1_000);
                     device.light = dice.random_range(50..2_000);
                 }

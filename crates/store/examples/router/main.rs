@@ -15,7 +15,7 @@ use std::error::Error;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cost::{MIB, Peaks, disk_bytes_written, file_bytes, heap_bytes, heap_bytes_most, resident_bytes};
 use field::{Field, METRICS, SECOND_NS, START_NS};
@@ -27,6 +27,7 @@ type Failure = Box<dyn Error>;
 /// Seconds between two looks at the newest values, and at one series' last hour.
 const LOOK_EVERY_S: u64 = 600;
 const HOUR_S: u64 = 3_600;
+const HOUR_NS: i64 = HOUR_S.cast_signed() * SECOND_NS;
 
 struct Settings {
     dir: PathBuf,
@@ -112,7 +113,7 @@ fn main() -> Result<(), Failure> {
 
     let begun = Instant::now();
     let mut answers = Answers::default();
-    let seconds = (settings.hours * HOUR_S as f64).round() as u64;
+    let seconds = Duration::try_from_secs_f64((settings.hours * HOUR_S as f64).round())?.as_secs();
     let held = store.stats().points;
     for second in 1..=seconds {
         field.measure();
@@ -130,7 +131,7 @@ fn main() -> Result<(), Failure> {
         }
         if second % HOUR_S == 0 {
             let now = field.now_ns();
-            let hour = now - (HOUR_S as i64 - 1) * SECOND_NS..=now;
+            let hour = now - HOUR_NS + SECOND_NS..=now;
             let written = (0..field.series()).map(|series| field.points_of(series, HOUR_S)).sum();
             peaks.during("an hour of all", || means(&store, &site, hour, written, &mut answers))?;
         }
@@ -179,11 +180,11 @@ fn look(store: &Store, site: &SiteName, field: &Field, answers: &mut Answers) ->
     let now = field.now_ns();
     let all = store.series(site, &|_| true)?;
     let last = answers.time(|| Ok(store.last(site, &all)?))?;
-    let fresh = now - (LOOK_EVERY_S as i64 - 1) * SECOND_NS;
+    let fresh = now - (LOOK_EVERY_S.cast_signed() - 1) * SECOND_NS;
     let newest = last.iter().filter(|(_, time, _)| *time >= fresh).count();
     answers.check("newest values", newest as u64, field.series() as u64);
     let one = Series::new(METRICS[0], [("device", "d0099")])?;
-    let hour = now - (HOUR_S as i64 - 1) * SECOND_NS..=now;
+    let hour = now - HOUR_NS + SECOND_NS..=now;
     let mut points = 0;
     answers.time(|| {
         Ok(store.scan_each(site, &[Arc::new(one)], hour, |_, part| {
@@ -208,7 +209,7 @@ fn means(
     answers.time(|| {
         Ok(store.scan_each(site, &all, range, |_, part| {
             for (time, value) in part.iter() {
-                let of = Some(time / (HOUR_S as i64 * SECOND_NS));
+                let of = Some(time / HOUR_NS);
                 hours += u64::from(hour != of);
                 hour = of;
                 points += 1;
