@@ -11,6 +11,7 @@ use crate::errors::ReadError;
 use crate::sealed::Sealed;
 use crate::segment::{Extent, SeriesRef};
 use crate::shared::{Shared, read_locked};
+use crate::stream::StreamIndex;
 
 /// A series' part of a segment.
 pub(crate) struct Part {
@@ -53,7 +54,22 @@ pub(super) struct Snapshot {
     pub segments: Vec<Arc<Sealed>>,
 }
 
+/// The segments of a stream that may have points in a range.
+fn within<'s>(stream: &'s StreamIndex, range: &RangeInclusive<i64>) -> impl Iterator<Item = &'s Arc<Sealed>> {
+    stream.sealed.iter().filter(|sealed| {
+        let (first, last) = sealed.segment.time_range();
+        sealed.segment.points() > 0 && first <= *range.end() && last >= *range.start()
+    })
+}
+
 impl Shared {
+    /// How many segments of a site may have points in a range.
+    pub(super) fn segments_within(&self, site: &SiteName, range: &RangeInclusive<i64>) -> usize {
+        let index = read_locked(&self.index);
+        let streams = index.sites.get(site).into_iter().flatten().filter_map(|key| index.streams.get(key));
+        streams.map(|stream| within(stream, range).count()).sum()
+    }
+
     /// What stands where at this moment.
     pub(super) fn snapshot(
         &self,
@@ -76,16 +92,7 @@ impl Shared {
                     }
                 }
             }
-            segments.extend(
-                stream
-                    .sealed
-                    .iter()
-                    .filter(|sealed| {
-                        let (first, last) = sealed.segment.time_range();
-                        sealed.segment.points() > 0 && first <= *range.end() && last >= *range.start()
-                    })
-                    .cloned(),
-            );
+            segments.extend(within(stream, range).cloned());
         }
         Snapshot { tables, segments }
     }

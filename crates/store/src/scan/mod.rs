@@ -29,6 +29,10 @@ pub(crate) const GROUP_POINTS_MAX: u64 = 256 * 1024;
 pub(crate) const PART_POINTS_MAX: u64 = 64 * 1024;
 /// Series that are looked for at once.
 const SERIES_AT_ONCE: usize = 1024;
+/// Parts of segments that are found at once, some 48 bytes each: of many segments, fewer series are looked for.
+const PARTS_AT_ONCE: usize = 32 * 1024;
+/// Series that are looked for at once however many segments there are: a page of a segment's directory holds about as many.
+const SERIES_AT_ONCE_MIN: usize = 32;
 /// Points below which one thread is quicker than several.
 const POINTS_A_THREAD_MIN: u64 = 32 * 1024;
 
@@ -156,7 +160,7 @@ impl Shared {
         visit: &mut Visit<'_>,
     ) -> Result<(), ReadError> {
         let Some(range) = self.visible(site, range) else { return Ok(()) };
-        for chunk in series.chunks(SERIES_AT_ONCE) {
+        for chunk in series.chunks(self.series_at_once(site, &range)) {
             let plans = self.gather(site, chunk, &range)?;
             let mut rest = plans.as_slice();
             while let Some(first) = rest.first() {
@@ -180,6 +184,12 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// How many series are looked for at once, so that their parts of segments do not fill the memory.
+    fn series_at_once(&self, site: &SiteName, range: &RangeInclusive<i64>) -> usize {
+        let segments = self.segments_within(site, range).max(1);
+        (PARTS_AT_ONCE / segments).clamp(SERIES_AT_ONCE_MIN, SERIES_AT_ONCE)
     }
 
     fn hand_on(

@@ -51,6 +51,13 @@ impl Bodies {
     }
 }
 
+impl Bodies {
+    /// Those that a server takes, in order.
+    pub fn of(&self, subject: Subject) -> &[Vec<u8>] {
+        self.by_form.get(&subject.form()).map_or(&[], Vec::as_slice)
+    }
+}
+
 /// What loading came to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Figures {

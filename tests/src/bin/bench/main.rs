@@ -1,9 +1,11 @@
 //! What writing and asking costs, on Tidelog and on those of its peers that are installed, in the same run: a field of devices is
-//! written over HTTP, each answer awaited; then, if wanted, five questions are asked. Prints each round and the medians.
+//! written over HTTP, each answer awaited; then, if wanted, five questions are asked, or Tidelog is killed and started again. Prints
+//! each round and the medians.
 //!
 //! ```console
 //! $ tests/bench/run ingest --points 1000000
 //! $ tests/bench/run queries --only tidelog
+//! $ tests/bench/run reopen
 //! ```
 
 mod ask;
@@ -11,6 +13,7 @@ mod forms;
 mod http;
 mod load;
 mod process;
+mod reopen;
 mod subjects;
 mod workload;
 
@@ -35,6 +38,19 @@ enum Command {
         /// Rounds, each on fresh folders
         #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
         rounds: u8,
+    },
+    /// Writes it to Tidelog, kills it in the middle of a write, and starts it again
+    Reopen {
+        #[command(flatten)]
+        options: Options,
+
+        /// Rounds, each on a fresh folder
+        #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+        rounds: u8,
+
+        /// Points that are in no segment when it is killed, at least
+        #[arg(long, value_name = "COUNT", default_value_t = 0)]
+        open_points: u64,
     },
     /// Writes it once, then asks five questions
     Queries {
@@ -98,6 +114,7 @@ pub struct Options {
 fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Ingest { options, rounds } => ingest(&options, rounds),
+        Command::Reopen { options, rounds, open_points } => reopen::reopen(options, rounds, open_points),
         Command::Queries { options, runs, questions } => queries(&options, runs, &questions),
     };
     match outcome {

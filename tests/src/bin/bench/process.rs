@@ -13,6 +13,8 @@ use crate::http::Connection;
 
 /// How long it may take to be ready, and to end.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is asked whether it is.
+const POLL: Duration = Duration::from_millis(2);
 
 /// A server is idle when it used less than this part of one processor for [`IDLE_FOR`].
 const IDLE_LOAD_MAX: f64 = 0.03;
@@ -71,7 +73,7 @@ impl Process {
                 let log = std::fs::read_to_string(dir.with_extension("log"))?;
                 return Err(format!("{name} ended: {status}\n{log}").into());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(POLL);
         }
         Err(format!("{name} was not ready in time").into())
     }
@@ -113,6 +115,12 @@ impl Process {
         })
     }
 
+    /// Ends it without a warning.
+    pub fn kill(mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
     /// Returns when it has nothing left to do.
     pub fn idle(&self) -> Result<(), Box<dyn Error>> {
         let begun = Instant::now();
@@ -139,7 +147,7 @@ impl Process {
             if Instant::now() > deadline {
                 return Err("the server did not end in time".into());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(POLL);
         }
         Ok(file_bytes(&self.dir)?)
     }

@@ -203,10 +203,17 @@ impl Subject {
     }
 }
 
-fn start_tidelog(binary: &Path, dir: &Path) -> Result<Process, Box<dyn Error>> {
+/// Starts it, also on a folder that it had before.
+pub fn start_tidelog(binary: &Path, dir: &Path) -> Result<Process, Box<dyn Error>> {
     let mut command = Command::new(binary);
     command.args(["--http", "127.0.0.1:0", "--log-level", "warn", "--data"]).arg(dir);
     let address = dir.join("http.addr");
+    // Of the life before.
+    if let Err(error) = std::fs::remove_file(&address)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error.into());
+    }
     Process::start(command, dir, || std::fs::read_to_string(&address).ok()?.trim().parse().ok())
 }
 
