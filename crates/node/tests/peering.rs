@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tidelog_node::peering::authority::{Authority, LIFETIME_DEFAULT, SERVER_NAME};
 use tidelog_node::settings::PeeringSettings;
 use tidelog_node::{Identity, Metrics, NodeContext, StartError, StatusBoard, peering};
-use tidelog_record::{Batch, Lsn, Seal, Series, SiteName, Value};
+use tidelog_record::{Batch, Lsn, NodeId, Seal, Series, SiteName, Value};
 use tidelog_replication::Sites;
 use tidelog_store::{Store, StoreOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,8 +49,17 @@ struct Running {
 }
 
 async fn start(dir: &Path, listen: bool, peers: &[std::net::SocketAddr]) -> Running {
+    start_with(dir, listen, peers, StoreOptions::new).await
+}
+
+async fn start_with(
+    dir: &Path,
+    listen: bool,
+    peers: &[std::net::SocketAddr],
+    options: impl Fn(NodeId) -> StoreOptions,
+) -> Running {
     let identity = Identity::load(dir, None).unwrap();
-    let (store, _) = Store::open(dir, StoreOptions::new(identity.node)).unwrap();
+    let (store, _) = Store::open(dir, options(identity.node)).unwrap();
     let context = NodeContext {
         store,
         metrics: Arc::new(Metrics::new().unwrap()),
@@ -216,6 +226,44 @@ async fn a_seal_comes_to_a_peer_byte_for_byte() {
     for node in [east, cloud] {
         node.stop().await;
     }
+}
+
+/// The segments of a node: their bytes by name, which says of what and which bytes.
+fn segments(node: &Running) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(node.dir.join("segments")).unwrap().map(Result::unwrap);
+    let files = entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.path()));
+    // What is just being made or merged may be gone again.
+    let read = |(name, path): (String, PathBuf)| Some((name, std::fs::read(path).ok()?));
+    files.filter(|(name, _)| name.ends_with(".seg")).filter_map(read).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_that_is_packed_comes_to_a_new_peer_which_packs_it_the_same() {
+    let packing = |node| {
+        let mut options = StoreOptions { log_file_bytes_max: 4096, ..StoreOptions::new(node) };
+        options.upkeep.seal_points = 500;
+        options.upkeep.seal_when_idle = Duration::from_millis(200);
+        options
+    };
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let authority = authority();
+    for dir in &dirs {
+        prepare(dir.path(), &authority, &authority, &Sites::All);
+    }
+    let a = start_with(dirs[0].path(), true, &[], packing).await;
+    a.append("plant", 0, 3_000).await;
+    until("the author packs", || a.context.store.stats().files_trimmed > 3).await;
+    let b = start_with(dirs[1].path(), false, &[a.address.unwrap()], packing).await;
+    until("the peer has all", || records(&b) > 3_000 && b.context.store.vector() == a.context.store.vector())
+        .await;
+    until("both have packed the same", || {
+        let packed = segments(&a);
+        !packed.is_empty() && packed == segments(&b) && b.context.store.vector() == a.context.store.vector()
+    })
+    .await;
+    assert_eq!(b.context.store.stats().segments_disagreed, 0);
+    a.stop().await;
+    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -60,9 +60,7 @@ fn file(kind: &str) -> PathBuf {
 }
 
 pub(super) fn packed_seeds() -> Vec<Vec<u8>> {
-    let seed = |(number, kind): (u8, &&str)| {
-        [vec![number], PACKED.bytes(&file(kind))].concat()
-    };
+    let seed = |(number, kind): (u8, &&str)| [vec![number], PACKED.bytes(&file(kind))].concat();
     let whole: Vec<Vec<u8>> = (0u8..).zip(&KINDS).map(seed).collect();
     let mended = whole.iter().map(|seed| [&[seed[0] | MENDED], &seed[1..]].concat());
     mended.chain(whole.clone()).collect()
