@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::Options;
 use crate::http::Connection;
-use crate::load::{Bodies, median};
+use crate::load::median;
 use crate::process::Process;
 use crate::subjects::{Question, Subject, start_tidelog};
 use crate::workload::POINTS_PER_SAMPLE;
