@@ -66,19 +66,18 @@ pub(super) fn packed_seeds() -> Vec<Vec<u8>> {
     mended.chain(whole.clone()).collect()
 }
 
+/// Both have a checksum over all but itself.
 fn mend(kind: &str, bytes: &mut [u8]) {
-    let crc = match kind {
-        "map" => bytes.get(MAP_CRC_AT + 4..).map(|content| {
-            let mut hasher = crc32fast::Hasher::new();
-            hasher.update(&bytes[..MAP_CRC_AT]);
-            hasher.update(content);
-            (MAP_CRC_AT, hasher.finalize())
-        }),
-        "gap" => bytes.get(GAP_CRC_AT + 4..).map(|note| (GAP_CRC_AT, crc32fast::hash(note))),
-        _ => None,
+    let at = match kind {
+        "map" => MAP_CRC_AT,
+        "gap" => GAP_CRC_AT,
+        _ => return,
     };
-    if let Some((at, crc)) = crc {
-        bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+    if let Some(behind) = bytes.get(at + 4..) {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&bytes[..at]);
+        hasher.update(behind);
+        bytes[at..at + 4].copy_from_slice(&hasher.finalize().to_le_bytes());
     }
 }
 
