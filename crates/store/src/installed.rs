@@ -31,7 +31,8 @@ pub(crate) fn install_all(
     disk.make_dir(&folder).map_err(at("make", &folder))?;
     let mut names = disk.list(&folder).map_err(at("list", &folder))?;
     names.sort_unstable();
-    let mut segments = Vec::new();
+    // Nothing is moved or removed before all is known to be of a version that this program reads.
+    let (mut segments, mut damaged, mut unfinished) = (Vec::new(), Vec::new(), Vec::new());
     for name in names {
         let path = folder.join(&name);
         if has_suffix(&name, SEGMENT_SUFFIX) {
@@ -39,7 +40,7 @@ pub(crate) fn install_all(
             match Segment::open(file, Arc::clone(cache)) {
                 Ok(segment) => match seal_of(&name, &segment) {
                     Some(seal) => segments.push((name, seal, segment)),
-                    None => set_apart(disk, dir, name, findings)?,
+                    None => damaged.push(name),
                 },
                 Err(SegmentError::Io(error)) => {
                     let source = io::Error::new(error.kind(), error);
@@ -48,11 +49,10 @@ pub(crate) fn install_all(
                 Err(SegmentError::Version { found, supported }) => {
                     return Err(OpenError::Version { path, found, supported });
                 }
-                Err(_) => set_apart(disk, dir, name, findings)?,
+                Err(_) => damaged.push(name),
             }
         } else if has_suffix(&name, NEW_SUFFIX) {
-            // It was being written when the process ended; it is made again.
-            disk.remove(&path).map_err(at("remove", &path))?;
+            unfinished.push(path);
         } else if has_suffix(&name, GAP_SUFFIX) {
             match read_gap(disk, &path, &name)? {
                 Some(gap) => {
@@ -60,9 +60,16 @@ pub(crate) fn install_all(
                     index.declare(key, &gap.stream);
                     index.dig(&key, gap);
                 }
-                None => set_apart(disk, dir, name, findings)?,
+                None => damaged.push(name),
             }
         }
+    }
+    for name in damaged {
+        set_apart(disk, dir, name, findings)?;
+    }
+    for path in unfinished {
+        // It was being written when the process ended; it is made again.
+        disk.remove(&path).map_err(at("remove", &path))?;
     }
     // The ones that hold more come first, and cover what they were made of.
     segments.sort_by_key(|(_, seal, _)| std::cmp::Reverse(seal.parts));

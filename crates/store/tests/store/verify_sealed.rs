@@ -170,7 +170,7 @@ fn what_a_map_names_and_nothing_holds_is_lost() {
 }
 
 #[test]
-fn a_file_under_anothers_name_is_told() {
+fn a_file_under_the_name_of_another_is_told() {
     for suffix in ["seg", "gap", "map"] {
         let (disk, _) = thinned();
         let one = files(&disk, suffix).remove(0);
