@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
@@ -56,6 +57,17 @@ impl Question {
             Self::Q5 => "Q5 one device, one hour raw",
         }
     }
+}
+
+/// How long Tidelog may take to pack all that it has.
+const PACKS_WITHIN: Duration = Duration::from_secs(90);
+/// What stays in its log then, in bytes: what it wrote about packing.
+const LOG_BYTES_LEFT_MAX: u64 = 64 * 1024;
+
+fn log_bytes(process: &Process) -> Result<u64, Box<dyn Error>> {
+    let status = Connection::open(process.address)?.get("/api/v1/status")?.body;
+    let status: serde_json::Value = serde_json::from_slice(&status)?;
+    status["store"]["log_bytes"].as_u64().ok_or_else(|| "the status says nothing about the log".into())
 }
 
 impl Subject {
@@ -124,6 +136,14 @@ impl Subject {
             let mut connection = Connection::open(process.address)?;
             connection.get("/internal/force_flush")?;
             connection.get("/internal/force_merge")?;
+            process.idle()?;
+        }
+        if self == Self::Tidelog {
+            // It packs what is left when nothing has come for half a minute.
+            let begun = Instant::now();
+            while begun.elapsed() < PACKS_WITHIN && log_bytes(process)? > LOG_BYTES_LEFT_MAX {
+                std::thread::sleep(Duration::from_millis(500));
+            }
             process.idle()?;
         }
         Ok(())
