@@ -37,6 +37,9 @@ pub struct UpkeepOptions {
     pub seal_when_idle: Duration,
     /// The oldest point that is not sealed waits no longer than this.
     pub seal_after: Duration,
+    /// Records whose author has not sealed them for this long, because it is gone, are packed by this node alone, so that they do not
+    /// hold the log for ever. If the author comes back after all, its own segment takes their place.
+    pub seal_abandoned_after: Duration,
     /// Log that is sealed is kept for cursors that have not read it, up to this many bytes. Behind that they read segments.
     pub log_keep_bytes_max: u64,
     /// What is dropped, and when.
@@ -53,6 +56,7 @@ impl Default for UpkeepOptions {
             seal_points: 256 * 1024,
             seal_when_idle: Duration::from_secs(30),
             seal_after: Duration::from_secs(3600),
+            seal_abandoned_after: Duration::from_secs(24 * 3600),
             log_keep_bytes_max: 256 * 1024 * 1024,
             retention: Retention::default(),
             thread: true,
@@ -250,6 +254,7 @@ impl Keeper {
         self.heal()?;
         self.follow_seals()?;
         while self.seal_own(now, is_idle)? && !self.shared.upkeep.is_closed() {}
+        while self.seal_abandoned(now)? && !self.shared.upkeep.is_closed() {}
         while self.merge_own(is_idle)? && !self.shared.upkeep.is_closed() {}
         while self.trim()? && !self.shared.upkeep.is_closed() {}
         self.tend_catalogue()?;

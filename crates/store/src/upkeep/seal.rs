@@ -80,6 +80,31 @@ impl Keeper {
         None
     }
 
+    /// Packs what nobody will seal: streams of authors that are gone, and of earlier runs of this node. `false` when there is none.
+    pub(super) fn seal_abandoned(&mut self, now: Instant) -> Result<bool, UpkeepError> {
+        let due = {
+            let index = read_locked(&self.shared.index);
+            index.streams.values().find_map(|stream| {
+                let is_current =
+                    stream.stream.node == self.shared.node && stream.stream.run == self.shared.run;
+                let table = stream.tables.oldest().filter(|_| !is_current && stream.seals.is_empty())?;
+                let waited = now.saturating_duration_since(table.begun) >= self.options.seal_abandoned_after;
+                let (first, last) = (stream.sealed_upto().next()?, table.last.min(stream.upto));
+                let is_due = waited && first <= last && stream.held_through(first, last);
+                is_due.then(|| (stream.stream.clone(), first, last, stream.ordinal_next()))
+            })
+        };
+        let Some((stream, first, last, ordinal)) = due else { return Ok(false) };
+        let (before, after) = (self.chain(&stream, Lsn(first.0 - 1))?, self.chain(&stream, last)?);
+        let span = Span { stream: stream.clone(), ordinal, parts: 1, first, last, before, after };
+        let made = self.make(&stream.key(), first, last, |out| self.seal_from_records(&span, out))?;
+        let seal = Seal { first, last, ordinal, parts: 1, hash: made.hash };
+        self.install(&stream, seal, before, after)?;
+        self.shared.upkeep.counters.sealed.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(%stream, first = first.0, last = last.0, "packed what its author left unsealed");
+        Ok(true)
+    }
+
     /// Makes the segments that other authors' seals speak of, or this node's own from before a crash.
     pub(super) fn follow_seals(&mut self) -> Result<(), UpkeepError> {
         loop {
@@ -101,6 +126,9 @@ impl Keeper {
 
     /// Makes the segment of a seal and installs it if it has the hash that its author named. What disagrees stays in the log.
     pub(super) fn follow_seal(&mut self, stream: &StreamId, seal: Seal) -> Result<bool, UpkeepError> {
+        if !self.fits(stream, &seal) {
+            return Ok(false);
+        }
         let (before, after) = (self.chain(stream, Lsn(seal.first.0 - 1))?, self.chain(stream, seal.last)?);
         let (key, Seal { first, last, ordinal, parts, hash }) = (stream.key(), seal);
         let span = Span { stream: stream.clone(), ordinal, parts, first, last, before, after };
@@ -125,6 +153,22 @@ impl Keeper {
         let counters = &self.shared.upkeep.counters;
         if merged.is_some() { &counters.merged } else { &counters.sealed }.fetch_add(1, Ordering::Relaxed);
         Ok(true)
+    }
+
+    /// Whether a seal covers whole segments. One that divides what this node packed by itself is passed over: a later one of its
+    /// author covers both.
+    fn fits(&self, stream: &StreamId, seal: &Seal) -> bool {
+        let mut index = write_locked(&self.shared.index);
+        let Some(held) = index.streams.get_mut(&stream.key()) else { return false };
+        let divides = |s: &Arc<Sealed>| {
+            let touches = s.seal.first <= seal.last && s.seal.last >= seal.first;
+            touches && (s.seal.first < seal.first || s.seal.last > seal.last)
+        };
+        let fits = !held.sealed.iter().any(divides);
+        if !fits {
+            held.seals.remove(&(seal.first.0, seal.parts));
+        }
+        fits
     }
 
     /// The segments that make up a range exactly, if there are at least two.

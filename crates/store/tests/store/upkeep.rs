@@ -101,6 +101,47 @@ fn a_seal_that_this_nodes_bytes_do_not_agree_with_leaves_the_records_in_the_log(
     assert_eq!(judge_answers(&store), author.records);
 }
 
+#[test]
+fn what_an_author_left_unsealed_does_not_hold_the_log_and_gives_way_when_it_comes_back() {
+    let mut rng = StdRng::seed_from_u64(21);
+    let (authors_disk, mut model) = (SimDisk::default(), Model::default());
+    let mut late = small(21);
+    late.upkeep.seal_points = 100_000;
+    late.upkeep.seal_when_idle = Duration::from_secs(3600);
+    let (author, _) = open(&authors_disk, late);
+    for number in 0..60 {
+        model.append(&author, &site(), random_body(&mut rng, number)).unwrap();
+    }
+    let disk = SimDisk::default();
+    let mut options = StoreOptions { node: tidelog_record::NodeId([8; 16]), ..small(22) };
+    options.upkeep.seal_abandoned_after = Duration::ZERO;
+    let (store, _) = open(&disk, options.clone());
+    store.adopt_blocking(own(&author)).unwrap();
+    seconds(&store, 10_000..10_400);
+    let stats = store.stats();
+    assert!(stats.files_trimmed > 3 && stats.log_bytes < 12_000, "{stats:?}");
+    let held = judge_answers(&store);
+    assert!(own(&author).iter().all(|record| held.contains(record)));
+    drop(store);
+    let (store, recovery) = open(&disk, options);
+    assert_eq!(recovery.findings, []);
+    // It comes back, writes more, and seals all of it.
+    drop(author);
+    let (author, _) = open(&authors_disk, small(23));
+    for number in 60..90 {
+        model.append(&author, &site(), random_body(&mut rng, number)).unwrap();
+    }
+    author.upkeep(Instant::now()).unwrap();
+    let (stream, held) = (StreamId { site: site(), node: author.node(), run: author.run() }, Lsn(60));
+    store.adopt_blocking(author.read(&stream, held, usize::MAX).unwrap()).unwrap();
+    for _ in 0..3 {
+        store.upkeep(Instant::now()).unwrap();
+    }
+    assert!(judge_answers(&store).len() > 90);
+    let records = store.read(&stream, Lsn::ZERO, usize::MAX).unwrap();
+    assert_eq!(records, own(&author));
+}
+
 /// Records of one point each, a second apart.
 fn seconds(store: &Store, range: std::ops::Range<i64>) {
     for second in range {
