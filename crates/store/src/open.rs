@@ -85,6 +85,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         upkeep: Upkeep::default(),
         cache,
         scan_threads: options.scan_threads.max(1),
+        has_keeper: options.upkeep.thread,
         queue_bytes_max: options.queue_bytes_max,
         queue_records_max: options.queue_records_max,
         queue: Mutex::new(Queue::default()),

@@ -22,6 +22,10 @@ use crate::state::State;
 use crate::upkeep::Upkeep;
 use crate::writer::{COMMIT_BYTES_MAX, Job};
 
+/// Tables of one stream that wait to be sealed, beside the one that is filled. A disk or processor that seals more slowly than points
+/// come holds their source back, or else memory would be what gives way.
+const OPEN_TABLES_MAX: usize = 16;
+
 pub(crate) type Listener = Box<dyn Fn(Position) + Send + Sync>;
 
 /// Whether the store takes writes.
@@ -43,6 +47,19 @@ pub(crate) struct Queue {
     pub records: usize,
     pub closed: bool,
     pub writer_waits: bool,
+    /// More points wait to be sealed than may; this node's own writes wait with them.
+    pub held_back: bool,
+}
+
+/// What a job does that finds no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// It is refused.
+    Try,
+    /// It waits.
+    Wait,
+    /// It waits, but not for what only upkeep can do, for it is upkeep's.
+    Upkeep,
 }
 
 #[derive(Default)]
@@ -81,6 +98,8 @@ pub(crate) struct Shared {
     pub counters: Counters,
     pub commit_interval: Duration,
     pub scan_threads: usize,
+    /// Whether a thread seals, so that writes may wait for it.
+    pub has_keeper: bool,
 }
 
 /// A panic elsewhere leaves these values whole: each is changed in steps that cannot panic half-way.
@@ -98,7 +117,7 @@ pub(crate) fn write_locked<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 
 impl Shared {
     /// Puts a job before the writer, or answers it with a refusal.
-    pub fn enqueue(&self, job: Job, wait: bool) {
+    pub fn enqueue(&self, job: Job, urgency: Urgency) {
         let (bytes, records) = (job.bytes(), job.records());
         let mut queue = locked(&self.queue);
         loop {
@@ -106,13 +125,15 @@ impl Shared {
                 drop(queue);
                 return job.refuse(AppendError::Closed);
             }
+            let held_back =
+                queue.held_back && urgency != Urgency::Upkeep && matches!(job, Job::Append { .. });
             let fits = queue.bytes.saturating_add(bytes) <= self.queue_bytes_max
                 && queue.records.saturating_add(records) <= self.queue_records_max;
             // One alone always fits, so that no bound makes a record impossible.
-            if fits || queue.jobs.is_empty() {
+            if !held_back && (fits || queue.jobs.is_empty()) {
                 break;
             }
-            if !wait {
+            if urgency == Urgency::Try {
                 drop(queue);
                 return job.refuse(AppendError::Busy);
             }
@@ -189,6 +210,20 @@ impl Shared {
             Some(error) => tracing::error!(%error, "not all series could be entered in the catalogue"),
         }
         Ok(())
+    }
+
+    /// Holds this node's writes back if so many tables of one of its streams wait to be sealed.
+    pub fn hold_back(&self, tables: usize) {
+        if self.has_keeper && tables > OPEN_TABLES_MAX {
+            locked(&self.queue).held_back = true;
+        }
+    }
+
+    /// Lets them go on when no stream of this node has more than so many.
+    pub fn let_go(&self, tables: usize) {
+        if tables <= OPEN_TABLES_MAX / 2 && std::mem::take(&mut locked(&self.queue).held_back) {
+            self.room.notify_all();
+        }
     }
 
     pub fn wake_writer(&self) {

@@ -21,7 +21,7 @@ use crate::options::StoreOptions;
 use crate::position::Position;
 use crate::ranges::SeqRanges;
 use crate::scan::{Points, ScanError, SeriesPoints};
-use crate::shared::{Shared, WriteState, locked, read_locked};
+use crate::shared::{Shared, Urgency, WriteState, locked, read_locked};
 use crate::stream::StreamIndex;
 use crate::upkeep::{Keeper, UpkeepError};
 use crate::writer::{Adopted, Appended, Job};
@@ -155,7 +155,7 @@ impl Store {
             Err(error) => done(Err(error)),
             Ok(()) => {
                 let job = Job::Append { site: site.clone(), body, begin_file: false, done: Box::new(done) };
-                self.0.shared.enqueue(job, false);
+                self.0.shared.enqueue(job, Urgency::Try);
             }
         }
     }
@@ -170,7 +170,7 @@ impl Store {
         // The receiver outlives the answer: it is waited for below.
         let done = Box::new(move |result| drop(answer.send(result)));
         let job = Job::Append { site: site.clone(), body, begin_file: false, done };
-        self.0.shared.enqueue(job, true);
+        self.0.shared.enqueue(job, Urgency::Wait);
         answered.recv().unwrap_or(Err(AppendError::Closed))
     }
 
@@ -185,7 +185,7 @@ impl Store {
         if let Some(bytes) = too_long {
             return done(Err(AppendError::TooLong { bytes, most: BATCH_BYTES_MAX }.into()));
         }
-        self.0.shared.enqueue(Job::Adopt { records, done: Box::new(done) }, false);
+        self.0.shared.enqueue(Job::Adopt { records, done: Box::new(done) }, Urgency::Try);
     }
 
     /// Stores other nodes' records and waits until they are durable.

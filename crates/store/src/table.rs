@@ -220,6 +220,10 @@ impl Tables {
         self.list.iter()
     }
 
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
     pub fn points(&self) -> u64 {
         self.list.iter().map(|table| table.points).sum()
     }

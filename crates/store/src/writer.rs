@@ -324,7 +324,7 @@ impl Writer {
 
     fn durable(&mut self, commit: Commit, frames: &FrameWriter) {
         let wrote = !commit.indexed.is_empty();
-        let (head, is_due) = {
+        let (head, is_due, own_tables) = {
             let mut index = write_locked(&self.shared.index);
             for (key, stream, _) in &commit.declared {
                 index.declare(*key, stream);
@@ -332,12 +332,17 @@ impl Writer {
             for record in &commit.indexed {
                 index.add(record, frames.body_at(record.offset, record.bytes), &mut self.intake);
             }
-            let touched = commit.tails.keys().filter_map(|key| index.streams.get(key));
-            let is_own = |stream: &StreamId| stream.node == self.node && stream.run == self.run;
-            let mut touched = touched
-                .map(|held| !held.seals.is_empty() || (is_own(&held.stream) && held.tables.full().is_some()));
-            (index.head(), touched.any(|is_due| is_due))
+            let (mut is_due, mut own_tables) = (false, 0);
+            for held in commit.tails.keys().filter_map(|key| index.streams.get(key)) {
+                is_due |= !held.seals.is_empty();
+                if held.stream.node == self.node && held.stream.run == self.run {
+                    is_due |= held.tables.full().is_some();
+                    own_tables = own_tables.max(held.tables.len());
+                }
+            }
+            (index.head(), is_due, own_tables)
         };
+        self.shared.hold_back(own_tables);
         self.shared.enter_met(&mut self.intake.met);
         if wrote {
             self.shared.upkeep.note_write(Instant::now());

@@ -13,7 +13,7 @@ use super::{Keeper, UpkeepError, io};
 use crate::disk::{DiskFile, OpenMode};
 use crate::sealed::{GAP_SUFFIX, NEW_SUFFIX, SEGMENT_DIR, Sealed, range_name, segment_name};
 use crate::segment::{self, SealError, Sealed as Made, Segment, Span};
-use crate::shared::{read_locked, write_locked};
+use crate::shared::{Urgency, read_locked, write_locked};
 use crate::table::Table;
 use crate::writer::Job;
 
@@ -263,7 +263,7 @@ impl Keeper {
         // The receiver outlives the answer: it is waited for below.
         let done = Box::new(move |result| drop(answer.send(result)));
         let job = Job::Append { site: stream.site.clone(), body: seal.encode(), begin_file, done };
-        self.shared.enqueue(job, true);
+        self.shared.enqueue(job, Urgency::Upkeep);
         answered.recv().unwrap_or(Err(crate::errors::AppendError::Closed))?;
         Ok(())
     }
@@ -290,7 +290,7 @@ impl Keeper {
         let segment = Arc::new(opened?);
         let sealed =
             Arc::new(Sealed { segment: Arc::clone(&segment), seal, before, after, name: name.clone() });
-        let (covered, healed) = {
+        let (covered, healed, open_tables) = {
             let mut index = write_locked(&shared.index);
             let Some(held) = index.streams.get_mut(&key) else { return Ok(()) };
             let inside =
@@ -304,8 +304,11 @@ impl Keeper {
                 .collect();
             held.install(sealed);
             held.tables.forget(seal.last);
-            (covered, healed)
+            let own =
+                index.streams.values().filter(|s| s.stream.node == shared.node && s.stream.run == shared.run);
+            (covered, healed, own.map(|s| s.tables.len()).max().unwrap_or(0))
         };
+        shared.let_go(open_tables);
         if covered.is_empty() && healed.is_empty() {
             return Ok(());
         }

@@ -11,7 +11,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tidelog_record::{Batch, Lsn, Record, Run, Seal, Series, StreamId, Value, Values};
 use tidelog_store::aggregate::{Accumulator, Function, Steps};
-use tidelog_store::{Keep, Position, ReadError, Retention, ScanError, StateIn, Store, StoreOptions};
+use tidelog_store::{
+    AppendError, Keep, Position, ReadError, Retention, ScanError, StateIn, Store, StoreOptions,
+};
 
 use crate::model::{Author, Model, NODE, body, judge_answers, open, random_body, site, small};
 use crate::sim_disk::SimDisk;
@@ -469,6 +471,30 @@ proptest! {
             prop_assert_eq!(model[&name].last_key_value(), Some((&time, &value)));
         }
     }
+}
+
+#[test]
+fn writes_wait_for_a_disk_that_seals_more_slowly_than_they_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = StoreOptions::new(NODE);
+    options.upkeep.seal_points = 10;
+    let (store, _) = Store::open(dir.path(), options).unwrap();
+    let segments = dir.path().join("segments");
+    // Nothing can be sealed while a file stands where the folder should.
+    std::fs::remove_dir_all(&segments).unwrap();
+    std::fs::write(&segments, "").unwrap();
+    let append = |number: i64| {
+        let (said, answered) = std::sync::mpsc::channel();
+        store.append(&site(), body(1, number, 1.0), move |result| said.send(result.map(drop)).unwrap());
+        answered.recv().unwrap()
+    };
+    let refused = (0..1_000).map(append).find(Result::is_err).expect("memory has a bound");
+    assert_eq!(refused, Err(AppendError::Busy));
+    assert!(store.stats().open_points < 400);
+    std::fs::remove_file(&segments).unwrap();
+    std::fs::create_dir(&segments).unwrap();
+    store.append_blocking(&site(), body(1, 5_000, 1.0)).expect("it waited until there was room");
+    assert!(store.stats().segments_sealed > 0);
 }
 
 #[test]
