@@ -3,7 +3,7 @@
 //! damaged is begun anew, and the store enters every series again from its log and segments.
 //!
 //! sled alone would hold a series in some 500 bytes of folder and as many of memory, at 5 µs for each of its labels; so what is
-//! kept there are pages of many series, written in order ([`run`]). New series wait in memory until they make a run; the
+//! kept there are pages of many series, written in order (`run`). New series wait in memory until they make a run; the
 //! log has them until [`Catalogue::flush`] has returned. This module knows no points and no records.
 
 mod absent;
