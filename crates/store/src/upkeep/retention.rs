@@ -15,6 +15,7 @@ use crate::gap::{Gap, GapReason};
 use crate::index::Index;
 use crate::sealed::{GAP_SUFFIX, SEGMENT_DIR, Sealed, range_name};
 use crate::shared::{Shared, WriteState, read_locked, write_locked};
+use crate::writer::is_full;
 
 /// A file that only takes room, until the disk is full.
 const BALLAST_FILE: &str = "ballast";
@@ -87,9 +88,15 @@ impl Keeper {
         if is_wanted && self.shared.write_state() == WriteState::Ready {
             let file = self.shared.disk.open(&self.shared.dir.join(BALLAST_FILE), OpenMode::Create);
             let file = file.map_err(io("take ballast"))?;
-            let filled = file.write_all_at(&[0x5a; BALLAST_BYTES], 0).and_then(|()| file.sync_data());
-            filled.map_err(io("take ballast"))?;
-            self.has_ballast = true;
+            match file.write_all_at(&[0x5a; BALLAST_BYTES], 0).and_then(|()| file.sync_data()) {
+                Ok(()) => self.has_ballast = true,
+                // There is room for what is more urgent, and none for this.
+                Err(error) if is_full(&error) => {
+                    let ballast = self.shared.dir.join(BALLAST_FILE);
+                    self.shared.disk.remove(&ballast).map_err(io("throw off the ballast"))?;
+                }
+                Err(error) => return Err(io("take ballast")(error)),
+            }
         }
         Ok(())
     }
