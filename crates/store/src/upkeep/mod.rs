@@ -33,7 +33,7 @@ pub struct UpkeepOptions {
     /// Points after which an author seals. Memory for sealing is about 32 bytes for each.
     pub seal_points: u64,
     /// A node that took in nothing for this long seals what it has, if it is at least a sixteenth of
-    /// [`UpkeepOptions::seal_points`], and merges what is left over.
+    /// [`UpkeepOptions::seal_points`] or holds a log file, and merges what is left over.
     pub seal_when_idle: Duration,
     /// The oldest point that is not sealed waits no longer than this.
     pub seal_after: Duration,

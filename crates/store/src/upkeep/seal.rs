@@ -22,6 +22,9 @@ const READ_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a segment that are written at once.
 const WRITE_BYTES: usize = 256 * 1024;
 
+/// Log that few points hold back, in bytes, so that an idle node packs them.
+const HELD_BYTES_MIN: u64 = 1024 * 1024;
+
 /// What an author is about to seal.
 struct Due {
     stream: StreamId,
@@ -62,10 +65,15 @@ impl Keeper {
                 (table.last, false)
             } else {
                 let enough = self.options.seal_points.div_ceil(16);
+                // A few points are worth a segment if they are all that holds a log file.
+                let written = index.files.last().map_or(0, |file| file.end);
+                let holds = |table: &Table| written >= table.bytes.saturating_add(HELD_BYTES_MIN);
                 let waited =
                     |table: &Table| now.saturating_duration_since(table.begun) >= self.options.seal_after;
                 let table = stream.tables.oldest()?;
-                if table.points == 0 || !((is_idle && table.points >= enough) || waited(table)) {
+                if table.points == 0
+                    || !((is_idle && (table.points >= enough || holds(table))) || waited(table))
+                {
                     continue;
                 }
                 (table.last, is_idle)
