@@ -14,7 +14,7 @@ use serde::Serialize;
 use tidelog_record::{Batch, SiteName};
 use tidelog_store::{AppendError, Appended, Store};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Api;
 use super::error::{ApiError, ErrorCode};
@@ -77,6 +77,17 @@ fn form_of(headers: &HeaderMap) -> Result<BodyForm, ApiError> {
     })
 }
 
+/// Longest body that is refused and read all the same, in bytes, so that its client hears why; one that is longer is cut off.
+const REFUSED_BYTES_MAX: u64 = 1024 * 1024;
+/// How long that may take.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
+
+async fn throw_away(body: &mut Body) {
+    let read = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Whoever is too slow is cut off like one that is too long.
+    drop(timeout(REFUSED_FOR, read).await);
+}
+
 /// The whole body, within the bounds on its length, on its time and on what all bodies take together.
 pub(super) async fn collect(
     api: &Api,
@@ -87,10 +98,13 @@ pub(super) async fn collect(
     let too_large = || ApiError::new(ErrorCode::TooLarge, format!("the body is longer than {most} bytes"));
     let stated =
         headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-    let claim = match stated {
-        Some(length) => u32::try_from(length).ok().filter(|length| *length <= most).ok_or_else(too_large)?,
-        None => most,
-    };
+    if let Some(length) = stated.filter(|length| *length > u64::from(most)) {
+        if length <= REFUSED_BYTES_MAX {
+            throw_away(&mut body).await;
+        }
+        return Err(too_large());
+    }
+    let claim = stated.and_then(|length| u32::try_from(length).ok()).unwrap_or(most);
     let permit = api.body_bytes.clone().try_acquire_many_owned(claim).map_err(|_| {
         ApiError::new(ErrorCode::Busy, "too many requests are being received; try again later")
     })?;
