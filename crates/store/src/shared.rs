@@ -125,8 +125,11 @@ impl Shared {
                 drop(queue);
                 return job.refuse(AppendError::Closed);
             }
-            let held_back =
-                queue.held_back && urgency != Urgency::Upkeep && matches!(job, Job::Append { .. });
+            // A full or failed disk is not worth waiting for: the writer says what is wrong.
+            let held_back = queue.held_back
+                && urgency != Urgency::Upkeep
+                && matches!(job, Job::Append { .. })
+                && self.write_state() == WriteState::Ready;
             let fits = queue.bytes.saturating_add(bytes) <= self.queue_bytes_max
                 && queue.records.saturating_add(records) <= self.queue_records_max;
             // One alone always fits, so that no bound makes a record impossible.
@@ -247,7 +250,11 @@ impl Shared {
     }
 
     pub fn set_write_state(&self, state: WriteState) {
+        let is_ready = state == WriteState::Ready;
         *locked(&self.write_state) = state;
+        if !is_ready {
+            self.room.notify_all();
+        }
     }
 
     /// The file that holds `position` or the next one behind it, to be walked from near it.

@@ -33,7 +33,7 @@ pub struct Stats {
     pub records: u64,
     /// Points in them, before repeats are counted once.
     pub points: u64,
-    /// Records that hold no points: seals, and those of a kind that this version does not understand.
+    /// Records of a kind that this version does not understand, of those that no segment holds.
     pub opaque_records: u64,
     /// Points of records that no segment holds.
     pub open_points: u64,

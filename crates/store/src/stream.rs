@@ -210,9 +210,15 @@ impl StreamIndex {
         let is_followed = self
             .sealed_of(seal.first)
             .is_some_and(|s| s.seal.last >= seal.last && s.seal.parts >= seal.parts);
-        if seal.last < lsn && !is_followed {
+        if seal.last < lsn && !is_followed && !self.reaches_into_dropped(&seal) {
             self.seals.insert((seal.first.0, seal.parts), seal);
         }
+    }
+
+    /// Whether policy dropped some of a seal's range here: nobody can follow it any more, and it must not be waited for.
+    fn reaches_into_dropped(&self, seal: &Seal) -> bool {
+        let touches = |gap: &&Gap| gap.seal.first <= seal.last && gap.seal.last >= seal.first;
+        self.gaps.iter().filter(touches).any(Gap::by_policy)
     }
 
     /// Takes in a segment, in place of the segments and gaps that it covers.
@@ -231,6 +237,8 @@ impl StreamIndex {
         self.sealed.retain(|s| s.seal.last < gap.seal.first || s.seal.first > gap.seal.last);
         let at = self.gaps.partition_point(|g| g.seal.first < gap.seal.first);
         self.gaps.insert(at, gap);
+        let seals = std::mem::take(&mut self.seals);
+        self.seals = seals.into_iter().filter(|(_, seal)| !self.reaches_into_dropped(seal)).collect();
         self.rejoin();
     }
 

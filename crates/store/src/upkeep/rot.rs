@@ -18,6 +18,8 @@ use crate::sealed::{GAP_SUFFIX, SEGMENT_DIR, Sealed, range_name};
 use crate::segment::{SegmentError, Verified};
 use crate::shared::{Shared, locked, read_locked, write_locked};
 
+/// How long after the start the scrub begins, so that a node that is started daily is read through too.
+const SCRUB_FIRST_AFTER: Duration = Duration::from_secs(300);
 /// How long the scrub sleeps when it has read everything, before it begins again.
 const SCRUB_AGAIN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
@@ -150,8 +152,10 @@ impl Shared {
 
     /// Scrubs again and again until the store closes.
     pub fn scrub(&self, bytes_per_second: u64) {
-        while self.upkeep.rest(SCRUB_AGAIN_AFTER) {
+        let mut pause = SCRUB_FIRST_AFTER;
+        while self.upkeep.rest(pause) {
             self.scrub_once(bytes_per_second);
+            pause = SCRUB_AGAIN_AFTER;
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::disk::{OpenMode, write_atomically};
 use crate::errors::ReadError;
 use crate::frame::RecordFrame;
 use crate::reader::Span;
-use crate::recovery::{LOG_DIR, map_name};
+use crate::recovery::{LOG_DIR, map_name, move_to_quarantine};
 use crate::shared::{read_locked, write_locked};
 use crate::trimmed::Map;
 
@@ -48,8 +48,14 @@ impl Keeper {
                 }
             }
         }
-        disk.remove(&dir.join(span.name.as_ref())).map_err(io("remove a log file"))?;
-        disk.sync_dir(&dir).map_err(io("sync the log's folder"))?;
+        if span.rot.is_empty() {
+            disk.remove(&dir.join(span.name.as_ref())).map_err(io("remove a log file"))?;
+            disk.sync_dir(&dir).map_err(io("sync the log's folder"))?;
+        } else {
+            // What rotted in it may still be mended by somebody; it is not deleted.
+            let moved = move_to_quarantine(disk.as_ref(), &self.shared.dir, &dir, span.name.as_ref());
+            moved.map_err(io("set a log file apart"))?;
+        }
         self.shared.upkeep.counters.trimmed.fetch_add(1, Ordering::Relaxed);
         Ok(true)
     }
@@ -58,8 +64,7 @@ impl Keeper {
     fn oldest(&self) -> Option<Span> {
         let index = read_locked(&self.shared.index);
         let (_, closed) = index.files.split_last()?;
-        // Rot stays where it is: nothing that may still be mended is deleted.
-        let file = closed.iter().find(|file| !file.trimmed).filter(|file| file.rot.is_empty())?;
+        let file = closed.iter().find(|file| !file.trimmed)?;
         Some(Span::of(file, file.first))
     }
 
