@@ -15,6 +15,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
 
+/// The machine's clock, Unix milliseconds; a time before 1970 is 0.
+pub(crate) fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// What every part of a node receives. Cheap to clone; all clones are the same node.
 #[derive(Clone)]
 pub struct NodeContext {
@@ -38,8 +44,7 @@ impl NodeContext {
     /// The machine's clock, Unix milliseconds: for `authored_ms` and answers to sensors, never for order.
     #[must_use]
     pub fn now_ms(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        wall_ms()
     }
 
     /// Why the store takes no writes now; `None` while it does.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tidelog_record::Boot;
 use tidelog_store::{Store, StoreOptions};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::ClockWatch;
-use crate::context::{NodeContext, StartError, StatusBoard};
+use crate::context::{NodeContext, StartError, StatusBoard, wall_ms};
 use crate::files::write_whole;
 use crate::http::{self, Api, Limits};
 use crate::identity::Identity;
@@ -104,7 +105,7 @@ async fn start(
     tasks.spawn(http::serve(listener, api.clone(), shutdown.clone(), tasks.clone()));
 
     let identity = Identity::load(&common.data, common.peering.key.as_deref())?;
-    let store = open_store(common, &identity).await?;
+    let store = open_store(common, version, &identity).await?;
     metrics.build.with_label_values(&[version, &identity.node.to_string()]).set(1);
     let context = NodeContext {
         store,
@@ -146,11 +147,12 @@ async fn tell_time(store: Store, shutdown: CancellationToken) {
     }
 }
 
-async fn open_store(common: &Common, identity: &Identity) -> Result<Store, StartError> {
+async fn open_store(common: &Common, version: &str, identity: &Identity) -> Result<Store, StartError> {
     let dir = common.data.clone();
     let options = common.store.options(identity.node, machine_bytes()).map_err(StartError::KeepTwice)?;
     let options = StoreOptions {
         commit_interval: Duration::from_millis(u64::from(common.commit_interval_ms)),
+        boot: Some(Boot { started_ms: wall_ms(), program: format!("tidelog {version}"), ..Boot::default() }),
         ..options
     };
     let opened = tokio::task::spawn_blocking(move || Store::open(&dir, options)).await;

@@ -15,6 +15,8 @@ mod batch;
 #[cfg(feature = "alloc")]
 mod body;
 #[cfg(feature = "alloc")]
+mod boot;
+#[cfg(feature = "alloc")]
 mod column;
 mod crc;
 #[cfg(feature = "alloc")]
@@ -45,6 +47,8 @@ pub use body::{
     BATCH_BYTES_MAX, BATCH_NAME_BYTES_MAX, BATCH_POINTS_MAX, BatchError, BodyHead, BodyReader, BodyWriter,
     Entry, Opened, Origin, Relay,
 };
+#[cfg(feature = "alloc")]
+pub use boot::{Boot, PROGRAM_BYTES_MAX};
 #[cfg(feature = "alloc")]
 pub use column::{Column, Values};
 #[cfg(feature = "alloc")]

@@ -5,15 +5,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tidelog_record::{
-    BodyReader, ChainHash, DeviceId, Entry, Lsn, NodeId, Opened, Origin, Run, Seal, SiteName, StreamId,
+    BodyReader, Boot, ChainHash, DeviceId, Entry, Lsn, NodeId, Opened, Origin, Run, Seal, SiteName, StreamId,
     StreamKey,
 };
 
 use crate::disk::DiskFile;
-use crate::gap::Gap;
+use crate::gap::{Gap, GapReason};
 use crate::ranges::SeqRanges;
 use crate::stream::{MARK_EVERY_BYTES, StreamIndex};
 use crate::table::TableBounds;
+
+/// The last number that a node gives a record of its own before it begins a new run. No honest log comes there, a forged one
+/// does at once; half of all numbers are kept for what comes between two starts.
+const OWN_LSN_MAX: u64 = u64::MAX / 2;
 
 /// One log file, or the map of one whose records are all sealed.
 #[derive(Debug)]
@@ -71,6 +75,7 @@ impl LogFile {
 pub(crate) enum Taken<'a> {
     Points(BodyReader<'a>),
     Seal(Seal),
+    Boot,
     Opaque,
 }
 
@@ -80,6 +85,7 @@ impl<'a> Taken<'a> {
             Ok(Opened::Points(reader)) => Self::Points(reader),
             Ok(Opened::Unknown(_)) => match Seal::of_body(body) {
                 Ok(Some(seal)) => Self::Seal(seal),
+                Ok(None) if matches!(Boot::of_body(body), Ok(Some(_))) => Self::Boot,
                 _ => Self::Opaque,
             },
             Err(_) => Self::Opaque,
@@ -146,11 +152,22 @@ impl Index {
         self.files.iter().map(|file| file.end).sum()
     }
 
-    /// Whether one of the node's streams in `run` has no number left. No honest log comes there, a forged one does at once.
+    /// Whether one of the node's streams in `run` is beyond [`OWN_LSN_MAX`].
     pub fn is_full(&self, node: NodeId, run: Run) -> bool {
-        let mut of_run =
-            self.streams.values().filter(|held| held.stream.node == node && held.stream.run == run);
-        of_run.any(|held| held.top().0.next().is_none())
+        self.of_run(node, run).any(|held| held.top().0.0 > OWN_LSN_MAX)
+    }
+
+    /// The first run from `drawn` on in which the node has written nothing, as far as is known here.
+    pub fn unused_run(&self, node: NodeId, drawn: Run) -> Run {
+        let mut run = drawn;
+        while self.of_run(node, run).next().is_some() {
+            run = Run(run.0.wrapping_add(1));
+        }
+        run
+    }
+
+    fn of_run(&self, node: NodeId, run: Run) -> impl Iterator<Item = &StreamIndex> {
+        self.streams.values().filter(move |held| held.stream.node == node && held.stream.run == run)
     }
 
     pub fn push_file(&mut self, file: LogFile) {
@@ -252,6 +269,7 @@ impl Index {
                 stream.note_seal(lsn, seal);
                 None
             }
+            Taken::Boot => None,
             Taken::Opaque => {
                 self.opaque += 1;
                 None
@@ -262,15 +280,34 @@ impl Index {
         stream.tables.take_in(lsn, body.len(), points, self.bounds, &mut intake.entry, &mut found);
     }
 
-    /// Takes in a gap, in place of the segment that was there. What policy drops takes everything older of its site along, so
-    /// that an answer does not depend on which stream a point came in.
+    /// Takes in a gap, in place of the segment that was there.
     pub fn dig(&mut self, key: &StreamKey, gap: Gap) {
-        let Some(stream) = self.streams.get_mut(key) else { return };
-        let site = stream.stream.site.clone();
-        let horizon = gap.by_policy().then(|| gap.time_ns.1.saturating_add(1));
-        stream.dig(gap);
-        if let Some(horizon) = horizon {
-            self.raise_horizon(&site, horizon);
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.dig(gap);
+        }
+    }
+
+    /// Moves a site's horizon on to where its gaps ask for it. What policy drops takes everything older of its site along, so
+    /// that an answer does not depend on which stream a point came in. But a segment that is newer at its end than one which is left
+    /// was dropped for its beginning: its clock ran ahead, and what is shown must not end with it.
+    pub fn raise_horizon_to_gaps(&mut self, site: &SiteName) {
+        let streams = || self.sites.get(site).into_iter().flatten().filter_map(|key| self.streams.get(key));
+        let left = streams().flat_map(|stream| &stream.sealed).map(|sealed| sealed.segment.time_range().1);
+        let left = left.min();
+        let asked = streams().flat_map(|stream| &stream.gaps).filter_map(|gap| {
+            let (oldest, newest) = gap.time_ns;
+            match gap.reason {
+                GapReason::Rotten => None,
+                GapReason::Age => Some(newest.saturating_add(1)),
+                GapReason::Bytes | GapReason::Pressure => Some(if left.is_some_and(|left| newest < left) {
+                    newest.saturating_add(1)
+                } else {
+                    oldest
+                }),
+            }
+        });
+        if let Some(horizon) = asked.max() {
+            self.raise_horizon(site, horizon);
         }
     }
 

@@ -92,6 +92,10 @@ pub(crate) fn install_all(
             Some(false) | None => install(index, name, seal, segment).map_err(at("read", &folder))?,
         }
     }
+    let sites: Vec<_> = index.sites.keys().cloned().collect();
+    for site in &sites {
+        index.raise_horizon_to_gaps(site);
+    }
     Ok(())
 }
 

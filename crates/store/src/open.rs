@@ -1,12 +1,13 @@
 //! Opening a store: lock, identity, recovery, state, then the writer's thread. The order is what makes a start safe: nothing
 //! is written before the lock is held and the directory is known to be this node's.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, RwLock, mpsc};
 use std::thread;
 
-use tidelog_record::{NodeId, Run, StreamId};
+use tidelog_record::{Boot, NodeId, Run, StreamId};
 
 use crate::disk::{Disk, OpenMode, read_full, write_atomically};
 use crate::errors::{Finding, OpenError};
@@ -107,6 +108,11 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         tip,
         buffer: Vec::new(),
         intake,
+        boot: options
+            .boot
+            .clone()
+            .map(|boot| Boot { findings: report.findings.len() as u64, ..boot }.encode()),
+        booted: HashSet::new(),
     };
     if !shared.state.has_all_series() {
         let entered = shared.enter_all();
@@ -211,13 +217,14 @@ fn settle_run(
                 || recovered.suspects.contains(&before)
                 || recovered.index.is_full(options.node, before) =>
         {
-            // Drawn bits that equal the run before would name the same streams.
-            let now = if drawn == before { Run(!drawn.0) } else { drawn };
+            // Drawn bits that name a run of before would go on in its streams.
+            let from = if drawn == before { Run(drawn.0.wrapping_add(1)) } else { drawn };
+            let now = recovered.index.unused_run(options.node, from);
             findings.push(Finding::RunRenewed { before, now });
             now
         }
         Some(run) => run,
-        None => drawn,
+        None => recovered.index.unused_run(options.node, drawn),
     };
     if let Found::Damaged = found {
         let moved = move_to_quarantine(disk, dir, dir, identity::FILE_NAME);

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::thread;
 use std::time::Duration;
 
-use tidelog_record::NodeId;
+use tidelog_record::{Boot, NodeId};
 
 use crate::upkeep::UpkeepOptions;
 
@@ -50,6 +50,9 @@ pub struct StoreOptions {
     pub scan_threads: usize,
     /// Where the catalogue of series, cursors and the device registry live.
     pub state: StateIn,
+    /// What stands in each of the node's streams before the first record that is written there after the start; the store puts in
+    /// what it found amiss. `None`: nothing.
+    pub boot: Option<Boot>,
     /// Random bits from the caller: the run of a new store and the salt of its files are made from them.
     pub entropy: u64,
 }
@@ -87,6 +90,7 @@ impl StoreOptions {
             catalogue_bytes_max: 8 * 1024 * 1024,
             scan_threads: thread::available_parallelism().map_or(1, |n| n.get()).min(SCAN_THREADS_MAX),
             state: StateIn::Folder,
+            boot: None,
             // The standard library keys its hash maps from the operating system's random numbers.
             entropy: RandomState::new().build_hasher().finish(),
         }

@@ -1,14 +1,14 @@
 //! The one thread that writes the log: it takes everything that waits, writes it as one commit, syncs once, and only then
 //! takes it into the index and answers (invariant 2). A failed sync is final; a full disk is not (design section 4).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tidelog_record::{ChainHash, Lsn, NodeId, Record, Run, SiteName, StreamId, StreamKey};
+use tidelog_record::{ChainHash, Lsn, NodeId, Record, Run, Seal, SiteName, StreamId, StreamKey};
 
 use crate::adopt::{Placed, Tail};
 use crate::disk::{Disk, DiskFile, OpenMode};
@@ -114,6 +114,10 @@ pub(crate) struct Writer {
     pub tip: Option<Tip>,
     pub buffer: Vec<u8>,
     pub intake: Intake,
+    /// The body before the first record of this life in each stream of the node's own.
+    pub boot: Option<Vec<u8>>,
+    /// The streams where it stands.
+    pub booted: HashSet<StreamKey>,
 }
 
 /// What a commit will do once it is durable.
@@ -123,6 +127,7 @@ pub(crate) struct Commit {
     pub declared: Vec<(StreamKey, StreamId, u64)>,
     pub indexed: Vec<Indexed>,
     pub adopted: HashMap<(StreamKey, Lsn), ChainHash>,
+    booted: Vec<StreamKey>,
     answers: Vec<Answer>,
 }
 
@@ -210,6 +215,7 @@ impl Writer {
                 for (key, _, offset) in &commit.declared {
                     tip.declared.insert(*key, *offset);
                 }
+                self.booted.extend(&commit.booted);
                 self.tip = Some(tip);
                 self.durable(commit, &frames);
                 self.buffer = frames.into_bytes();
@@ -236,22 +242,51 @@ impl Writer {
             Job::Append { site, body, done, .. } => {
                 let stream = StreamId { site, node: self.node, run: self.run };
                 let key = stream.key();
-                let tail = self.tail(commit, key);
-                let Some(lsn) = tail.top.next() else {
-                    done(Err(AppendError::Failed(Arc::from("the stream has no further sequence numbers"))));
-                    return;
-                };
-                let chain = tail.top_chain.after(&key, lsn, &body);
-                commit.tails.insert(key, tail);
-                let placed = Placed { key, lsn, chain, body: &body };
-                let position = put(tip, frames, commit, &stream, &placed);
-                commit.answers.push(Answer::Append(done, Appended { position, stream, lsn, chain }));
+                if let Some(boot) = self.boot_before(key, &body, commit) {
+                    self.place_own(tip, frames, commit, &stream, boot);
+                    commit.booted.push(key);
+                }
+                match self.place_own(tip, frames, commit, &stream, &body) {
+                    Some((position, lsn, chain)) => {
+                        commit.answers.push(Answer::Append(done, Appended { position, stream, lsn, chain }));
+                    }
+                    None => {
+                        done(Err(AppendError::Failed(Arc::from(
+                            "the stream has no further sequence numbers",
+                        ))));
+                    }
+                }
             }
             Job::Adopt { records, done } => {
                 let result = self.adopt(tip, frames, commit, records);
                 commit.answers.push(Answer::Adopt(done, result));
             }
         }
+    }
+
+    /// Puts a body of the node's own behind its stream's last record.
+    fn place_own(
+        &self,
+        tip: &Tip,
+        frames: &mut FrameWriter,
+        commit: &mut Commit,
+        stream: &StreamId,
+        body: &[u8],
+    ) -> Option<(Position, Lsn, ChainHash)> {
+        let key = stream.key();
+        let tail = self.tail(commit, key);
+        let lsn = tail.top.next()?;
+        let chain = tail.top_chain.after(&key, lsn, body);
+        commit.tails.insert(key, tail);
+        let position = put(tip, frames, commit, stream, &Placed { key, lsn, chain, body });
+        Some((position, lsn, chain))
+    }
+
+    /// What has to stand before a body in one of the node's streams. A seal is upkeep: it begins no life.
+    fn boot_before(&self, key: StreamKey, body: &[u8], commit: &Commit) -> Option<&[u8]> {
+        let stands = self.booted.contains(&key) || commit.booted.contains(&key);
+        let boot = self.boot.as_deref().filter(|_| !stands)?;
+        (!matches!(Seal::of_body(body), Ok(Some(_)))).then_some(boot)
     }
 
     /// The end of a stream, with what this commit adds to it.

@@ -12,7 +12,7 @@
 //! points       [ { metric, labels { name: value }, timestamp_ns, value } ]
 //! value        MessagePack: float64, integer, boolean or text
 //!              JSON: 1.0, 1, true or "text"; a float that JSON has no word for is "NaN", "+Inf" or "-Inf", told from
-//!              a text by `type: "f64"` beside it, as in the HTTP API
+//!              a text by `type: "f64"` beside it, as in the HTTP API; JSON has one NaN, MessagePack keeps its bits
 //! ```
 //! This module knows no broker and no store. Bytes that it reads come from anyone: lengths are bounded before anything is
 //! built, names are checked by the types that own them, and keys it does not know are passed over.

@@ -72,7 +72,7 @@ impl Keeper {
                 }
             }
         }
-        while let Some(victim) = self.victim(now_ns.is_some()) {
+        while let Some(victim) = self.victim(now_ns) {
             if victim.reason == GapReason::Pressure && std::mem::replace(&mut self.has_ballast, false) {
                 let ballast = self.shared.dir.join(BALLAST_FILE);
                 self.shared.disk.remove(&ballast).map_err(io("throw off the ballast"))?;
@@ -101,24 +101,30 @@ impl Keeper {
         Ok(())
     }
 
-    fn victim(&self, clock_is_trusted: bool) -> Option<Victim> {
+    fn victim(&self, now_ns: Option<i64>) -> Option<Victim> {
         let index = read_locked(&self.shared.index);
-        let full = self.options.retention.drop_when_full && self.shared.write_state() == WriteState::Full;
-        index.sites.keys().find_map(|site| {
-            let (stream, sealed) = oldest(&index, site)?;
+        let by_policy = index.sites.keys().find_map(|site| {
             let keep = self.options.retention.of(site);
-            let newest_ns = sealed.segment.time_range().1;
-            let too_old =
-                clock_is_trusted && keep.age.is_some() && index.horizon(site).is_some_and(|h| newest_ns < h);
+            let horizon = index.horizon(site).filter(|_| now_ns.is_some() && keep.age.is_some());
+            let too_old = horizon.and_then(|horizon| {
+                of_site(&index, site).find(|(_, sealed)| sealed.segment.time_range().1 < horizon)
+            });
+            if let Some(found) = too_old {
+                return Some((found, GapReason::Age));
+            }
             let too_large = keep.bytes.is_some_and(|most| bytes(&index, site) > most);
-            let reason = match (too_old, too_large, full) {
-                (true, _, _) => GapReason::Age,
-                (_, true, _) => GapReason::Bytes,
-                (_, _, true) => GapReason::Pressure,
-                _ => return None,
-            };
-            Some(Victim { stream, sealed, reason })
-        })
+            let oldest = too_large.then(|| of_site(&index, site).min_by_key(|held| age_rank(held, now_ns)));
+            Some((oldest.flatten()?, GapReason::Bytes))
+        });
+        let is_full =
+            || self.options.retention.drop_when_full && self.shared.write_state() == WriteState::Full;
+        let found = by_policy.or_else(|| {
+            let all = index.sites.keys().flat_map(|site| of_site(&index, site));
+            let oldest = is_full().then(|| all.min_by_key(|held| age_rank(held, now_ns)));
+            Some((oldest.flatten()?, GapReason::Pressure))
+        });
+        let ((stream, sealed), reason) = found?;
+        Some(Victim { stream: stream.clone(), sealed: Arc::clone(sealed), reason })
     }
 
     fn drop_segment(&self, victim: Victim) -> Result<(), UpkeepError> {
@@ -139,7 +145,11 @@ impl Keeper {
         let note = range_name(&key, seal.first, seal.last, GAP_SUFFIX);
         write_atomically(shared.disk.as_ref(), &dir, &note, &gap.encode())
             .map_err(io("note what is dropped"))?;
-        write_locked(&shared.index).dig(&key, gap);
+        {
+            let mut index = write_locked(&shared.index);
+            index.dig(&key, gap);
+            index.raise_horizon_to_gaps(&stream.site);
+        }
         shared.disk.remove(&dir.join(&sealed.name)).map_err(io("drop a segment"))?;
         shared.disk.sync_dir(&dir).map_err(io("sync the segments' folder"))?;
         if reason == GapReason::Pressure {
@@ -155,17 +165,23 @@ impl Keeper {
     }
 }
 
-/// The site's segment whose newest point is oldest, of those that begin their stream: a stream is dropped from its beginning.
-fn oldest(index: &Index, site: &SiteName) -> Option<(StreamId, Arc<Sealed>)> {
-    let streams = index.sites.get(site)?.iter().filter_map(|key| index.streams.get(key));
-    let firsts =
-        streams.filter_map(|stream| Some((stream.stream.clone(), Arc::clone(stream.sealed.first()?))));
-    firsts.min_by_key(|(_, sealed)| sealed.segment.time_range().1)
+type Held<'i> = (&'i StreamId, &'i Arc<Sealed>);
+
+/// The segments of a site.
+fn of_site<'i>(index: &'i Index, site: &SiteName) -> impl Iterator<Item = Held<'i>> {
+    let streams = index.sites.get(site).into_iter().flatten().filter_map(|key| index.streams.get(key));
+    streams.flat_map(|stream| stream.sealed.iter().map(|sealed| (&stream.stream, sealed)))
+}
+
+/// By what segments are ordered from the oldest on: their newest point; or their oldest where the newest is in the future, for a clock
+/// that runs ahead must not keep its segments for ever at the cost of all others.
+fn age_rank((_, sealed): &Held<'_>, now_ns: Option<i64>) -> i64 {
+    let (oldest, newest) = sealed.segment.time_range();
+    if now_ns.is_some_and(|now_ns| newest > now_ns) { oldest } else { newest }
 }
 
 fn bytes(index: &Index, site: &SiteName) -> u64 {
-    let streams = index.sites.get(site).into_iter().flatten().filter_map(|key| index.streams.get(key));
-    streams.flat_map(|stream| &stream.sealed).map(|sealed| sealed.segment.bytes()).sum()
+    of_site(index, site).map(|(_, sealed)| sealed.segment.bytes()).sum()
 }
 
 impl Shared {

@@ -216,6 +216,58 @@ fn the_oldest_segments_go_when_a_site_takes_too_many_bytes() {
 }
 
 #[test]
+fn a_clock_that_ran_ahead_for_a_moment_keeps_no_segment_for_ever_and_hides_nothing_that_is_written_later() {
+    const AHEAD_S: i64 = 3_000_000_000;
+    for keep in
+        [Keep { age: None, bytes: Some(2_000) }, Keep { age: Some(Duration::from_secs(300)), bytes: None }]
+    {
+        let disk = SimDisk::default();
+        let (mut store, _) = open(&disk, keeping(keep, false));
+        seconds(&store, AHEAD_S..AHEAD_S + 1);
+        for at in 0..20 {
+            store.trust_clock((at * 100 + 100) * 1_000_000_000);
+            seconds(&store, at * 100..at * 100 + 100);
+            if at % 5 == 4 {
+                drop(store);
+                store = open(&disk, keeping(keep, false)).0;
+                store.trust_clock((at * 100 + 100) * 1_000_000_000);
+                store.upkeep(Instant::now()).unwrap();
+            }
+        }
+        let shown: Vec<i64> = times(&store).into_iter().filter(|time| *time < AHEAD_S).collect();
+        assert!(shown.len() >= 100 && shown.len() < 2_000, "{keep:?}: {}", shown.len());
+        assert!(shown.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{keep:?}: only the oldest are gone");
+        assert_eq!(shown.last(), Some(&1_999), "{keep:?}");
+        if keep.bytes.is_some() {
+            assert!(store.stats().segment_bytes <= 2_000, "{:?}", store.stats());
+            assert!(!times(&store).contains(&AHEAD_S), "it went with what was written beside it");
+        } else {
+            assert!(times(&store).contains(&AHEAD_S), "it is not too old");
+        }
+    }
+}
+
+#[test]
+fn of_all_sites_the_oldest_segment_gives_way_to_a_full_disk() {
+    let disk = SimDisk::default();
+    let (store, _) = open(&disk, keeping(Keep::default(), true));
+    let first: tidelog_record::SiteName = "a-site".parse().unwrap();
+    for second in 1_000..1_300 {
+        store.append_blocking(&first, body(1, second * 1_000_000_000, 1.0)).unwrap();
+    }
+    seconds(&store, 0..300);
+    // A merge may find room for a while.
+    for _ in 0..20 {
+        disk.set_room(Some(disk.used()));
+        drop(store.append_blocking(&site(), body(1, 300_000_000_000, 1.0)));
+        drop(store.upkeep(Instant::now()));
+    }
+    assert!(store.stats().segments_dropped > 0);
+    assert!(store.horizon(&site()).is_some(), "the older site gave way");
+    assert_eq!(store.horizon(&first), None);
+}
+
+#[test]
 fn on_a_full_disk_the_oldest_goes_where_the_configuration_says_so_and_else_writes_are_refused() {
     for drop_when_full in [true, false] {
         let disk = SimDisk::default();
