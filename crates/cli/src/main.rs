@@ -206,7 +206,7 @@ mod tests {
         let posting = ureq::post(format!("{url}api/v1/sites/default/points"));
         posting.header("content-type", "application/json").send(body).unwrap();
 
-        assert!(said(&["tidelog", "status", &url]).unwrap().contains("\"head\": 1"));
+        assert!(said(&["tidelog", "status", &url]).unwrap().contains("\"head\": 2"));
         let header = "metric,labels,timestamp_ns,type,value\n";
         let line = "t,\"{\"\"a\"\":\"\"1&2\"\"}\",5,i64,1\n";
         assert_eq!(said(&["tidelog", "query", &url]).unwrap(), format!("{header}{line}"));

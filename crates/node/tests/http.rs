@@ -238,14 +238,15 @@ fn the_status_tells_who_it_is_and_what_it_holds() {
     let status = running.get("/api/v1/status").json();
     assert_eq!(
         (&status["head"], &status["site"], &status["version"]),
-        (&json!(2), &json!("plant"), &json!("0.0.0-test"))
+        (&json!(4), &json!("plant"), &json!("0.0.0-test")),
+        "in each stream a record that tells of the start, and one of points"
     );
     assert_eq!(status["store"]["points"], 15);
     assert_eq!(status["radio"]["frames"], 7);
     let streams = status["streams"].as_array().unwrap();
     assert_eq!(streams.len(), 2);
-    assert!(streams.iter().all(|stream| stream["node"] == status["node"] && stream["lsn"] == 1));
-    assert_eq!(running.metric("tidelog_log_head_records"), 2.0);
+    assert!(streams.iter().all(|stream| stream["node"] == status["node"] && stream["lsn"] == 2));
+    assert_eq!(running.metric("tidelog_log_head_records"), 4.0);
     assert_eq!(running.metric("tidelog_store_writable"), 1.0);
     running.stop();
 }

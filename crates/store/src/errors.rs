@@ -126,14 +126,6 @@ pub enum ReadError {
         /// Offset of the frame in it, in bytes.
         offset: u64,
     },
-    /// Records that were there are not met any more: the way to them rotted.
-    #[error("{records} records are no longer readable at or behind position {first}")]
-    Missing {
-        /// Where the read began.
-        first: Position,
-        /// How many.
-        records: usize,
-    },
     /// The disk refused.
     #[error("cannot read {file}: {reason}")]
     Io {

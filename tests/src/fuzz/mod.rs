@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a target fails by panicking")]
 
+mod catalogue;
 mod log;
 mod network;
 mod packed;
@@ -23,7 +24,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     Target { name: "body", run: record::body, seeds: record::body_seeds },
     Target { name: "series", run: record::series, seeds: record::series_seeds },
     Target { name: "msgpack", run: record::msgpack, seeds: record::msgpack_seeds },
@@ -31,6 +32,7 @@ pub const TARGETS: [Target; 17] = [
     Target { name: "log", run: log::log, seeds: log::log_seeds },
     Target { name: "packed", run: packed::packed, seeds: packed::packed_seeds },
     Target { name: "segment", run: segment::segment, seeds: segment::segment_seeds },
+    Target { name: "catalogue", run: catalogue::catalogue, seeds: catalogue::catalogue_seeds },
     Target { name: "flashlog", run: log::flash, seeds: log::flash_seeds },
     Target { name: "mac", run: radio::mac, seeds: radio::mac_seeds },
     Target { name: "lowpan", run: radio::lowpan, seeds: radio::lowpan_seeds },

@@ -7,7 +7,7 @@ use tidelog_record::uplink::{
     Answer, BatchEncoder, METRICS_MAX, Metric, OwnedSchema, Reading, Registration, Sample, Schema, Uplink,
     encode_registration,
 };
-use tidelog_record::{Batch, Body, DeviceId, Origin, Relay, Series, Value};
+use tidelog_record::{Batch, Body, Boot, DeviceId, Lsn, Origin, Relay, Seal, Series, Value};
 
 /// A batch of each kind of value.
 pub(super) fn batch() -> Batch {
@@ -26,13 +26,22 @@ pub(super) fn batch() -> Batch {
 
 pub(super) fn body_seeds() -> Vec<Vec<u8>> {
     let empty = Batch { series: Vec::new(), origin: None, ..batch() };
-    vec![batch().encode().unwrap(), empty.encode().unwrap(), vec![200, 1, 2]]
+    let seal = Seal { first: Lsn(3), last: Lsn(900), ordinal: 4, parts: 16, hash: [9; 16] };
+    let boot = Boot { started_ms: 1_795_000_000_000, findings: 1, program: "tidelog 0.1.0".to_owned() };
+    let points = [batch().encode().unwrap(), empty.encode().unwrap()];
+    [&points[..], &[seal.encode(), boot.encode(), vec![200, 1, 2]]].concat()
 }
 
 /// What decodes is written again, and means the same then.
 pub(super) fn body(bytes: &[u8]) {
     // A relay that is understood stands before a body that may not be.
     drop(Relay::of_body(bytes));
+    if let Ok(Some(seal)) = Seal::of_body(bytes) {
+        assert_eq!(Seal::of_body(&seal.encode()), Ok(Some(seal)));
+    }
+    if let Ok(Some(boot)) = Boot::of_body(bytes) {
+        assert_eq!(Boot::of_body(&boot.encode()), Ok(Some(boot)));
+    }
     let Ok(Body::Points(batch)) = Body::decode(bytes) else { return };
     let again = batch.encode().expect("what was read fits");
     let Ok(Body::Points(read)) = Body::decode(&again) else { panic!("what was written is read") };

@@ -1,3 +1,5 @@
+//! Aggregates against a naive reckoning over maps of points.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -120,8 +120,39 @@ impl Catalogue {
     /// Reads what stands in an open folder and checks every page of it.
     pub(crate) fn on(opened: &mut Opened, memory_bytes_max: usize) -> Result<Self, CatalogueError> {
         let tree = opened.db.open_tree("series")?;
-        let noted = std::mem::take(&mut opened.noted);
-        let catalogue = Self::empty(Shelf::Sled(tree), noted, memory_bytes_max);
+        Self::read(Shelf::Sled(tree), std::mem::take(&mut opened.noted), memory_bytes_max)
+    }
+
+    /// A catalogue in memory, of pages whose checksums are put right: for whoever tries what is made of forged ones.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Damaged`] when the pages are none.
+    #[doc(hidden)]
+    pub fn forged(pages: Vec<(Vec<u8>, Vec<u8>)>, memory_bytes_max: usize) -> Result<Self, CatalogueError> {
+        let (shelf, mut batch) = (Shelf::in_memory(), Batch::default());
+        for (key, value) in pages {
+            batch.set(key, &value);
+        }
+        shelf.apply(batch)?;
+        Self::read(shelf, Noted::default(), memory_bytes_max)
+    }
+
+    /// Its pages, in order of their keys, without checksums.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    #[doc(hidden)]
+    pub fn pages(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CatalogueError> {
+        let mut pages = Vec::new();
+        self.shelf.each(&[], &mut |key, value| {
+            pages.push((key.to_vec(), value.to_vec()));
+            Ok(())
+        })?;
+        Ok(pages)
+    }
+
+    fn read(shelf: Shelf, noted: Noted, memory_bytes_max: usize) -> Result<Self, CatalogueError> {
+        let catalogue = Self::empty(shelf, noted, memory_bytes_max);
         let shelf = &catalogue.shelf;
         let mut left_over = Vec::new();
         shelf.each(b"X", &mut |key, _| {

@@ -20,6 +20,8 @@ use super::varint::{put_after, put_bytes, take_after, take_bytes};
 const NAMES_PER_PAGE: u32 = 64;
 /// A page of postings is closed at this size, in bytes.
 const POSTING_PAGE_BYTES: usize = 4096;
+/// What an entry of postings ends with: a zero and the first number.
+const ENTRY_TAIL_BYTES: usize = 5;
 /// Ranges in one entry of postings.
 const ENTRY_RANGES_MAX: usize = 1024;
 /// Changes gathered before they are made, in bytes.
@@ -147,13 +149,27 @@ impl Run {
             index += 1;
             Ok(())
         })?;
-        shelf.each(&self.page_key(b'P', &[]), &mut |_, _| {
+        shelf.each(&self.page_key(b'P', &[]), &mut |_, page| {
             postings += 1;
-            Ok(())
+            self.check_postings(page).ok_or(BAD_PAGE)
         })?;
         let whole = (names, index, series, postings)
             == (self.name_pages, self.name_pages, u64::from(self.count), self.posting_pages);
         if whole { Ok(()) } else { Err(CatalogueError::Damaged("pages are missing")) }
+    }
+
+    /// Whether a page of postings can be read and speaks of no series that the run does not have.
+    fn check_postings(&self, mut page: &[u8]) -> Option<()> {
+        let (mut entry, mut ranges) = (Vec::new(), Vec::new());
+        while !page.is_empty() {
+            take_after(&mut page, &mut entry)?;
+            ranges.clear();
+            read_ranges(take_bytes(&mut page)?, &mut ranges)?;
+            let is_sound =
+                entry.len() >= ENTRY_TAIL_BYTES && ranges.iter().all(|(_, end)| *end <= self.count);
+            is_sound.then_some(())?;
+        }
+        Some(())
     }
 }
 
@@ -170,6 +186,7 @@ fn read_names(mut bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut name = Vec::new();
     while !bytes.is_empty() {
         take_after(&mut bytes, &mut name)?;
+        (names.len() < NAMES_PER_PAGE as usize).then_some(())?;
         names.push(name.clone());
     }
     Some(names)
@@ -250,13 +267,12 @@ impl<'a> Postings<'a> {
         let length = take_bytes(&mut rest)?.len();
         self.at = self.page.len() - rest.len();
         self.list = (self.at - length, self.at);
-        // A zero and the first number.
-        (self.entry.len() >= 5).then_some(())
+        (self.entry.len() >= ENTRY_TAIL_BYTES).then_some(())
     }
 
     /// Label and escaped value where the walk stands.
     pub fn posting(&self) -> &[u8] {
-        self.entry.get(..self.entry.len().saturating_sub(5)).unwrap_or_default()
+        self.entry.get(..self.entry.len().saturating_sub(ENTRY_TAIL_BYTES)).unwrap_or_default()
     }
 
     /// Its numbers, or some of them: more may follow under the same label and value.

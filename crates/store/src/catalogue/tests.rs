@@ -1,3 +1,5 @@
+//! The catalogue against a set of names, through reopening, damage and merges.
+
 use std::fs;
 use std::path::PathBuf;
 

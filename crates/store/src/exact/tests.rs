@@ -1,3 +1,5 @@
+//! Exact sums against whole numbers of any length.
+
 use std::str::FromStr;
 
 use num_bigint::BigInt;

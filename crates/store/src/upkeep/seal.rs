@@ -70,7 +70,7 @@ impl Keeper {
                 let holds = |table: &Table| written >= table.bytes.saturating_add(HELD_BYTES_MIN);
                 let waited =
                     |table: &Table| now.saturating_duration_since(table.begun) >= self.options.seal_after;
-                let table = stream.tables.oldest()?;
+                let Some(table) = stream.tables.oldest() else { continue };
                 if table.points == 0
                     || !((is_idle && (table.points >= enough || holds(table))) || waited(table))
                 {
@@ -78,7 +78,7 @@ impl Keeper {
                 }
                 (table.last, is_idle)
             };
-            let first = stream.sealed_upto().next()?;
+            let Some(first) = stream.sealed_upto().next() else { continue };
             if last < first || last > stream.upto {
                 continue;
             }

@@ -1,10 +1,11 @@
 //! The store as its users see it, on a real disk.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::mpsc;
 
 use tempfile::tempdir;
-use tidelog_record::{ChainHash, Lsn, NodeId, Value};
+use tidelog_record::{Boot, ChainHash, Lsn, NodeId, Seal, Value};
 use tidelog_store::aggregate::{Aggregates, Function, Steps};
 use tidelog_store::catalogue::{MatchOp, Matcher};
 use tidelog_store::{Position, Store, StoreOptions};
@@ -158,4 +159,35 @@ fn questions_about_series_are_answered_as_a_reading_of_all_points_answers_them()
         columns: vec![column([Value::I64(2), Value::I64(2)]), column([Value::F64(2.5), Value::F64(4.5)])],
     };
     assert_eq!(told, [(0, expected)], "a group without points is not visited");
+}
+
+#[test]
+fn the_first_record_of_each_life_in_a_stream_is_preceded_by_one_that_tells_of_the_start() {
+    let dir = tempdir().unwrap();
+    let live = |number: i64, writes: &[&str]| {
+        let boot = Boot { started_ms: number, findings: 99, program: format!("p {number}") };
+        let (store, _) = Store::open(dir.path(), StoreOptions { boot: Some(boot), ..options() }).unwrap();
+        for name in writes {
+            store.append_blocking(&name.parse().unwrap(), body(1, number, 1.0)).unwrap();
+        }
+        store.close().unwrap();
+    };
+    live(1, &["a", "b", "a"]);
+    live(2, &[]);
+    live(3, &["b", "b"]);
+    let (store, _) = Store::open(dir.path(), options()).unwrap();
+    let mut told = BTreeMap::new();
+    for (stream, _, _) in store.vector() {
+        let records = store.read(&stream, Lsn::ZERO, usize::MAX).unwrap();
+        let kinds = records.iter().map(|record| match Boot::of_body(&record.body).unwrap() {
+            Some(boot) => format!("{} {} {}", boot.program, boot.started_ms, boot.findings),
+            None if matches!(Seal::of_body(&record.body), Ok(Some(_))) => String::from("seal"),
+            None => String::from("points"),
+        });
+        let kinds: Vec<_> = kinds.filter(|kind| kind != "seal").collect();
+        told.insert(stream.site.to_string(), kinds.join(", "));
+    }
+    assert_eq!(told["a"], "p 1 1 0, points, points");
+    assert_eq!(told["b"], "p 1 1 0, points, p 3 3 0, points, points");
+    assert_eq!(store.stats().opaque_records, 0, "it is understood");
 }
