@@ -167,7 +167,7 @@ fn install(index: &mut Index, name: String, seal: Seal, segment: Segment) -> io:
         // The scrub or a reader finds the same and sets it apart.
         Err(_) => BTreeMap::new(),
     };
-    held.install(Arc::new(Sealed { segment: Arc::new(segment), seal, before, after, name }));
+    held.install(Arc::new(Sealed::new(Arc::new(segment), seal, before, after, name)));
     for ((device, epoch), ranges) in origins {
         let held = index.devices.entry(device).or_default().entry(epoch).or_default();
         for (from, to) in ranges.iter() {

@@ -27,8 +27,6 @@ use crate::upkeep::{Keeper, Upkeep};
 use crate::writer::{Job, Tip, Writer};
 
 pub(crate) const LOCK_FILE: &str = "lock";
-/// Bodies that one segment is made of, in bytes: with many texts it is these that fill it, not points.
-const SEAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> Result<Inner, OpenError> {
     let log = dir.join(LOG_DIR);
@@ -42,7 +40,8 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
     if let Found::Whole(identity) = &found {
         must_be(dir, options.node, identity.node)?;
     }
-    let bounds = TableBounds { points_max: options.upkeep.seal_points.max(1), bytes_max: SEAL_BYTES_MAX };
+    let bounds =
+        TableBounds { points_max: options.upkeep.seal_points.max(1), bytes_max: options.upkeep.seal_bytes() };
     let cache = Arc::new(Cache::new(options.cache_bytes_max));
     let mut index = Index::new(bounds);
     let mut sealed_findings = Vec::new();

@@ -57,8 +57,8 @@ pub struct StoreOptions {
     pub entropy: u64,
 }
 
-/// What a point takes until it is sealed, and while it is: two tables of 20 bytes, and 32 for sealing.
-const OPEN_POINT_BYTES: u64 = 72;
+/// What a point takes until it is sealed, and while it is: two tables of 20 bytes, and 32 for sealing, for twice as many.
+const OPEN_POINT_BYTES: u64 = 104;
 /// Points in a segment at least and at most: fewer pack badly, more are read in larger pieces than anybody asks for.
 const SEAL_POINTS: std::ops::RangeInclusive<u64> = 8 * 1024..=256 * 1024;
 
@@ -70,6 +70,7 @@ impl StoreOptions {
         let points = (bytes as u64 / 2 / OPEN_POINT_BYTES).clamp(*SEAL_POINTS.start(), *SEAL_POINTS.end());
         // A power of two, so that equal devices make equal segments.
         self.upkeep.seal_points = 1 << points.ilog2();
+        self.upkeep.points_in_memory_max = 2 * self.upkeep.seal_points;
         self.cache_bytes_max = bytes / 4;
         self.catalogue_bytes_max = bytes / 8;
         self.queue_bytes_max = bytes / 8;

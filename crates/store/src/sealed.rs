@@ -2,11 +2,11 @@
 //! read is [`crate::segment`]'s affair; which segments a stream has, [`crate::stream`]'s.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tidelog_record::{ChainHash, Lsn, Seal, StreamKey};
 
-use crate::segment::Segment;
+use crate::segment::{Segment, SegmentError};
 
 pub(crate) const SEGMENT_DIR: &str = "segments";
 pub(crate) const SEGMENT_SUFFIX: &str = "seg";
@@ -21,9 +21,25 @@ pub(crate) struct Sealed {
     pub before: ChainHash,
     pub after: ChainHash,
     pub name: String,
+    /// Points of its longest series, once they were counted.
+    longest: OnceLock<u64>,
 }
 
 impl Sealed {
+    pub fn new(segment: Arc<Segment>, seal: Seal, before: ChainHash, after: ChainHash, name: String) -> Self {
+        Self { segment, seal, before, after, name, longest: OnceLock::new() }
+    }
+
+    /// Points of its longest series: what merging it takes in memory.
+    pub fn longest(&self) -> Result<u64, SegmentError> {
+        if let Some(longest) = self.longest.get() {
+            return Ok(*longest);
+        }
+        let mut longest = 0;
+        self.segment.each_series(|_, _, whole| longest = longest.max(whole.count))?;
+        Ok(*self.longest.get_or_init(|| longest))
+    }
+
     pub fn records(&self) -> u64 {
         self.seal.last.0 - self.seal.first.0 + 1
     }

@@ -45,8 +45,29 @@ pub fn merge(
     parts: &[Arc<Segment>],
     out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<Sealed, SealError> {
-    let span = merged_span(parts)?;
-    let mut builder = Builder::new(&span, out)?;
+    merge_as(&merged_span(parts)?, parts, out)
+}
+
+/// Merges segments into the one of a span that they cover exactly, whatever pieces each of them was counted as.
+///
+/// # Errors
+/// As [`merge`]; [`SealError::Span`] when the parts are not those of the span.
+pub fn merge_as(
+    span: &Span,
+    parts: &[Arc<Segment>],
+    out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> Result<Sealed, SealError> {
+    let (mut next, mut chain) = (Some(span.first), span.before);
+    for part in parts.iter().map(|part| part.span()) {
+        if part.stream != span.stream || Some(part.first) != next || part.before != chain {
+            return Err(SealError::Span("a part does not follow the one before it"));
+        }
+        (next, chain) = (part.last.next(), part.after);
+    }
+    if next != span.last.next() || chain != span.after {
+        return Err(SealError::Span("the parts are not all of it"));
+    }
+    let mut builder = Builder::new(span, out)?;
     let mut sources: Vec<Source<'_>> =
         parts.iter().map(|part| Source::new(part)).collect::<Result<_, _>>()?;
     let mut gathered = Gathered::default();

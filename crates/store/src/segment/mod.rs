@@ -34,7 +34,7 @@ mod verify;
 pub use build::Sealed;
 pub use cache::Cache;
 pub use errors::{SealError, SegmentError};
-pub use merge::{merge, merged_span};
+pub use merge::{merge, merge_as, merged_span};
 pub use open::Segment;
 pub use points::{Extent, Section, SectionStats, SeriesRef, Whole};
 pub use seal::{SEAL_POINTS_MAX, seal};

@@ -1,11 +1,13 @@
 //! Merging: segments that stand side by side become one, in groups that are aligned by the number of pieces, so that every
 //! node ends with the same files. The author decides when; the merged segment has its own seal.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-use tidelog_record::{Lsn, Seal, StreamId};
+use tidelog_record::{Lsn, Seal, StreamId, StreamKey};
 
 use super::{Keeper, UpkeepError};
+use crate::segment::Span;
 use crate::shared::read_locked;
 use crate::stream::StreamIndex;
 
@@ -13,6 +15,12 @@ use crate::stream::StreamIndex;
 const MERGE_PARTS: u64 = 16;
 /// Pieces in a segment, if they are small. A power of [`MERGE_PARTS`].
 const PARTS_MAX: u64 = MERGE_PARTS.pow(4);
+
+/// Groups that are remembered as too long to merge.
+const TOO_LONG_MAX: usize = 4096;
+
+/// Groups with a series that has more points than are merged in memory: stream, first record, pieces.
+pub(super) type TooLong = HashSet<(StreamKey, Lsn, u32)>;
 
 struct Group {
     stream: StreamId,
@@ -25,21 +33,34 @@ struct Group {
 impl Keeper {
     /// Merges one group of this node's own segments. `false` when none is due.
     pub(super) fn merge_own(&mut self, is_idle: bool) -> Result<bool, UpkeepError> {
-        let group = {
-            let index = read_locked(&self.shared.index);
-            let (node, run) = (self.shared.node, self.shared.run);
-            let own = index.streams.values().filter(|s| s.stream.node == node && s.stream.run == run);
-            let points_max = self.options.seal_points.saturating_mul(MERGE_PARTS);
-            own.filter(|s| s.seals.is_empty()).find_map(|stream| group(stream, is_idle, points_max))
+        let (Group { stream, first, last, ordinal, parts }, tiles) = loop {
+            let group = {
+                let index = read_locked(&self.shared.index);
+                let (node, run) = (self.shared.node, self.shared.run);
+                let own = index.streams.values().filter(|s| s.stream.node == node && s.stream.run == run);
+                let points_max = self.options.seal_points.saturating_mul(MERGE_PARTS);
+                own.filter(|s| s.seals.is_empty())
+                    .find_map(|stream| group(stream, is_idle, points_max, &self.too_long))
+            };
+            let Some(group) = group else { return Ok(false) };
+            let Some(tiles) = self.tiles(&group.stream.key(), group.first, group.last) else {
+                return Ok(false);
+            };
+            if self.has_memory_for_series(&tiles) {
+                break (group, tiles);
+            }
+            if self.too_long.len() >= TOO_LONG_MAX {
+                self.too_long.clear();
+            }
+            self.too_long.insert((group.stream.key(), group.first, group.parts));
         };
-        let Some(Group { stream, first, last, ordinal, parts }) = group else { return Ok(false) };
         let key = stream.key();
-        let Some(tiles) = self.tiles(&key, first, last) else { return Ok(false) };
         let (Some(before), Some(after)) = (tiles.first().map(|s| s.before), tiles.last().map(|s| s.after))
         else {
             return Ok(false);
         };
-        let made = self.make(&key, first, last, |out| self.merge_tiles(&tiles, out))?;
+        let span = Span { stream: stream.clone(), ordinal, parts, first, last, before, after };
+        let made = self.make(&key, first, last, |out| self.merge_tiles(&span, &tiles, out))?;
         let seal = Seal { first, last, ordinal, parts, hash: made.hash };
         self.announce(&stream, &seal, is_idle)?;
         self.install(&stream, seal, before, after)?;
@@ -50,7 +71,8 @@ impl Keeper {
 }
 
 /// The first group that is due: [`MERGE_PARTS`] always, more of them if they are small, fewer when the node has nothing else to do.
-fn group(stream: &StreamIndex, is_idle: bool, points_max: u64) -> Option<Group> {
+fn group(stream: &StreamIndex, is_idle: bool, points_max: u64, too_long: &TooLong) -> Option<Group> {
+    let key = stream.stream.key();
     let mut size = PARTS_MAX;
     while size > 1 {
         let is_whole = size.ilog2().is_multiple_of(MERGE_PARTS.ilog2());
@@ -76,6 +98,9 @@ fn group(stream: &StreamIndex, is_idle: bool, points_max: u64) -> Option<Group> 
             let is_due = parts == size && (size <= MERGE_PARTS || points <= points_max);
             if let (true, Some(last), Ok(parts)) = (is_due, last, u32::try_from(parts)) {
                 let (stream, first) = (stream.stream.clone(), from.seal.first);
+                if too_long.contains(&(key, first, parts)) {
+                    continue;
+                }
                 return Some(Group { stream, first, last, ordinal, parts });
             }
         }

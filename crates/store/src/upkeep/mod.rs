@@ -27,11 +27,18 @@ const ROUND_EVERY: Duration = Duration::from_secs(1);
 /// How long it waits after a round that failed: the disk may be full.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
+/// What a point that is a short text takes in a body, and the room that bodies have at least.
+const SEAL_BYTES_A_POINT: u64 = 64;
+const SEAL_BYTES_MIN: u64 = 1024 * 1024;
+
 /// When things are sealed and merged, and what is kept.
 #[derive(Clone, Debug)]
 pub struct UpkeepOptions {
     /// Points after which an author seals. Memory for sealing is about 32 bytes for each.
     pub seal_points: u64,
+    /// Points that sealing and merging hold in memory at once, some 32 bytes each. What other authors sealed in larger pieces is packed
+    /// in smaller ones first; a series that has more stays in the segments that it is in. A record alone may have more.
+    pub points_in_memory_max: u64,
     /// A node that took in nothing for this long seals what it has, if it is at least a sixteenth of
     /// [`UpkeepOptions::seal_points`] or holds a log file, and merges what is left over.
     pub seal_when_idle: Duration,
@@ -54,6 +61,7 @@ impl Default for UpkeepOptions {
     fn default() -> Self {
         Self {
             seal_points: 256 * 1024,
+            points_in_memory_max: 1024 * 1024,
             seal_when_idle: Duration::from_secs(30),
             seal_after: Duration::from_secs(3600),
             seal_abandoned_after: Duration::from_secs(24 * 3600),
@@ -62,6 +70,13 @@ impl Default for UpkeepOptions {
             thread: true,
             scrub_bytes_per_second: 1024 * 1024,
         }
+    }
+}
+
+impl UpkeepOptions {
+    /// Bodies that one segment is made of, in bytes: with many texts it is these that fill it, not points.
+    pub(crate) fn seal_bytes(&self) -> u64 {
+        self.seal_points.saturating_mul(SEAL_BYTES_A_POINT).max(SEAL_BYTES_MIN)
     }
 }
 
@@ -215,13 +230,14 @@ pub(crate) struct Keeper {
     pub options: UpkeepOptions,
     /// The map of the oldest log file, once it was made.
     candidate: Option<crate::trimmed::Map>,
+    too_long: merge::TooLong,
     /// Whether [`retention`] holds some room back.
     has_ballast: bool,
 }
 
 impl Keeper {
     pub fn new(shared: Arc<Shared>, options: UpkeepOptions) -> Self {
-        Self { shared, options, candidate: None, has_ballast: false }
+        Self { shared, options, candidate: None, too_long: merge::TooLong::new(), has_ballast: false }
     }
 
     /// Runs until the store closes.

@@ -103,12 +103,7 @@ impl Keeper {
             })
         };
         let Some((stream, first, last, ordinal)) = due else { return Ok(false) };
-        let (before, after) = (self.chain(&stream, Lsn(first.0 - 1))?, self.chain(&stream, last)?);
-        let span = Span { stream: stream.clone(), ordinal, parts: 1, first, last, before, after };
-        let made = self.make(&stream.key(), first, last, |out| self.seal_from_records(&span, out))?;
-        let seal = Seal { first, last, ordinal, parts: 1, hash: made.hash };
-        self.install(&stream, seal, before, after)?;
-        self.shared.upkeep.counters.sealed.fetch_add(1, Ordering::Relaxed);
+        self.pack_alone(&stream, first, last, ordinal)?;
         tracing::info!(%stream, first = first.0, last = last.0, "packed what its author left unsealed");
         Ok(true)
     }
@@ -140,18 +135,26 @@ impl Keeper {
         let (before, after) = (self.chain(stream, Lsn(seal.first.0 - 1))?, self.chain(stream, seal.last)?);
         let (key, Seal { first, last, ordinal, parts, hash }) = (stream.key(), seal);
         let span = Span { stream: stream.clone(), ordinal, parts, first, last, before, after };
+        if !self.has_memory_for_records(&key, &seal) {
+            self.pack_in_pieces(stream, last)?;
+        }
         let merged = self.tiles(&key, first, last);
+        if let Some(tiles) = &merged
+            && !self.has_memory_for_series(tiles)
+        {
+            self.forget_seal(&key, &seal);
+            tracing::debug!(%stream, first = first.0, last = last.0, "more than this node's memory merges: it stays in pieces");
+            return Ok(false);
+        }
         let made = self.make(&key, first, last, |out| match &merged {
-            Some(tiles) => self.merge_tiles(tiles, out),
+            Some(tiles) => self.merge_tiles(&span, tiles, out),
             None => self.seal_from_records(&span, out),
         })?;
         if made.hash != hash {
             self.shared.upkeep.counters.disagreed.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%stream, first = first.0, last = last.0,
                 "the segment made here is not the one its author made: the records stay in the log");
-            if let Some(stream) = write_locked(&self.shared.index).streams.get_mut(&key) {
-                stream.seals.remove(&(first.0, parts));
-            }
+            self.forget_seal(&key, &seal);
             let dir = self.shared.dir.join(SEGMENT_DIR);
             let name = range_name(&key, first, last, NEW_SUFFIX);
             self.shared.disk.remove(&dir.join(name)).map_err(io("remove a segment"))?;
@@ -161,6 +164,58 @@ impl Keeper {
         let counters = &self.shared.upkeep.counters;
         if merged.is_some() { &counters.merged } else { &counters.sealed }.fetch_add(1, Ordering::Relaxed);
         Ok(true)
+    }
+
+    fn forget_seal(&self, key: &StreamKey, seal: &Seal) {
+        if let Some(stream) = write_locked(&self.shared.index).streams.get_mut(key) {
+            stream.seals.remove(&(seal.first.0, seal.parts));
+        }
+    }
+
+    /// Whether what of a seal's range no segment holds can be sealed at once within the memory that this node has for that.
+    fn has_memory_for_records(&self, key: &StreamKey, seal: &Seal) -> bool {
+        let index = read_locked(&self.shared.index);
+        let tables = index.streams.get(key).into_iter().flat_map(|held| held.tables.iter());
+        let inside = tables.filter(|table| table.first <= seal.last);
+        let (points, bytes) = inside.fold((0, 0), |(p, b), table| (p + table.points, b + table.bytes));
+        points <= self.options.points_in_memory_max && bytes <= self.options.seal_bytes().saturating_mul(2)
+    }
+
+    /// Whether each series of these segments can be merged within the memory that this node has for that.
+    pub(super) fn has_memory_for_series(&self, tiles: &[Arc<Sealed>]) -> bool {
+        let points = tiles.iter().map(|tile| tile.segment.points()).sum::<u64>();
+        // What cannot be read is found by merging, which sets it apart.
+        let longest = || tiles.iter().map(|tile| tile.longest().unwrap_or(0)).sum::<u64>();
+        points <= self.options.points_in_memory_max || longest() <= self.options.points_in_memory_max
+    }
+
+    /// Packs a stream's records up to `last` in segments as small as this node's memory, which can be merged one series at a time.
+    fn pack_in_pieces(&self, stream: &StreamId, last: Lsn) -> Result<(), UpkeepError> {
+        let key = stream.key();
+        while !self.shared.upkeep.is_closed() {
+            let piece = {
+                let index = read_locked(&self.shared.index);
+                index.streams.get(&key).and_then(|held| {
+                    let first = held.sealed_upto().next()?;
+                    let to = held.tables.oldest()?.last.min(last);
+                    (first <= to && held.held_through(first, to)).then(|| (first, to, held.ordinal_next()))
+                })
+            };
+            let Some((first, to, ordinal)) = piece else { return Ok(()) };
+            self.pack_alone(stream, first, to, ordinal)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a segment that no author has sealed.
+    fn pack_alone(&self, stream: &StreamId, first: Lsn, last: Lsn, ordinal: u64) -> Result<(), UpkeepError> {
+        let (before, after) = (self.chain(stream, Lsn(first.0 - 1))?, self.chain(stream, last)?);
+        let span = Span { stream: stream.clone(), ordinal, parts: 1, first, last, before, after };
+        let made = self.make(&stream.key(), first, last, |out| self.seal_from_records(&span, out))?;
+        let seal = Seal { first, last, ordinal, parts: 1, hash: made.hash };
+        self.install(stream, seal, before, after)?;
+        self.shared.upkeep.counters.sealed.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether a seal covers whole segments. One that divides what this node packed by itself is passed over: a later one of its
@@ -219,11 +274,12 @@ impl Keeper {
     /// Merges segments; what of them cannot be read is condemned, so that the next round does not meet it again.
     pub(super) fn merge_tiles(
         &self,
+        span: &Span,
         tiles: &[Arc<Sealed>],
         out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<Made, UpkeepError> {
         let parts: Vec<Arc<Segment>> = tiles.iter().map(|tile| Arc::clone(&tile.segment)).collect();
-        let made = segment::merge(&parts, out);
+        let made = segment::merge_as(span, &parts, out);
         if let Err(SealError::Part(_)) = &made {
             for tile in tiles {
                 if self.shared.check(tile, &mut |_| ControlFlow::Continue(())).is_break() {
@@ -296,8 +352,7 @@ impl Keeper {
         let file = shared.disk.open(&path, OpenMode::Read).map_err(io("open a segment"))?;
         let opened = Segment::open(file, Arc::clone(&shared.cache));
         let segment = Arc::new(opened?);
-        let sealed =
-            Arc::new(Sealed { segment: Arc::clone(&segment), seal, before, after, name: name.clone() });
+        let sealed = Arc::new(Sealed::new(Arc::clone(&segment), seal, before, after, name.clone()));
         let (covered, healed, open_tables) = {
             let mut index = write_locked(&shared.index);
             let Some(held) = index.streams.get_mut(&key) else { return Ok(()) };

@@ -17,6 +17,7 @@ use tidelog_store::{
 
 use crate::model::{Author, Model, NODE, body, judge_answers, open, random_body, site, small};
 use crate::sim_disk::SimDisk;
+use crate::verify::checked;
 
 fn work(store: &Store, model: &mut Model, rng: &mut StdRng, numbers: std::ops::Range<i64>) {
     for number in numbers {
@@ -83,6 +84,44 @@ fn every_node_makes_the_same_segments_of_a_stream() {
         assert_eq!(follower.stats().segments_disagreed, 0);
         assert_eq!(segments(&other), segments(&disk), "in pieces of {pieces}");
         assert_eq!(judge_answers(&follower).len(), records.len());
+    }
+}
+
+#[test]
+fn a_node_with_little_memory_makes_the_segments_of_one_with_much_out_of_pieces_or_leaves_long_series_in_them()
+{
+    let mut rng = StdRng::seed_from_u64(31);
+    let mut much = small(31);
+    (much.upkeep.seal_points, much.upkeep.seal_when_idle) = (600, Duration::from_secs(3600));
+    let (disk, mut model) = (SimDisk::default(), Model::default());
+    let (author, _) = open(&disk, much);
+    work(&author, &mut model, &mut rng, 0..2_000);
+    let records = own(&author);
+    let segments = |disk: &SimDisk| {
+        let bytes = files(disk, "seg").into_iter().map(|path| (path.clone(), disk.bytes(&path)));
+        bytes.collect::<BTreeMap<_, _>>()
+    };
+    for (points_in_memory_max, is_enough) in [(500, true), (24, false)] {
+        let other = SimDisk::default();
+        let mut little = StoreOptions { node: tidelog_record::NodeId([8; 16]), ..small(32) };
+        little.upkeep.points_in_memory_max = points_in_memory_max;
+        let (follower, _) = open(&other, little.clone());
+        follower.adopt_blocking(records.clone()).unwrap();
+        for _ in 0..3 {
+            follower.upkeep(Instant::now()).unwrap();
+        }
+        let stats = follower.stats();
+        assert_eq!(stats.segments_disagreed, 0);
+        assert!(stats.segments_sealed > author.stats().segments_sealed, "it packed in pieces: {stats:?}");
+        assert_eq!(segments(&other) == segments(&disk), is_enough, "{stats:?}");
+        assert_eq!(judge_answers(&follower).len(), records.len());
+        drop(follower);
+        let (follower, recovery) = open(&other, little);
+        assert_eq!(recovery.findings, []);
+        follower.upkeep(Instant::now()).unwrap();
+        assert_eq!(judge_answers(&follower).len(), records.len());
+        drop(follower);
+        assert!(checked(&other).is_good());
     }
 }
 
