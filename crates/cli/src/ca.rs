@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidelog_node::StartError;
-use tidelog_node::peering::authority::{Authority, AuthorityError, LIFETIME_DEFAULT};
+use tidelog_node::peering::authority::{Authority, AuthorityError, Grants, LIFETIME_DEFAULT};
 use tidelog_node::peering::certificate::{Certificate, ReadError};
 
 use crate::new_files::{NewFile, NewFileError, write_new};
@@ -98,13 +98,13 @@ fn init(arguments: &InitArguments, now: SystemTime, out: &mut impl Write) -> Res
 }
 
 fn issue(arguments: &IssueArguments, now: SystemTime, out: &mut impl Write) -> Result<(), CaError> {
-    let IssueArguments { name, granted, dir, out: folder, key, days } = arguments;
+    let IssueArguments { name, granted, cloud, dir, out: folder, key, days } = arguments;
     let authority = open_authority(dir)?;
     let until = lasts_until(&authority, dir, *days, now)?;
     let key = NodeKey::of(key.as_deref())?;
-    let sites = granted.sites();
+    let grants = Grants { sites: granted.sites(), cloud: *cloud };
     let wrong = |source| CaError::Authority { dir: dir.clone(), source };
-    let pem = key.issue(&authority, name.as_str(), &sites, until).map_err(wrong)?;
+    let pem = key.issue(&authority, name.as_str(), &grants, until).map_err(wrong)?;
 
     let folder = folder.as_ref().unwrap_or(dir);
     let certificate_path = folder.join(format!("{name}.pem"));

@@ -99,6 +99,11 @@ metrics! {
     lines_refused: counter "tidelog_ingest_lines_refused_total" "Bad lines of line protocol, left out while the others of their request were stored." [];
     repeats: counters "tidelog_ingest_repeats_total" "Batches recognised as already held and acknowledged without a second append." ["via"];
 
+    acks: counters "tidelog_ack_cloud_total" "Requests that waited for the cloud, by how that ended: confirmed, timeout, ending, client_left." ["outcome"];
+    ack_waiting: gauge "tidelog_ack_cloud_waiting" "Requests that wait for the cloud now." [];
+    cloud_lag: gauge "tidelog_cloud_lag_records" "Records of this node's own streams that the cloud has not confirmed since this process began." [];
+    streams_held_by: gauges "tidelog_streams_held_by_peers" "Streams, by how many peers in session hold all of what this node holds of them: 0, 1, 2, 3+." ["peers"];
+
     http_requests: counters "tidelog_http_requests_total" "HTTP requests answered, by route and status." ["route", "status"];
     http_seconds: seconds "tidelog_http_request_seconds" "Time from an HTTP request's head to its answer's head." ["route"];
     http_connections: gauge "tidelog_http_connections" "Open HTTP connections." [];

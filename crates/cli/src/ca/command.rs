@@ -51,6 +51,9 @@ pub struct IssueArguments {
     pub name: NodeName,
     #[command(flatten)]
     pub granted: Granted,
+    /// The node is of the cloud: what is durable there counts as durable in the cloud (ack=cloud).
+    #[arg(long)]
+    pub cloud: bool,
     /// Folder of the authority.
     #[arg(long, value_name = "DIR", default_value = "tidelog-ca")]
     pub dir: PathBuf,

@@ -7,8 +7,7 @@ use std::time::SystemTime;
 
 use rcgen::{KeyPair, SubjectPublicKeyInfo};
 use tidelog_node::Identity;
-use tidelog_node::peering::authority::{Authority, AuthorityError};
-use tidelog_replication::Sites;
+use tidelog_node::peering::authority::{Authority, AuthorityError, Grants};
 
 use super::CaError;
 
@@ -61,13 +60,13 @@ impl NodeKey {
         &self,
         authority: &Authority,
         name: &str,
-        sites: &Sites,
+        grants: &Grants,
         until: SystemTime,
     ) -> Result<String, AuthorityError> {
         match self {
-            Self::Made(pair) => authority.issue(name, sites, pair, until),
-            Self::Own(identity) => authority.issue(name, sites, &identity.key, until),
-            Self::Public(key) => authority.issue(name, sites, key, until),
+            Self::Made(pair) => authority.issue(name, grants.clone(), pair, until),
+            Self::Own(identity) => authority.issue(name, grants.clone(), &identity.key, until),
+            Self::Public(key) => authority.issue(name, grants.clone(), key, until),
         }
     }
 

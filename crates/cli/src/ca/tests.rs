@@ -236,6 +236,10 @@ fn certificates_are_shown_in_words_and_what_is_none_is_refused_by_name() {
         assert!(shown.contains(expected), "{expected} in {shown}");
     }
     assert_eq!(folder.shown("cloud.pem")["sites"], serde_json::json!(["*"]));
+    assert_eq!(folder.shown("cloud.pem")["cloud"], false, "a role is granted by its own word only");
+    folder.issue(&["core", "--all-sites", "--cloud"]).unwrap();
+    assert!(ca(&["show", &folder.at("core.pem")]).unwrap().contains("role    cloud\n"));
+    assert_eq!(folder.shown("core.pem")["cloud"], true);
     let shown = ca(&["show", &folder.at("ca.pem")]).unwrap();
     assert!(shown.starts_with("authority  Plant authority\n"), "{shown}");
     assert_eq!(folder.shown("ca.pem")["kind"], "authority");

@@ -1,6 +1,6 @@
 //! The cluster's authority: a certificate that all nodes believe, and the certificates it issues to their keys. What a
-//! certificate grants stands in its subject alternative names: `tidelog:site:NAME` for a site, `tidelog:site:*` for all.
-//! Nothing here is kept; files are the caller's affair.
+//! certificate grants stands in its subject alternative names: `tidelog:site:NAME` for a site, `tidelog:site:*` for all, and
+//! `tidelog:role:cloud` for a node whose word counts as the cloud's. Nothing here is kept; files are the caller's affair.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,6 +21,8 @@ pub const SERVER_NAME: &str = "node.tidelog.internal";
 pub const SITE_URI_PREFIX: &str = "tidelog:site:";
 /// The site's name that stands for all of them.
 pub const SITE_URI_ALL: &str = "*";
+/// The name of a node of the cloud: what is durable there is durable in the cloud.
+pub const ROLE_URI_CLOUD: &str = "tidelog:role:cloud";
 /// How long a certificate lasts when nothing else is said: ten years. Gateways stay in the field.
 pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Certificates begin in the past: a gateway without a battery clock starts there.
@@ -28,6 +30,22 @@ const NOT_BEFORE_YEAR: i32 = 2000;
 
 /// Random bytes of a certificate's serial number: two of one key are told apart, as who revokes one must.
 const SERIAL_BYTES: usize = 16;
+
+/// What a certificate grants its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grants {
+    /// What it may hold and serve.
+    pub sites: Sites,
+    /// Whether it is of the cloud.
+    pub cloud: bool,
+}
+
+impl From<&Sites> for Grants {
+    /// These sites and no role.
+    fn from(sites: &Sites) -> Self {
+        Self { sites: sites.clone(), cloud: false }
+    }
+}
 
 /// A certificate could not be made, or the authority's files are none.
 #[derive(Debug, thiserror::Error)]
@@ -124,10 +142,11 @@ impl Authority {
     pub fn issue(
         &self,
         name: &str,
-        sites: &Sites,
+        grants: impl Into<Grants>,
         key: &impl PublicKeyData,
         until: SystemTime,
     ) -> Result<String, AuthorityError> {
+        let Grants { sites, cloud } = grants.into();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -135,13 +154,16 @@ impl Authority {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         params.subject_alt_names.push(SanType::DnsName(Ia5String::try_from(SERVER_NAME)?));
-        let names: Vec<&str> = match sites {
+        let names: Vec<&str> = match &sites {
             Sites::All => vec![SITE_URI_ALL],
             Sites::Only(sites) => sites.iter().map(|site| site.as_str()).collect(),
         };
         for site in names {
             let uri = Ia5String::try_from(format!("{SITE_URI_PREFIX}{site}"))?;
             params.subject_alt_names.push(SanType::URI(uri));
+        }
+        if cloud {
+            params.subject_alt_names.push(SanType::URI(Ia5String::try_from(ROLE_URI_CLOUD)?));
         }
         lasts_until(&mut params, until);
         params.serial_number = Some(serial_number()?);

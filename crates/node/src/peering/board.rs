@@ -34,6 +34,8 @@ pub struct PeerStatus {
     pub node: Option<String>,
     /// Where it is dialled, or where it dialled from.
     pub address: String,
+    /// Whether it is of the cloud.
+    pub cloud: bool,
     /// Whether this node dials it.
     pub dialled: bool,
     /// Where the connection stands.
@@ -96,7 +98,7 @@ impl Board {
     }
 
     /// Both ends have said hello.
-    pub fn connected(&self, key: &PeerKey, node: NodeId, address: &str) {
+    pub fn connected(&self, key: &PeerKey, node: NodeId, address: &str, cloud: bool) {
         let mut rows = self.lock();
         if rows.peers.len() >= ACCEPTED_PEERS_MAX && !rows.peers.contains_key(key) {
             let gone = rows.peers.iter().find(|(_, entry)| entry.status.state == PeerState::Gone);
@@ -108,6 +110,7 @@ impl Board {
         entry.status = PeerStatus {
             node: Some(node.to_string()),
             address: address.to_owned(),
+            cloud,
             dialled: matches!(key, PeerKey::Dialled(_)),
             state: PeerState::Connected,
             last_error: entry.status.last_error.take(),

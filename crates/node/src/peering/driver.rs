@@ -14,9 +14,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, PeerKey};
+use super::claims::Claims;
 use super::connection::{self, Connected, End, Input};
 use super::disk::{self, Adoption};
 use crate::context::NodeContext;
+use crate::held::HeldBy;
 
 /// Room for the messages in flight and the last words of a session.
 const WRITER_MESSAGES_MAX: usize = CONTROL_IN_FLIGHT_MESSAGES_MAX + 2;
@@ -34,6 +36,8 @@ struct Link {
     node: NodeId,
     key: PeerKey,
     address: String,
+    /// Of the cloud: what it tells to hold is in the cloud.
+    cloud: bool,
     to_writer: mpsc::Sender<Message>,
     over: CancellationToken,
     ready: bool,
@@ -50,6 +54,7 @@ pub(super) struct Driver {
     replies: mpsc::UnboundedSender<DiskReply>,
     from_disk: mpsc::UnboundedReceiver<DiskReply>,
     links: BTreeMap<SessionId, Link>,
+    claims: Claims,
     next_session: u64,
     /// How far each stream was when the machine was last told.
     told: BTreeMap<StreamId, Lsn>,
@@ -76,6 +81,7 @@ impl Driver {
             replies,
             from_disk,
             links: BTreeMap::new(),
+            claims: Claims::new(context),
             next_session: 0,
             told: BTreeMap::new(),
             adopting: BTreeMap::new(),
@@ -168,8 +174,14 @@ impl Driver {
             Input::Connected(connected) => self.connect(*connected),
             Input::Message { session, message, bytes } => {
                 self.context.metrics.peer_bytes.with_label_values(&["received"]).inc_by(bytes as u64);
-                if let Err(violation) = self.replica.handle_message(now, session, message) {
-                    self.context.metrics.peer_refused.with_label_values(&[violation.label()]).inc();
+                let cloud = self.links.get(&session).filter(|link| link.cloud).map(|link| link.node);
+                let told = cloud.map(|node| (node, self.claims.of(&message)));
+                match (self.replica.handle_message(now, session, message), told) {
+                    (Ok(()), Some((node, held))) => self.claims.told(node, held),
+                    (Ok(()), None) => {}
+                    (Err(violation), _) => {
+                        self.context.metrics.peer_refused.with_label_values(&[violation.label()]).inc();
+                    }
                 }
             }
             Input::Heard { session } => self.replica.heard(now, session),
@@ -199,8 +211,8 @@ impl Driver {
         tasks.spawn(connection::read(reader, session, self.inputs.clone(), over.clone()));
         tasks.spawn(connection::write(writer, session, messages, self.inputs.clone(), over.clone()));
         let dialled = matches!(key, PeerKey::Dialled(_));
-        let node = proven.node;
-        self.links.insert(session, Link { node, key, address, to_writer, over, ready: false, ended });
+        let (node, cloud) = (proven.node, proven.cloud);
+        self.links.insert(session, Link { node, key, address, cloud, to_writer, over, ready: false, ended });
         let now = self.now();
         self.replica.connected(now, session, Peer { node, sites: proven.sites, dialled });
     }
@@ -249,7 +261,7 @@ impl Driver {
                 let metrics = &self.context.metrics;
                 metrics.peer_sessions.with_label_values(&[direction]).inc();
                 metrics.peer_connected.with_label_values(&[node.to_string().as_str()]).set(1);
-                self.board.connected(&link.key, node, &link.address);
+                self.board.connected(&link.key, node, &link.address, link.cloud);
                 tracing::info!(%node, address = %link.address, direction, version, "peer connected");
             }
             Event::Closed { session, reason } => self.end(session, reason.label(), &reason.to_string()),
@@ -303,7 +315,26 @@ impl Driver {
         }
     }
 
+    /// Counts, for each stream, who else holds all of what is here.
+    fn look_at_peers(&self) {
+        let mut held: BTreeMap<StreamId, (Lsn, HeldBy)> = BTreeMap::new();
+        held.extend(self.replica.vector().map(|(id, head)| (id.clone(), (head.lsn, HeldBy::default()))));
+        let mut clouds = 0;
+        for (session, link) in self.links.iter().filter(|(_, link)| link.ready) {
+            clouds += usize::from(link.cloud);
+            for (stream, head) in self.replica.told(*session) {
+                let Some((lsn, by)) = held.get_mut(stream) else { continue };
+                by.peers += usize::from(head.lsn >= *lsn);
+                if link.cloud {
+                    by.cloud_lsn = by.cloud_lsn.max(head.lsn);
+                }
+            }
+        }
+        self.context.held.looked(clouds, held.into_iter().map(|(id, (_, by))| (id, by)).collect());
+    }
+
     fn write_board(&mut self) {
+        self.look_at_peers();
         for (session, link) in self.links.iter().filter(|(_, link)| link.ready) {
             if let Some(progress) = self.replica.progress(*session) {
                 let at = (self.started + progress.progress_at).into_std();

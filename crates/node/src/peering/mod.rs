@@ -8,6 +8,7 @@
 pub mod authority;
 mod board;
 pub mod certificate;
+mod claims;
 mod connection;
 mod dial;
 mod disk;
@@ -22,6 +23,7 @@ use tidelog_replication::{Head, Options, Replica};
 use tokio::sync::mpsc;
 
 use crate::context::{NodeContext, StartError};
+use crate::held::Cloud;
 use crate::identity::Identity;
 use crate::node::write_address;
 use crate::settings::PeeringSettings;
@@ -61,6 +63,7 @@ pub async fn start(
     if let Some(bound) = bound {
         write_address(&context.dir, PEERING_ADDRESS_FILE, bound)?;
     }
+    context.held.open(if tls.own().cloud { Cloud::Here } else { Cloud::Peers });
     let board = board::Board::default();
     let (inputs, from_outside) = mpsc::channel(INPUTS_MAX);
     let vector = context.store.vector().into_iter().map(|(id, lsn, chain)| (id, Head { lsn, chain }));

@@ -262,6 +262,15 @@ impl Replica {
         self.streams.iter().filter(|(_, stream)| stream.held.lsn.0 > 0).map(|(id, stream)| (id, stream.held))
     }
 
+    /// What a session's peer told to hold, of the streams that are not halted between the two.
+    pub fn told(&self, id: SessionId) -> impl Iterator<Item = (&StreamId, Head)> {
+        let session = self.sessions.get(&id);
+        let told = session.into_iter().flat_map(|session| {
+            session.remote.iter().filter(|(stream, _)| !session.halted.contains(*stream))
+        });
+        told.map(|(stream, head)| (stream, *head))
+    }
+
     /// Where a session stands.
     #[must_use]
     pub fn progress(&self, id: SessionId) -> Option<Progress> {
