@@ -123,6 +123,7 @@ metrics! {
     peer_bytes: counters "tidelog_peer_bytes_total" "Bytes of replication messages." ["direction"];
     peer_records: counters "tidelog_peer_records_total" "Records sent to and adopted from peers." ["direction"];
     peer_lag: gauges "tidelog_peer_lag_records" "Records that one side of a session lacks and the other holds, by peer and by the side that lacks them." ["peer", "side"];
+    certificate_until: gauge "tidelog_peering_certificate_until_seconds" "The last second of this node's own certificate, Unix time; 0 without peering." [];
     peer_refused: counters "tidelog_peer_refused_total" "Messages and records refused from peers, by reason." ["reason"];
 
     radio_frames: counters "tidelog_radio_frames_total" "Frames on the air." ["direction"];

@@ -6,13 +6,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams, SanType,
+    SerialNumber, date_time_ymd,
 };
 use tidelog_record::NodeId;
 use tidelog_replication::Sites;
 
 use super::certificate::{Certificate, Holder, ReadError};
+use super::revocation::{Revocations, Revoked};
 
 /// The name that every node's certificate carries, so that a node is believed wherever it is dialled: what it is follows
 /// from its key, not from its address.
@@ -168,6 +170,29 @@ impl Authority {
         lasts_until(&mut params, until);
         params.serial_number = Some(serial_number()?);
         Ok(params.signed_by(key, &self.issuer)?.pem())
+    }
+
+    /// Signs a list of what counts no longer, PEM. It lasts as long as the authority: a node without a clock believes it too.
+    ///
+    /// # Errors
+    /// [`AuthorityError`] when it cannot be signed.
+    pub fn sign(&self, list: &Revocations, now: SystemTime) -> Result<String, AuthorityError> {
+        let instant = |unix_s: u64| date_time_ymd(1970, 1, 1) + Duration::from_secs(unix_s);
+        let revoked = |revoked: &Revoked| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&revoked.serial),
+            revocation_time: instant(u64::try_from(revoked.since_s).unwrap_or(0)),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: instant(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()),
+            next_update: instant(u64::try_from(self.certificate.valid_until_s).unwrap_or(0)),
+            crl_number: SerialNumber::from(list.number),
+            issuing_distribution_point: None,
+            revoked_certs: list.revoked.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(params.signed_by(&self.issuer)?.pem()?)
     }
 }
 

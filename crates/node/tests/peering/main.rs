@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod certificates;
 mod claims;
 mod raw;
 mod sessions;
@@ -86,6 +87,7 @@ async fn start_with(
         cert: Some(dir.join("node.crt")),
         key: None,
         ca: Some(dir.join("ca.crt")),
+        crl: Some(dir.join("ca.crl")).filter(|path| path.exists()),
     };
     let address = peering::start(&context, &settings, &identity).await.unwrap();
     Running { context, dir: dir.to_owned(), address }
@@ -395,6 +397,7 @@ async fn a_certificate_of_another_key_is_refused_at_start() {
         cert: Some(dirs[0].path().join("node.crt")),
         key: None,
         ca: Some(dirs[0].path().join("ca.crt")),
+        crl: None,
     };
     let refused = peering::start(&context, &settings, &identity).await;
     assert!(matches!(refused, Err(StartError::Setting { key: "peering.cert", .. })), "{refused:?}");
