@@ -149,6 +149,14 @@ pub(super) fn read_proven(chain: Option<&[CertificateDer<'_>]>) -> Result<Proven
     proven(&certificate)
 }
 
+/// The node of a chain that was believed.
+///
+/// # Errors
+/// [`NoNode`]: the certificate is nobody's who could be a node.
+pub fn node_of_chain(chain: Option<&[CertificateDer<'_>]>) -> Result<NodeId, NoNode> {
+    read_proven(chain).map(|proven| proven.node)
+}
+
 fn proven(certificate: &X509Certificate<'_>) -> Result<Proven, NoNode> {
     let node = NodeId::of_public_key(certificate.public_key().raw);
     let names = certificate.subject_alternative_name().map_err(|_| NoNode::Malformed)?;
