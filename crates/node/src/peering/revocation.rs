@@ -97,6 +97,7 @@ pub(super) fn lists_of_pem(
 mod tests {
     use super::*;
     use crate::peering::authority::{Authority, LIFETIME_DEFAULT};
+    use proptest::prelude::*;
     use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
     #[test]
@@ -126,5 +127,24 @@ mod tests {
         assert_eq!(read(&both, &authority).unwrap(), list);
         let forged = pem.replacen("\nM", "\nN", 1);
         assert!(read(&forged, &authority).is_err());
+    }
+    proptest! {
+        #[test]
+        fn damaged_lists_are_refused_or_say_the_same_and_never_panic(
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)
+        ) {
+            let until = SystemTime::now() + LIFETIME_DEFAULT;
+            let authority = Authority::create("authority", until).unwrap();
+            let revoked = vec![Revoked { serial: vec![0x41, 2, 3], since_s: 1_800_000_000 }];
+            let list = Revocations { number: 2, revoked };
+            let mut bytes = authority.sign(&list, SystemTime::now()).unwrap().into_bytes();
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Ok(read) = Revocations::of_pem(&bytes, authority.certificate_pem().as_bytes()) {
+                prop_assert_eq!(read, list);
+            }
+        }
     }
 }
