@@ -58,9 +58,17 @@ impl HeldElsewhere {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says who can confirm.
+    /// Says who can confirm. Whoever waits on a node that comes to be of the cloud has what it waited for.
     pub fn open(&self, cloud: Cloud) {
-        self.lock().cloud = cloud;
+        let mut state = self.lock();
+        state.cloud = cloud;
+        if cloud == Cloud::Here {
+            for own in state.own.values_mut() {
+                for (_, waiting) in std::mem::take(&mut own.waiting) {
+                    waiting.send(()).unwrap_or_default();
+                }
+            }
+        }
     }
 
     /// Who can confirm.
@@ -181,8 +189,10 @@ mod tests {
     #[test]
     fn a_node_of_the_cloud_waits_for_nobody() {
         let held = HeldElsewhere::default();
-        assert!(!is_done(&mut held.wait(&stream("a"), Lsn(1))));
+        let mut waiting = held.wait(&stream("a"), Lsn(1));
+        assert!(!is_done(&mut waiting));
         held.open(Cloud::Here);
+        assert!(is_done(&mut waiting));
         assert!(is_done(&mut held.wait(&stream("a"), Lsn(1))));
         assert_eq!(held.waiters(), 0);
     }
