@@ -28,6 +28,9 @@ use crate::context::NodeContext;
 /// Slowest body that is waited for once the stall time has passed, in bytes per second.
 const BODY_BYTES_PER_S_MIN: u64 = 1024;
 
+/// A body up to this length is read where its request is served: that takes less than handing it to another thread. In bytes.
+pub(super) const SMALL_BODY_BYTES_MAX: usize = 4 * 1024;
+
 /// How the counters name this way in.
 const VIA: &str = "http";
 
@@ -150,7 +153,7 @@ pub(super) async fn collect(
     Ok((Bytes::from(bytes), permit))
 }
 
-/// Reads the body and hands its records to the store off the async threads, then waits until all are durable.
+/// Reads the body and hands its records to the store, off the async threads if it is long, then waits until all are durable.
 async fn take_in(
     context: &NodeContext,
     site: SiteName,
@@ -158,7 +161,8 @@ async fn take_in(
     body: Bytes,
 ) -> Result<(usize, Positions), ApiError> {
     let (authored_ms, store) = (context.now_ms(), context.store.clone());
-    let handed_over = tokio::task::spawn_blocking(move || {
+    let small = body.len() <= SMALL_BODY_BYTES_MAX;
+    let hand_over = move || {
         let posted = form.read(&body)?;
         let encode = |mut batch: Batch| {
             batch.authored_ms = authored_ms;
@@ -168,9 +172,13 @@ async fn take_in(
         let records = posted.batches.into_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         let waiting = records.into_iter().map(|record| append(&store, &site, record)).collect::<Vec<_>>();
         Ok::<_, ApiError>((waiting, posted.points))
-    });
-    let (waiting, points) =
-        handed_over.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))??;
+    };
+    let (waiting, points) = if small {
+        hand_over()?
+    } else {
+        let handed_over = tokio::task::spawn_blocking(hand_over).await;
+        handed_over.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))??
+    };
     let mut positions = Positions::default();
     for outcome in waiting {
         positions.add(durable(outcome).await?);

@@ -29,7 +29,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::level::{Level, Positions, unconfirmed};
-use super::write::{append, collect, durable};
+use super::write::{SMALL_BODY_BYTES_MAX, append, collect, durable};
+use crate::context::NodeContext;
 use dialect::{Dialect, Target};
 use gather::{Full, Gather};
 use parse::{BadLine, Line, LineFault, Lines};
@@ -144,6 +145,40 @@ async fn take_in(
         authored_ms: context.now_ms(),
         body_bytes_max: api.limits.body_bytes_max,
     };
+    let (taken, positions) = if !gzip && body.len() <= SMALL_BODY_BYTES_MAX {
+        let mut waiting = Vec::new();
+        let mut gather = api.gathers.take();
+        let taken = reading.read(&body, &mut gather, |record| {
+            waiting.push(append(&context.store, &target.site, record));
+            true
+        });
+        api.gathers.keep(gather);
+        drop((body, permit));
+        let mut positions = Positions::default();
+        for outcome in waiting {
+            positions.add(durable(outcome).await?);
+        }
+        (taken?, positions)
+    } else {
+        read_beside(api, context, &target.site, reading, gzip, body, permit).await?
+    };
+    api.metrics.points_in.with_label_values(&[VIA]).inc_by(taken.points);
+    api.metrics.lines_refused.inc_by(taken.bad_lines);
+    // Who is refused a line is told so at once: there is nothing to wait for that would change it.
+    let level = if taken.bad_lines == 0 { reserved.reach(context, &positions).await } else { Level::Node };
+    Ok((taken, level))
+}
+
+/// Reads a body on a thread of its own, which the disk may hold up, and appends its records as they come.
+async fn read_beside(
+    api: &Api,
+    context: &NodeContext,
+    site: &SiteName,
+    reading: Reading,
+    gzip: bool,
+    body: Bytes,
+    permit: OwnedSemaphorePermit,
+) -> Result<(Taken, Positions), ApiError> {
     let (sender, records) = mpsc::channel(1);
     let memory = api.clone();
     // When an append is refused, the records' receiver goes, and the thread ends at the next one.
@@ -155,18 +190,14 @@ async fn take_in(
         memory.gathers.keep(gather);
         taken
     });
-    let positions = store(context, &target.site, records).await?;
+    let positions = store(context, site, records).await?;
     let taken = reader.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))??;
-    api.metrics.points_in.with_label_values(&[VIA]).inc_by(taken.points);
-    api.metrics.lines_refused.inc_by(taken.bad_lines);
-    // Who is refused a line is told so at once: there is nothing to wait for that would change it.
-    let level = if taken.bad_lines == 0 { reserved.reach(context, &positions).await } else { Level::Node };
-    Ok((taken, level))
+    Ok((taken, positions))
 }
 
 /// Appends records as they come and returns when all are durable.
 async fn store(
-    context: &crate::context::NodeContext,
+    context: &NodeContext,
     site: &SiteName,
     mut records: mpsc::Receiver<Vec<u8>>,
 ) -> Result<Positions, ApiError> {

@@ -217,6 +217,11 @@ pub fn replication(options: &Replication) -> Result<(), Box<dyn Error>> {
     let beside = std::env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default();
     let binary = options.bin_dir.as_ref().unwrap_or(&beside).join("tidelog-cloud");
     let dir = options.dir.as_path();
+    if let Some(load) =
+        std::fs::read_to_string("/proc/loadavg").ok().as_deref().and_then(|text| text.split(' ').next())
+    {
+        println!("load of the machine before: {load}");
+    }
     println!("two daemons on loopback, each point on both disks (fdatasync) and each answer awaited");
     for _ in 0..rounds {
         steady(&binary, dir, points, PER_BODY, 2)?.show("steady, 1,000 a transaction");
@@ -231,6 +236,6 @@ pub fn replication(options: &Replication) -> Result<(), Box<dyn Error>> {
     }
     println!();
     println!("the figures that were to be reached, taken on another machine of this kind:");
-    println!("{}", tarantool::REFERENCE);
+    print!("{}", tarantool::REFERENCE);
     Ok(())
 }

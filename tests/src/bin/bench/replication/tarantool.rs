@@ -14,12 +14,13 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/tarantool.lua")
 
 /// What was measured before on another machine of this kind: Tarantool 2.6, without and with fsync.
 pub const REFERENCE: &str = "\
-  tarantool  steady, 1,000 a transaction        0.53 M/s without fsync, 0.39 M/s with; 3.5 us CPU a record over both; to reach 1.5 M/s and 1 us
-  tarantool  steady, one a transaction          63,000/s, 3,200/s; to reach 200,000/s
-  tarantool  caught up, 1 M records after 60 s  0.86 s, 0.96 s; to reach 0.3 s
-  tarantool  bytes written a record             16.8; to reach 3 live, 0.5 from segments, on the wire
-  tarantool  peak memory of who catches up      132 MiB; to reach 32 MiB
-  tarantool  most nodes that may write          31";
+tarantool  steady, 1,000 a transaction        0.53 M/s without fsync, 0.39 M/s with; 3.5 us CPU a record over both; to reach 1.5 M/s and 1 us
+tarantool  steady, one a transaction          63,000/s, 3,200/s; to reach 200,000/s
+tarantool  caught up, 1 M records after 60 s  0.86 s, 0.96 s; to reach 0.3 s
+tarantool  bytes written a record             16.8; to reach 3 live, 0.5 from segments, on the wire
+tarantool  peak memory of who catches up      132 MiB; to reach 32 MiB
+tarantool  most nodes that may write          31
+";
 
 /// Killed when dropped.
 struct Killed(Child);
