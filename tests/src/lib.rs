@@ -2,4 +2,5 @@
 //! the targets that a fuzzer and an ordinary test run, what a process writes that is killed and judged by another.
 
 pub mod fuzz;
+pub mod light;
 pub mod written;

@@ -219,3 +219,38 @@ fn a_certificate_of_another_authority_opens_no_session_and_the_operator_sees_why
     stranger.end();
     cloud.end();
 }
+
+#[test]
+fn a_revoked_gateway_is_shown_out_and_a_certificate_is_renewed_while_the_node_runs() {
+    let Some(bin_dir) = bin_dir() else { return };
+    let operator = Operator::new(bin_dir);
+    operator.said(&["ca", "init"]);
+    let cloud = operator.start("cloud", &operator.issue(&["cloud", "--all-sites", "--cloud"]), None);
+    let flags = operator.issue(&["plant", "--site", "plant"]);
+    let plant = operator.start("plant", &flags, Some(&cloud));
+    plant.post("plant", 1);
+    until("the point in the cloud", || (cloud.points("plant").lines().count() == 1).then_some(()));
+
+    let said = operator.said(&["ca", "revoke", "plant"]);
+    assert!(said.contains(&node_of(&operator, "tidelog-ca/plant.pem")), "{said}");
+    let last_error = |words: &str| {
+        until(words, || {
+            let table = operator.said(&["peers", &plant.url()]);
+            table.lines().nth(1).filter(|row| row.contains(words)).map(drop)
+        });
+    };
+    last_error("refused this node's certificate: it is revoked");
+    plant.post("plant", 2);
+    assert_eq!(cloud.points("plant").lines().count(), 1);
+
+    let key = operator.folder.path().join("tidelog-ca/plant.key").display().to_string();
+    operator.said(&["ca", "issue", "plant", "--site", "plant", "--key", &key, "--out", "renewed"]);
+    fs::rename(
+        operator.folder.path().join("renewed/plant.pem"),
+        operator.folder.path().join("tidelog-ca/plant.pem"),
+    )
+    .unwrap();
+    until("the later point in the cloud", || (cloud.points("plant").lines().count() == 2).then_some(()));
+    plant.end();
+    cloud.end();
+}

@@ -3,6 +3,7 @@
 
 mod command;
 mod files;
+mod revoke;
 mod show;
 
 use std::io::{self, Write};
@@ -10,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidelog_node::StartError;
-use tidelog_node::peering::authority::{Authority, AuthorityError, LIFETIME_DEFAULT};
+use tidelog_node::peering::authority::{Authority, AuthorityError, Grants, LIFETIME_DEFAULT};
 use tidelog_node::peering::certificate::{Certificate, ReadError};
+use tidelog_node::peering::revocation::{RevocationError, Revocations};
 
 use crate::new_files::{NewFile, NewFileError, write_new};
 use crate::words::{instant, shell_word};
@@ -21,6 +23,10 @@ pub use command::{CaVerb, InitArguments, IssueArguments};
 
 /// The authority's certificate in its folder; every node gets a copy.
 const CA_CERTIFICATE_FILE: &str = "ca.pem";
+/// What is revoked, in the authority's folder; every node gets a copy.
+const CA_LIST_FILE: &str = "ca.crl";
+/// Copies of all certificates that were issued, in the authority's folder, so that they can be revoked.
+const ISSUED_FOLDER: &str = "issued";
 /// The authority's key in its folder.
 const CA_KEY_FILE: &str = "ca.key";
 
@@ -51,6 +57,12 @@ pub enum CaError {
     PublicKey { path: PathBuf, source: rcgen::Error },
     #[error("{}: {source}", path.display())]
     Certificate { path: PathBuf, source: ReadError },
+    #[error("{}: {source}", path.display())]
+    List { path: PathBuf, source: RevocationError },
+    #[error("no certificate was issued to {name} by the authority in {}; --cert FILE names one that is elsewhere", dir.display())]
+    NeverIssued { name: String, dir: PathBuf },
+    #[error("{} is a certificate of {found}, not of {name}", path.display())]
+    OtherName { path: PathBuf, name: String, found: String },
     #[error("cannot write the settings: {0}")]
     Toml(#[from] toml::ser::Error),
     #[error("{0}")]
@@ -62,6 +74,7 @@ pub fn run(verb: CaVerb, now: SystemTime, out: &mut impl Write) -> Result<(), Ca
     match verb {
         CaVerb::Init(arguments) => init(&arguments, now, out),
         CaVerb::Issue(arguments) => issue(&arguments, now, out),
+        CaVerb::Revoke(arguments) => revoke::revoke(&arguments, now, out),
         CaVerb::Show { file, json } => {
             let text = read_text(&file)?;
             let read = Certificate::all_of_pem(text.as_bytes())
@@ -81,15 +94,23 @@ fn init(arguments: &InitArguments, now: SystemTime, out: &mut impl Write) -> Res
     let wrong = |source| CaError::Authority { dir: dir.clone(), source };
     let made = Authority::create(name.as_str(), now + YEAR * *years).map_err(wrong)?;
     let (certificate, key) = (dir.join(CA_CERTIFICATE_FILE), dir.join(CA_KEY_FILE));
-    let key_text = made.key_pem();
+    let (list, key_text) = (dir.join(CA_LIST_FILE), made.key_pem());
+    let nothing = made.sign(&Revocations { number: 1, revoked: Vec::new() }, now);
+    let nothing = nothing.map_err(|source| CaError::Authority { dir: dir.clone(), source })?;
     // The certificate last: where it is, the key is.
     write_new(&[
         NewFile { path: key.clone(), text: &key_text, private: true },
+        NewFile { path: list.clone(), text: &nothing, private: false },
         NewFile { path: certificate.clone(), text: made.certificate_pem(), private: false },
     ])?;
     let until = instant(made.certificate().valid_until_s);
     writeln!(out, "authority \"{}\", until {until}", made.certificate().name)?;
     writeln!(out, "  {}  every node gets a copy (peering.ca)", certificate.display())?;
+    writeln!(
+        out,
+        "  {}  every node gets a copy (peering.crl), and each later one: what is revoked",
+        list.display()
+    )?;
     writeln!(out, "  {}  the secret: who has it can be any node. Keep it off the nodes", key.display())?;
     writeln!(out)?;
     let dir = shell_word(dir);
@@ -98,13 +119,13 @@ fn init(arguments: &InitArguments, now: SystemTime, out: &mut impl Write) -> Res
 }
 
 fn issue(arguments: &IssueArguments, now: SystemTime, out: &mut impl Write) -> Result<(), CaError> {
-    let IssueArguments { name, granted, dir, out: folder, key, days } = arguments;
+    let IssueArguments { name, granted, cloud, dir, out: folder, key, days } = arguments;
     let authority = open_authority(dir)?;
     let until = lasts_until(&authority, dir, *days, now)?;
     let key = NodeKey::of(key.as_deref())?;
-    let sites = granted.sites();
+    let grants = Grants { sites: granted.sites(), cloud: *cloud };
     let wrong = |source| CaError::Authority { dir: dir.clone(), source };
-    let pem = key.issue(&authority, name.as_str(), &sites, until).map_err(wrong)?;
+    let pem = key.issue(&authority, name.as_str(), &grants, until).map_err(wrong)?;
 
     let folder = folder.as_ref().unwrap_or(dir);
     let certificate_path = folder.join(format!("{name}.pem"));
@@ -113,29 +134,35 @@ fn issue(arguments: &IssueArguments, now: SystemTime, out: &mut impl Write) -> R
     if let Some((path, text)) = &made_key {
         files.push(NewFile { path: path.clone(), text, private: true });
     }
-    files.push(NewFile { path: certificate_path.clone(), text: &pem, private: false });
-    write_new(&files)?;
-
     // What is told is what was written, not what was asked for.
     let read = Certificate::all_of_pem(pem.as_bytes())
         .map_err(|source| CaError::Certificate { path: certificate_path.clone(), source })?;
+    let serial = read.first().map_or("", |certificate| certificate.serial.as_str());
+    let copy = dir.join(ISSUED_FOLDER).join(format!("{name}-{serial}.pem"));
+    files.push(NewFile { path: copy, text: &pem, private: false });
+    files.push(NewFile { path: certificate_path.clone(), text: &pem, private: false });
+    write_new(&files)?;
+
     writeln!(out, "{}", show::in_words(&read, unix_s(now)))?;
     writeln!(out, "  {}  its certificate", certificate_path.display())?;
     if let Some((path, _)) = &made_key {
         writeln!(out, "  {}  its key: who has it is this node. Leave no copy behind", path.display())?;
     }
     let key_path = made_key.as_ref().map(|(path, _)| path.as_path()).or(key.private_file());
-    write_settings(&certificate_path, key_path, &dir.join(CA_CERTIFICATE_FILE), out)
+    write_settings(&certificate_path, key_path, dir, out)
 }
 
 /// Says what the daemon has to be told, as flags and as its file.
 fn write_settings(
     certificate: &Path,
     key: Option<&Path>,
-    ca: &Path,
+    dir: &Path,
     out: &mut impl Write,
 ) -> Result<(), CaError> {
-    let files = [("cert", Some(certificate)), ("key", key), ("ca", Some(ca))];
+    let (ca, list) = (dir.join(CA_CERTIFICATE_FILE), dir.join(CA_LIST_FILE));
+    // An authority from before there were lists has none until it revokes something.
+    let list = list.exists().then_some(list.as_path());
+    let files = [("cert", Some(certificate)), ("key", key), ("ca", Some(ca.as_path())), ("crl", list)];
     let files = files.into_iter().filter_map(|(name, path)| path.map(|path| (name, absolute(path))));
     let (mut flags, mut section) = (String::new(), toml::Table::new());
     for (name, path) in files {

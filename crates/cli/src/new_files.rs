@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Anyone may read it, the owner may write it.
-const MODE_PUBLIC: u32 = 0o644;
+pub const MODE_PUBLIC: u32 = 0o644;
 /// Nobody but the owner may read it.
 const MODE_PRIVATE: u32 = 0o600;
 

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::words::{ago, printable, table};
+use crate::words::{ago, bytes, length, printable, table};
 
 /// The section as it is, for programs. `null` when the node has no peering.
 pub fn section(status: &Value) -> Value {
@@ -27,7 +27,13 @@ pub fn in_words(status: &Value) -> String {
 
 fn row(peer: &Value) -> Vec<String> {
     let text = |key: &str| peer[key].as_str().map_or_else(|| "-".to_owned(), printable);
-    let count = |key: &str| peer[key].as_u64().map_or_else(|| "-".to_owned(), |count| count.to_string());
+    let count = |side: &str| {
+        let part = |what: &str| peer[format!("{side}_{what}")].as_u64();
+        let Some(records) = part("records") else { return "-".to_owned() };
+        let bytes = part("bytes").filter(|_| records > 0).map(|count| format!(", {}", bytes(count)));
+        let age = part("s").filter(|_| records > 0).map(|s| format!(", {}", length(s)));
+        format!("{records}{}{}", bytes.unwrap_or_default(), age.unwrap_or_default())
+    };
     let state = match peer["forked_streams"].as_u64() {
         None | Some(0) => text("state"),
         Some(forked) => format!("{}, {forked} forked", text("state")),
@@ -36,15 +42,7 @@ fn row(peer: &Value) -> Vec<String> {
     let connected = peer["state"] == "connected";
     // What was counted in a session that is over says nothing about now.
     let lag = |key| if connected { count(key) } else { "-".to_owned() };
-    vec![
-        text("node"),
-        text("address"),
-        state,
-        lag("behind_records"),
-        lag("ahead_records"),
-        progress,
-        text("last_error"),
-    ]
+    vec![text("node"), text("address"), state, lag("behind"), lag("ahead"), progress, text("last_error")]
 }
 
 #[cfg(test)]
@@ -56,16 +54,16 @@ mod tests {
     fn each_peer_is_a_line_with_its_lag_and_its_last_error() {
         let status = json!({"node": "n", "peers": [
             {"node": "aa11", "address": "cloud:8434", "dialled": true, "state": "connected", "behind_records": 7,
-             "ahead_records": 0, "last_progress_ms_ago": 2500, "last_error": null, "forked_streams": 0},
+             "behind_bytes": 2150, "behind_s": 61, "ahead_records": 0, "ahead_bytes": 0, "ahead_s": 0, "last_progress_ms_ago": 2500, "last_error": null, "forked_streams": 0},
             {"node": null, "address": "b:1", "dialled": true, "state": "waiting", "behind_records": 9, "ahead_records": 9,
              "last_progress_ms_ago": null, "last_error": "cannot connect:\nrefused", "forked_streams": 0},
             {"node": "cc33", "address": "10.0.0.9:4711", "state": "connected", "forked_streams": 2, "a_field_to_come": 1},
         ]});
         let expected = "\
-NODE  ADDRESS        STATE                TO FETCH  TO SEND  LAST PROGRESS  LAST ERROR
-aa11  cloud:8434     connected            7         0        2 s ago        -
--     b:1            waiting              -         -        -              cannot connect:\u{fffd}refused
-cc33  10.0.0.9:4711  connected, 2 forked  -         -        -              -
+NODE  ADDRESS        STATE                TO FETCH           TO SEND  LAST PROGRESS  LAST ERROR
+aa11  cloud:8434     connected            7, 2.1 KiB, 1 min  0        2 s ago        -
+-     b:1            waiting              -                  -        -              cannot connect:\u{fffd}refused
+cc33  10.0.0.9:4711  connected, 2 forked  -                  -        -              -
 ";
         assert_eq!(in_words(&status), expected);
         assert_eq!(section(&status)["peers"], status["peers"]);

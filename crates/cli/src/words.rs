@@ -13,14 +13,32 @@ pub fn instant(unix_s: i64) -> String {
 
 /// A time that has passed, in its largest whole unit.
 pub fn ago(ms: u64) -> String {
-    let s = ms / 1000;
-    match s {
+    match ms / 1000 {
         0 => "now".to_owned(),
-        1..60 => format!("{s} s ago"),
-        60..3600 => format!("{} min ago", s / 60),
-        3600..172_800 => format!("{} h ago", s / 3600),
-        _ => format!("{} days ago", s / 86_400),
+        s => format!("{} ago", length(s)),
     }
+}
+
+/// A length of time, in its largest whole unit.
+pub fn length(s: u64) -> String {
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min", s / 60),
+        3600..172_800 => format!("{} h", s / 3600),
+        _ => format!("{} days", s / 86_400),
+    }
+}
+
+/// A number of bytes, in a unit in which it is short.
+pub fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1024.0 {
+            return if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} TiB")
 }
 
 /// A text from elsewhere, such that it stays on its line and moves no cursor.
@@ -75,6 +93,12 @@ mod tests {
         let ages = [999, 1_000, 59_999, 60_000, 3_600_000, 172_799_999, 172_800_000, u64::MAX].map(ago);
         let expected = ["now", "1 s ago", "59 s ago", "1 min ago", "1 h ago", "47 h ago", "2 days ago"];
         assert_eq!(ages[..7], expected);
+    }
+
+    #[test]
+    fn bytes_are_short() {
+        let counts = [0, 1023, 1024, 2150, 5 << 30, u64::MAX].map(bytes);
+        assert_eq!(counts[..5], ["0 B", "1023 B", "1.0 KiB", "2.1 KiB", "5.0 GiB"]);
     }
 
     #[test]

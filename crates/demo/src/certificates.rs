@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::KeyPair;
-use tidelog_node::peering::authority::{Authority, AuthorityError};
+use tidelog_node::peering::authority::{Authority, AuthorityError, Grants};
 use tidelog_replication::Sites;
 
 /// A demo that runs longer than this is no demo.
@@ -51,13 +51,14 @@ impl Certificates {
         Ok(this)
     }
 
-    /// A key and a certificate for all sites, as the daemon's flags.
+    /// A key and a certificate for all sites, of a node of the cloud or another, as the daemon's flags.
     ///
     /// # Errors
     /// [`CertificateError`].
-    pub fn issue(&self, name: &str) -> Result<Vec<String>, CertificateError> {
+    pub fn issue(&self, name: &str, cloud: bool) -> Result<Vec<String>, CertificateError> {
         let key = KeyPair::generate()?;
-        let certificate = self.authority.issue(name, &Sites::All, &key, self.until)?;
+        let certificate =
+            self.authority.issue(name, Grants { sites: Sites::All, cloud }, &key, self.until)?;
         let key = self.write(&format!("{name}.key"), &key.serialize_pem())?;
         let certificate = self.write(&format!("{name}.pem"), &certificate)?;
         let flag = |flag: &str, path: &Path| [flag.to_owned(), path.display().to_string()];

@@ -105,13 +105,13 @@ impl Field {
 
         let certificates = Certificates::create(folder)?;
         let peering = free_port()?;
-        let common = |name: &str| -> Result<Vec<String>, CertificateError> {
+        let common = |name: &str, is_cloud: bool| -> Result<Vec<String>, CertificateError> {
             let data = folder.join(name).display().to_string();
             let mut flags = vec!["--data".to_owned(), data, "--site".to_owned(), SITE.to_owned()];
-            flags.extend(certificates.issue(name)?);
+            flags.extend(certificates.issue(name, is_cloud)?);
             Ok(flags)
         };
-        let mut flags = common("cloud")?;
+        let mut flags = common("cloud", true)?;
         flags.extend(["--peering-listen".to_owned(), peering.to_string()]);
         let mut cloud = Daemon::new("cloud", binaries.path("tidelog-cloud"), folder, flags)?;
         cloud.start()?;
@@ -123,7 +123,7 @@ impl Field {
                 mqtt: Uplink::open(format!("{mqtt_host}:{mqtt_port}")).await?,
             };
             let name = format!("gateway-{}", index + 1);
-            let mut flags = common(&name)?;
+            let mut flags = common(&name, false)?;
             flags.extend([
                 "--radio".to_owned(),
                 format!("zep://{}", air.address()),

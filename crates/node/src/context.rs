@@ -13,6 +13,7 @@ use tidelog_store::{Store, WriteState};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::held::HeldElsewhere;
 use crate::metrics::Metrics;
 
 /// The machine's clock, Unix milliseconds; a time before 1970 is 0.
@@ -32,6 +33,8 @@ pub struct NodeContext {
     pub site: SiteName,
     /// The node's directory, for files a part keeps beside the log.
     pub dir: PathBuf,
+    /// What other nodes are known to hold.
+    pub held: HeldElsewhere,
     /// Sections of `/api/v1/status`.
     pub status: StatusBoard,
     /// Cancelled when the node is to end. A part then finishes what it has in hand within [`crate::SHUTDOWN_S_MAX`].

@@ -115,6 +115,8 @@ async fn live<D: Daemon>(settings: &D, version: &'static str) -> Result<(), Star
     let listen =
         |kind| signal(kind).map_err(|source| StartError::File { path: "signal handler".into(), source });
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    // Operators send it out of habit to have files read again. They are, as soon as they change; it must only not end the node.
+    let _hangup = listen(SignalKind::hangup())?;
     let starting = async {
         let node = Node::start(settings.common(), version).await?;
         match settings.start(node.context()).await {

@@ -7,6 +7,7 @@ mod clock;
 mod context;
 pub mod daemon;
 pub mod files;
+pub mod held;
 mod http;
 mod identity;
 mod logging;

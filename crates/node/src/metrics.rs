@@ -99,6 +99,11 @@ metrics! {
     lines_refused: counter "tidelog_ingest_lines_refused_total" "Bad lines of line protocol, left out while the others of their request were stored." [];
     repeats: counters "tidelog_ingest_repeats_total" "Batches recognised as already held and acknowledged without a second append." ["via"];
 
+    acks: counters "tidelog_ack_cloud_total" "Requests that waited for the cloud, by how that ended: confirmed, timeout, ending, client_left." ["outcome"];
+    ack_waiting: gauge "tidelog_ack_cloud_waiting" "Requests that wait for the cloud now." [];
+    cloud_lag: gauge "tidelog_cloud_lag_records" "Records of this node's own streams that the cloud has not confirmed since this process began." [];
+    streams_held_by: gauges "tidelog_streams_held_by_peers" "Streams, by how many peers in session hold all of what this node holds of them: 0, 1, 2, 3+." ["peers"];
+
     http_requests: counters "tidelog_http_requests_total" "HTTP requests answered, by route and status." ["route", "status"];
     http_seconds: seconds "tidelog_http_request_seconds" "Time from an HTTP request's head to its answer's head." ["route"];
     http_connections: gauge "tidelog_http_connections" "Open HTTP connections." [];
@@ -118,6 +123,7 @@ metrics! {
     peer_bytes: counters "tidelog_peer_bytes_total" "Bytes of replication messages." ["direction"];
     peer_records: counters "tidelog_peer_records_total" "Records sent to and adopted from peers." ["direction"];
     peer_lag: gauges "tidelog_peer_lag_records" "Records that one side of a session lacks and the other holds, by peer and by the side that lacks them." ["peer", "side"];
+    certificate_until: gauge "tidelog_peering_certificate_until_seconds" "The last second of this node's own certificate, Unix time; 0 without peering." [];
     peer_refused: counters "tidelog_peer_refused_total" "Messages and records refused from peers, by reason." ["reason"];
 
     radio_frames: counters "tidelog_radio_frames_total" "Frames on the air." ["direction"];

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::ClockWatch;
 use crate::context::{NodeContext, StartError, StatusBoard, wall_ms};
 use crate::files::write_whole;
+use crate::held::HeldElsewhere;
 use crate::http::{self, Api, Limits};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
@@ -112,6 +113,7 @@ async fn start(
         metrics,
         site: common.site.clone(),
         dir: common.data.clone(),
+        held: HeldElsewhere::default(),
         status: StatusBoard::default(),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),

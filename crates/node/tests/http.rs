@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "http/ack.rs"]
+mod ack;
 #[path = "http/aggregate.rs"]
 mod aggregate;
 mod common;

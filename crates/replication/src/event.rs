@@ -77,6 +77,9 @@ pub enum CloseReason {
     /// Another session with the same node took its place.
     #[error("replaced by another session of the same node")]
     Replaced,
+    /// A certificate is not what it was when the session began.
+    #[error("certificate: {0}")]
+    Certificate(String),
     /// This node is going down.
     #[error("shutting down")]
     ShuttingDown,
@@ -152,6 +155,7 @@ impl CloseReason {
             Self::NoHello => "no_hello",
             Self::Stalled => "stalled",
             Self::Replaced => "replaced",
+            Self::Certificate(_) => "certificate",
             Self::ShuttingDown => "shutting_down",
         }
     }

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-const WITHIN: Duration = Duration::from_secs(60);
+/// How long is waited for anything, unless a test says more.
+pub const WITHIN: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Where the released binaries are, or a word why the test is skipped.
@@ -26,8 +27,13 @@ pub fn bin_dir() -> Option<PathBuf> {
 }
 
 /// Looks again and again until there is something.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + WITHIN;
+pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    until_within(WITHIN, what, look)
+}
+
+/// The same with another patience.
+pub fn until_within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;

@@ -18,10 +18,12 @@ const DAYS_MAX: i64 = 36_525;
 
 #[derive(Subcommand)]
 pub enum CaVerb {
-    /// Makes an authority: ca.pem, which all nodes believe, and ca.key, which issues. Replaces nothing.
+    /// Makes an authority: ca.pem, which all nodes believe, ca.key, which issues, and ca.crl, the list of what is revoked. Replaces nothing.
     Init(InitArguments),
     /// Issues a certificate to a node: NAME.pem, and NAME.key if the node has no key yet. Replaces nothing.
     Issue(IssueArguments),
+    /// Revokes all certificates that were issued under a name: they stand in ca.crl then, which every node is to get.
+    Revoke(RevokeArguments),
     /// Shows what certificates say: node, sites, validity, issuer.
     Show {
         /// File with one or more certificates, PEM.
@@ -51,6 +53,9 @@ pub struct IssueArguments {
     pub name: NodeName,
     #[command(flatten)]
     pub granted: Granted,
+    /// The node is of the cloud: what is durable there counts as durable in the cloud (ack=cloud).
+    #[arg(long)]
+    pub cloud: bool,
     /// Folder of the authority.
     #[arg(long, value_name = "DIR", default_value = "tidelog-ca")]
     pub dir: PathBuf,
@@ -64,6 +69,18 @@ pub struct IssueArguments {
     /// How long the certificate lasts, in days; ten years without it, or as long as the authority.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
     pub days: Option<u32>,
+}
+
+#[derive(Args)]
+pub struct RevokeArguments {
+    /// The name that they were issued under.
+    pub name: NodeName,
+    /// Folder of the authority.
+    #[arg(long, value_name = "DIR", default_value = "tidelog-ca")]
+    pub dir: PathBuf,
+    /// File with a certificate of that name that the authority's folder does not hold; may stand more than once.
+    #[arg(long, value_name = "FILE")]
+    pub cert: Vec<PathBuf>,
 }
 
 /// What a node is granted: nothing is by default.

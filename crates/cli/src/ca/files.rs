@@ -1,16 +1,17 @@
 //! What `tidelog ca` reads: texts of bounded length, and the keys of nodes.
 
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rcgen::{KeyPair, SubjectPublicKeyInfo};
 use tidelog_node::Identity;
-use tidelog_node::peering::authority::{Authority, AuthorityError};
-use tidelog_replication::Sites;
+use tidelog_node::peering::authority::{Authority, AuthorityError, Grants};
 
 use super::CaError;
+use crate::new_files::{MODE_PUBLIC, NewFileError};
 
 /// Longest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -24,6 +25,22 @@ pub fn read_text(path: &Path) -> Result<String, CaError> {
     let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text));
     read.map_err(|source| CaError::Read { path: path.to_owned(), source })?;
     Ok(text)
+}
+
+/// Puts a public text in the place of a file, as a whole or not at all.
+pub fn replace_text(path: &Path, text: &str) -> Result<(), CaError> {
+    let written = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut staged = tempfile::Builder::new()
+            .prefix(".tidelog-")
+            .permissions(Permissions::from_mode(MODE_PUBLIC))
+            .tempfile_in(folder)?;
+        staged.write_all(text.as_bytes())?;
+        staged.as_file().sync_all()?;
+        staged.persist(path).map_err(|refused| refused.error)?;
+        File::open(folder)?.sync_all()
+    };
+    written().map_err(|source| CaError::File(NewFileError::Write { path: path.to_owned(), source }))
 }
 
 /// Where a path is, whatever folder it is read from. Without a working folder there is none, and the path stays.
@@ -61,13 +78,13 @@ impl NodeKey {
         &self,
         authority: &Authority,
         name: &str,
-        sites: &Sites,
+        grants: &Grants,
         until: SystemTime,
     ) -> Result<String, AuthorityError> {
         match self {
-            Self::Made(pair) => authority.issue(name, sites, pair, until),
-            Self::Own(identity) => authority.issue(name, sites, &identity.key, until),
-            Self::Public(key) => authority.issue(name, sites, key, until),
+            Self::Made(pair) => authority.issue(name, grants.clone(), pair, until),
+            Self::Own(identity) => authority.issue(name, grants.clone(), &identity.key, until),
+            Self::Public(key) => authority.issue(name, grants.clone(), key, until),
         }
     }
 

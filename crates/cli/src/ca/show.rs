@@ -28,6 +28,9 @@ fn paragraph(certificate: &Certificate, now_s: i64) -> String {
         ],
         Holder::Other(reason) => vec![("no node", reason.to_string()), ("name", name)],
     };
+    if certificate.cloud {
+        lines.push(("role", "cloud".to_owned()));
+    }
     let (from, until) = (instant(certificate.valid_from_s), instant(certificate.valid_until_s));
     let now = match validity(certificate, now_s) {
         Validity::Now => "",
@@ -62,6 +65,7 @@ pub fn as_json(certificates: &[Certificate], now_s: i64) -> Value {
         if kind == "node" {
             shown["node"] = certificate.key_id.to_string().into();
             shown["sites"] = sites.into();
+            shown["cloud"] = certificate.cloud.into();
         }
         if let Some(reason) = reason {
             shown["reason"] = reason.into();

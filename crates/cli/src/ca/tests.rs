@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Command, FromArgMatches, Parser};
 use rcgen::PublicKeyData;
+use tidelog_node::peering::revocation::Revocations;
 use tidelog_node::settings::Common;
 use tidelog_node::{Identity, peering};
 
@@ -67,6 +68,7 @@ impl Folder {
     /// Every file with what is in it.
     fn files(&self) -> Vec<(String, String)> {
         let entries = fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap());
+        let entries = entries.filter(|entry| entry.file_type().unwrap().is_file());
         let mut files: Vec<_> = entries
             .map(|entry| {
                 (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())
@@ -90,17 +92,19 @@ fn what_is_printed_is_what_a_daemon_can_be_started_with() {
     let said = folder.issue(&["gateway-1", "--site", "plant-1", "--site", "house"]).unwrap();
     let common = settings(&said);
     peering::check(&common.peering).unwrap();
-    let flags = [&common.peering.cert, &common.peering.key, &common.peering.ca];
-    let files = ["gateway-1.pem", "gateway-1.key", "ca.pem"].map(|name| folder.dir.path().join(name));
+    let peering = &common.peering;
+    let flags = [&peering.cert, &peering.key, &peering.ca, &peering.crl];
+    let files =
+        ["gateway-1.pem", "gateway-1.key", "ca.pem", "ca.crl"].map(|name| folder.dir.path().join(name));
     assert_eq!(flags.map(|flag| flag.clone().unwrap()), files);
 
     let toml: String = said
         .lines()
         .skip_while(|line| line.trim() != "[peering]")
-        .take(4)
+        .take(5)
         .fold(String::new(), |text, line| text + line + "\n");
     let read: toml::Table = toml.parse().unwrap();
-    for (key, file) in ["cert", "key", "ca"].into_iter().zip(&files) {
+    for (key, file) in ["cert", "key", "ca", "crl"].into_iter().zip(&files) {
         assert_eq!(read["peering"][key].as_str(), file.to_str());
     }
 
@@ -141,6 +145,8 @@ fn nothing_that_exists_is_replaced() {
     assert_eq!(folder.files(), before);
 
     fs::remove_file(folder.at("ca.key")).unwrap();
+    exists(ca(&["init", "--dir", folder.path()]), "ca.crl");
+    fs::remove_file(folder.at("ca.crl")).unwrap();
     exists(ca(&["init", "--dir", folder.path()]), "ca.pem");
     assert!(!Path::new(&folder.at("ca.key")).exists(), "half an authority would be a second one");
 }
@@ -236,6 +242,10 @@ fn certificates_are_shown_in_words_and_what_is_none_is_refused_by_name() {
         assert!(shown.contains(expected), "{expected} in {shown}");
     }
     assert_eq!(folder.shown("cloud.pem")["sites"], serde_json::json!(["*"]));
+    assert_eq!(folder.shown("cloud.pem")["cloud"], false, "a role is granted by its own word only");
+    folder.issue(&["core", "--all-sites", "--cloud"]).unwrap();
+    assert!(ca(&["show", &folder.at("core.pem")]).unwrap().contains("role    cloud\n"));
+    assert_eq!(folder.shown("core.pem")["cloud"], true);
     let shown = ca(&["show", &folder.at("ca.pem")]).unwrap();
     assert!(shown.starts_with("authority  Plant authority\n"), "{shown}");
     assert_eq!(folder.shown("ca.pem")["kind"], "authority");
@@ -244,6 +254,52 @@ fn certificates_are_shown_in_words_and_what_is_none_is_refused_by_name() {
     assert!(error.ends_with("cloud.key: no certificate in it"), "{error}");
     let error = ca(&["show", &folder.at("missing")]).unwrap_err().to_string();
     assert!(error.starts_with("cannot read ") && error.contains("missing"), "{error}");
+}
+
+#[test]
+fn all_certificates_of_a_name_are_revoked_and_the_list_only_grows() {
+    let folder = Folder::new();
+    let revoke = |words: &[&str]| ca(&[&["revoke", "--dir", folder.path()], words].concat());
+    let listed = || {
+        let read = |name: &str| fs::read(folder.at(name)).unwrap();
+        Revocations::of_pem(&read("ca.crl"), &read("ca.pem")).unwrap()
+    };
+    assert_eq!(listed(), Revocations { number: 1, revoked: vec![] });
+    folder.issue(&["east", "--site", "plant"]).unwrap();
+    folder
+        .issue(&["east", "--site", "plant", "--key", &folder.at("east.key"), "--out", &folder.at("new")])
+        .unwrap();
+    folder.issue(&["east-2", "--site", "plant"]).unwrap();
+    folder.issue(&["west", "--site", "plant"]).unwrap();
+
+    let said = revoke(&["east"]).unwrap();
+    assert_eq!(said.matches("revoked: east, node").count(), 2, "{said}");
+    assert_eq!((listed().number, listed().revoked.len()), (2, 2));
+    let shown = folder.shown("new/east.pem")["serial"].as_str().unwrap().to_owned();
+    let serials: Vec<String> = listed()
+        .revoked
+        .iter()
+        .map(|revoked| revoked.serial.iter().map(|byte| format!("{byte:02x}")).collect())
+        .collect();
+    assert!(serials.contains(&shown), "{serials:?} {shown}");
+    let before = fs::read(folder.at("ca.crl")).unwrap();
+    assert!(revoke(&["east"]).unwrap().contains("revoked before"));
+    assert_eq!(fs::read(folder.at("ca.crl")).unwrap(), before);
+
+    // One that was issued before copies were kept, and whose file is elsewhere.
+    fs::rename(folder.at("west.pem"), folder.at("away.pem")).unwrap();
+    fs::remove_dir_all(folder.at("issued")).unwrap();
+    let error = revoke(&["west"]).unwrap_err();
+    assert!(matches!(error, CaError::NeverIssued { .. }), "{error}");
+    let error = revoke(&["east-2", "--cert", &folder.at("away.pem")]).unwrap_err();
+    assert!(matches!(error, CaError::OtherName { .. }), "{error}");
+    revoke(&["west", "--cert", &folder.at("away.pem")]).unwrap();
+    assert_eq!((listed().number, listed().revoked.len()), (3, 3));
+
+    let other = Folder::new();
+    fs::copy(other.at("ca.crl"), folder.at("ca.crl")).unwrap();
+    let error = revoke(&["east-2"]).unwrap_err();
+    assert!(matches!(error, CaError::List { .. }), "a list of another is not built upon: {error}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use prometheus::IntCounter;
 use serde_json::{Map, Value, json};
+use tidelog_record::{Lsn, StreamId};
 use tidelog_store::catalogue::{MatchOp, Matcher};
 
 use super::Api;
@@ -15,7 +16,11 @@ use super::error::{ApiError, ErrorCode};
 use super::write::parse_site;
 use crate::asking;
 use crate::context::NodeContext;
+use crate::held::Cloud;
 use crate::metrics::METRICS_CONTENT_TYPE;
+
+/// How the metrics name how many peers hold a stream.
+const HELD_BY: [&str; 4] = ["0", "1", "2", "3+"];
 
 /// The label that names a sensor board.
 const DEVICE_LABEL: &str = "device";
@@ -85,9 +90,38 @@ fn read_gauges(context: &NodeContext) {
     for (counters, label, value) in by_label {
         raise(&counters.with_label_values(&[label]), value);
     }
+    read_held(context);
     metrics.store_writable.set(i64::from(context.store_refusal().is_none()));
     for (name, position) in context.store.cursors() {
         metrics.cursor_lag.with_label_values(&[&name]).set(gauge(head.0.saturating_sub(position.0)));
+    }
+}
+
+/// How much of what is here is elsewhere. Streams are too many to be labels, so they are counted by how many hold them.
+fn read_held(context: &NodeContext) {
+    let (mut by_peers, mut cloud_lag) = ([0; HELD_BY.len()], 0);
+    for (stream, lsn, _) in context.store.vector() {
+        let peers = context.held.held_by(&stream).peers.min(by_peers.len() - 1);
+        if let Some(streams) = by_peers.get_mut(peers) {
+            *streams += 1;
+        }
+        if stream.node == context.store.node() {
+            cloud_lag += lsn.0.saturating_sub(cloud_lsn(context, &stream, lsn).0);
+        }
+    }
+    for (peers, streams) in HELD_BY.iter().zip(by_peers) {
+        context.metrics.streams_held_by.with_label_values(&[*peers]).set(streams);
+    }
+    context.metrics.cloud_lag.set(gauge(cloud_lag));
+}
+
+/// Up to where the cloud is known to hold a stream that is held here up to `lsn`.
+fn cloud_lsn(context: &NodeContext, stream: &StreamId, lsn: Lsn) -> Lsn {
+    let held = &context.held;
+    match held.cloud() {
+        Cloud::Here => lsn,
+        _ if stream.node == context.store.node() => held.confirmed(stream),
+        _ => held.held_by(stream).cloud_lsn.min(lsn),
     }
 }
 
@@ -112,6 +146,8 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiErr
                 "run": stream.run.to_string(),
                 "lsn": lsn.0,
                 "chain": chain.to_string(),
+                "held_by": context.held.held_by(&stream).peers,
+                "cloud_lsn": cloud_lsn(context, &stream, lsn).0,
             })
         })
         .collect();

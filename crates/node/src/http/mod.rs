@@ -5,6 +5,7 @@ mod about;
 mod aggregate;
 mod answer;
 mod error;
+mod level;
 mod line;
 mod posted;
 mod prometheus;
@@ -79,6 +80,7 @@ pub(crate) struct Api {
     node: Arc<OnceLock<NodeContext>>,
     queries: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
+    cloud_waiters: Arc<Semaphore>,
     gathers: line::Gathers,
 }
 
@@ -86,10 +88,13 @@ impl Api {
     pub fn new(version: &'static str, metrics: Arc<Metrics>, limits: Limits) -> Self {
         let body_bytes = usize::try_from(limits.body_bytes_max).unwrap_or(Semaphore::MAX_PERMITS);
         let body_bytes = body_bytes.saturating_mul(BODIES_MAX).min(Semaphore::MAX_PERMITS);
+        let cloud_waiters = (limits.connections_max / level::WAITERS_PER_CONNECTION).max(1);
+        let cloud_waiters = usize::try_from(cloud_waiters).unwrap_or(Semaphore::MAX_PERMITS);
         Self {
             version,
             metrics,
             limits,
+            cloud_waiters: Arc::new(Semaphore::new(cloud_waiters.min(Semaphore::MAX_PERMITS))),
             node: Arc::new(OnceLock::new()),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             body_bytes: Arc::new(Semaphore::new(body_bytes)),

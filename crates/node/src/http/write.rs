@@ -1,4 +1,5 @@
-//! `POST /api/v1/sites/{site}/points`: takes points in and answers when they are durable on this node (invariant 2).
+//! `POST /api/v1/sites/{site}/points`: takes points in and answers when they are durable, on this node or in the cloud as the client
+//! wants (invariant 2).
 //!
 //! A big post becomes several records. The answer comes when all are durable; if one is refused, the client is told and
 //! may post the whole again, because a point that is there already is the same point (invariant 8).
@@ -7,8 +8,9 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use serde::Serialize;
 use tidelog_record::{Batch, SiteName};
@@ -18,11 +20,16 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Api;
 use super::error::{ApiError, ErrorCode};
+use super::level::{Asked, Level, Positions, Wanted, unconfirmed};
 use super::posted::BodyForm;
+use super::question::bad;
 use crate::context::NodeContext;
 
 /// Slowest body that is waited for once the stall time has passed, in bytes per second.
 const BODY_BYTES_PER_S_MIN: u64 = 1024;
+
+/// A body up to this length is read where its request is served: that takes less than handing it to another thread. In bytes.
+pub(super) const SMALL_BODY_BYTES_MAX: usize = 4 * 1024;
 
 /// How the counters name this way in.
 const VIA: &str = "http";
@@ -32,27 +39,46 @@ const VIA: &str = "http";
 pub(super) struct Accepted {
     /// Points that are now durable.
     points: usize,
-    /// The level of the acknowledgement: stored on this node.
+    /// The level of the acknowledgement: `node` or `cloud`.
     ack: &'static str,
 }
 
 pub(super) async fn post_points(
     State(api): State<Api>,
     Path(site): Path<String>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Accepted>, ApiError> {
+) -> Result<Response, ApiError> {
     let refused = |error: ApiError| {
         api.metrics.refused.with_label_values(&[VIA, error.code.name()]).inc();
         error
     };
     let context = api.running().map_err(refused)?;
     let site = parse_site(&site).map_err(refused)?;
+    let wanted = level_of(query.as_deref().unwrap_or_default()).map_err(refused)?;
     let form = form_of(&headers).map_err(refused)?;
-    let (body, _permit) = collect(&api, &headers, body).await.map_err(refused)?;
-    let points = take_in(context, site, form, body).await.map_err(refused)?;
+    let reserved = wanted.reserve(&api, context).map_err(refused)?;
+    let (body, permit) = collect(&api, &headers, body).await.map_err(refused)?;
+    let (points, positions) = take_in(context, site, form, body).await.map_err(refused)?;
     api.metrics.points_in.with_label_values(&[VIA]).inc_by(points as u64);
-    Ok(Json(Accepted { points, ack: "node" }))
+    // The body is gone: its room is free for others while this one waits.
+    drop(permit);
+    Ok(match reserved.reach(context, &positions).await {
+        Level::Node => Json(Accepted { points, ack: "node" }).into_response(),
+        Level::Cloud => Json(Accepted { points, ack: "cloud" }).into_response(),
+        Level::Unconfirmed(known) => unconfirmed(points as u64, known),
+    })
+}
+
+fn level_of(query: &str) -> Result<Wanted, ApiError> {
+    let mut asked = Asked::default();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if !asked.take(&name, &value)? {
+            return Err(bad(format!("unknown parameter {name:?}: there are ack and ack_timeout")));
+        }
+    }
+    asked.wanted()
 }
 
 pub(super) fn parse_site(text: &str) -> Result<SiteName, ApiError> {
@@ -127,15 +153,16 @@ pub(super) async fn collect(
     Ok((Bytes::from(bytes), permit))
 }
 
-/// Reads the body and hands its records to the store off the async threads, then waits until all are durable.
+/// Reads the body and hands its records to the store, off the async threads if it is long, then waits until all are durable.
 async fn take_in(
     context: &NodeContext,
     site: SiteName,
     form: BodyForm,
     body: Bytes,
-) -> Result<usize, ApiError> {
+) -> Result<(usize, Positions), ApiError> {
     let (authored_ms, store) = (context.now_ms(), context.store.clone());
-    let handed_over = tokio::task::spawn_blocking(move || {
+    let small = body.len() <= SMALL_BODY_BYTES_MAX;
+    let hand_over = move || {
         let posted = form.read(&body)?;
         let encode = |mut batch: Batch| {
             batch.authored_ms = authored_ms;
@@ -145,13 +172,18 @@ async fn take_in(
         let records = posted.batches.into_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         let waiting = records.into_iter().map(|record| append(&store, &site, record)).collect::<Vec<_>>();
         Ok::<_, ApiError>((waiting, posted.points))
-    });
-    let (waiting, points) =
-        handed_over.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))??;
+    };
+    let (waiting, points) = if small {
+        hand_over()?
+    } else {
+        let handed_over = tokio::task::spawn_blocking(hand_over).await;
+        handed_over.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))??
+    };
+    let mut positions = Positions::default();
     for outcome in waiting {
-        durable(outcome).await?;
+        positions.add(durable(outcome).await?);
     }
-    Ok(points)
+    Ok((points, positions))
 }
 
 /// What the store will say of a record.
@@ -167,10 +199,10 @@ pub(super) fn append(store: &Store, site: &SiteName, record: Vec<u8>) -> Outcome
     outcome
 }
 
-/// Returns once the record is durable, or with the store's refusal.
-pub(super) async fn durable(outcome: Outcome) -> Result<(), ApiError> {
+/// Returns once the record is durable, with its place, or with the store's refusal.
+pub(super) async fn durable(outcome: Outcome) -> Result<Appended, ApiError> {
     match outcome.await {
-        Ok(appended) => appended.map(drop).map_err(ApiError::from),
+        Ok(appended) => appended.map_err(ApiError::from),
         Err(_) => Err(ApiError::new(ErrorCode::Unavailable, "the store closed")),
     }
 }

@@ -1,18 +1,20 @@
 //! The cluster's authority: a certificate that all nodes believe, and the certificates it issues to their keys. What a
-//! certificate grants stands in its subject alternative names: `tidelog:site:NAME` for a site, `tidelog:site:*` for all.
-//! Nothing here is kept; files are the caller's affair.
+//! certificate grants stands in its subject alternative names: `tidelog:site:NAME` for a site, `tidelog:site:*` for all, and
+//! `tidelog:role:cloud` for a node whose word counts as the cloud's. Nothing here is kept; files are the caller's affair.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams, SanType,
+    SerialNumber, date_time_ymd,
 };
 use tidelog_record::NodeId;
 use tidelog_replication::Sites;
 
 use super::certificate::{Certificate, Holder, ReadError};
+use super::revocation::{Revocations, Revoked};
 
 /// The name that every node's certificate carries, so that a node is believed wherever it is dialled: what it is follows
 /// from its key, not from its address.
@@ -21,6 +23,8 @@ pub const SERVER_NAME: &str = "node.tidelog.internal";
 pub const SITE_URI_PREFIX: &str = "tidelog:site:";
 /// The site's name that stands for all of them.
 pub const SITE_URI_ALL: &str = "*";
+/// The name of a node of the cloud: what is durable there is durable in the cloud.
+pub const ROLE_URI_CLOUD: &str = "tidelog:role:cloud";
 /// How long a certificate lasts when nothing else is said: ten years. Gateways stay in the field.
 pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Certificates begin in the past: a gateway without a battery clock starts there.
@@ -28,6 +32,22 @@ const NOT_BEFORE_YEAR: i32 = 2000;
 
 /// Random bytes of a certificate's serial number: two of one key are told apart, as who revokes one must.
 const SERIAL_BYTES: usize = 16;
+
+/// What a certificate grants its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grants {
+    /// What it may hold and serve.
+    pub sites: Sites,
+    /// Whether it is of the cloud.
+    pub cloud: bool,
+}
+
+impl From<&Sites> for Grants {
+    /// These sites and no role.
+    fn from(sites: &Sites) -> Self {
+        Self { sites: sites.clone(), cloud: false }
+    }
+}
 
 /// A certificate could not be made, or the authority's files are none.
 #[derive(Debug, thiserror::Error)]
@@ -124,10 +144,11 @@ impl Authority {
     pub fn issue(
         &self,
         name: &str,
-        sites: &Sites,
+        grants: impl Into<Grants>,
         key: &impl PublicKeyData,
         until: SystemTime,
     ) -> Result<String, AuthorityError> {
+        let Grants { sites, cloud } = grants.into();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -135,7 +156,7 @@ impl Authority {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         params.subject_alt_names.push(SanType::DnsName(Ia5String::try_from(SERVER_NAME)?));
-        let names: Vec<&str> = match sites {
+        let names: Vec<&str> = match &sites {
             Sites::All => vec![SITE_URI_ALL],
             Sites::Only(sites) => sites.iter().map(|site| site.as_str()).collect(),
         };
@@ -143,9 +164,35 @@ impl Authority {
             let uri = Ia5String::try_from(format!("{SITE_URI_PREFIX}{site}"))?;
             params.subject_alt_names.push(SanType::URI(uri));
         }
+        if cloud {
+            params.subject_alt_names.push(SanType::URI(Ia5String::try_from(ROLE_URI_CLOUD)?));
+        }
         lasts_until(&mut params, until);
         params.serial_number = Some(serial_number()?);
         Ok(params.signed_by(key, &self.issuer)?.pem())
+    }
+
+    /// Signs a list of what counts no longer, PEM. It lasts as long as the authority: a node without a clock believes it too.
+    ///
+    /// # Errors
+    /// [`AuthorityError`] when it cannot be signed.
+    pub fn sign(&self, list: &Revocations, now: SystemTime) -> Result<String, AuthorityError> {
+        let instant = |unix_s: u64| date_time_ymd(1970, 1, 1) + Duration::from_secs(unix_s);
+        let revoked = |revoked: &Revoked| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&revoked.serial),
+            revocation_time: instant(u64::try_from(revoked.since_s).unwrap_or(0)),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: instant(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()),
+            next_update: instant(u64::try_from(self.certificate.valid_until_s).unwrap_or(0)),
+            crl_number: SerialNumber::from(list.number),
+            issuing_distribution_point: None,
+            revoked_certs: list.revoked.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(params.signed_by(&self.issuer)?.pem()?)
     }
 }
 

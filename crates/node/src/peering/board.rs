@@ -34,6 +34,8 @@ pub struct PeerStatus {
     pub node: Option<String>,
     /// Where it is dialled, or where it dialled from.
     pub address: String,
+    /// Whether it is of the cloud.
+    pub cloud: bool,
     /// Whether this node dials it.
     pub dialled: bool,
     /// Where the connection stands.
@@ -44,14 +46,29 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
     /// Records that it has and this node lacks.
     pub behind_records: u64,
+    /// About what they take on their way, in bytes; not known before any record travelled.
+    pub behind_bytes: Option<u64>,
+    /// How long the oldest of them has been there, in seconds, as far as this process saw it.
+    pub behind_s: Option<u64>,
     /// Records that this node has and it lacks.
     pub ahead_records: u64,
+    /// As `behind_bytes`.
+    pub ahead_bytes: Option<u64>,
+    /// As `behind_s`.
+    pub ahead_s: Option<u64>,
     /// Streams halted between the two because of a fork.
     pub forked_streams: usize,
     /// Bytes of records received in this session.
     pub received_bytes: u64,
     /// Bytes of records sent in this session.
     pub sent_bytes: u64,
+}
+
+/// What one side lacks, beside the number of records.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lacking {
+    pub bytes: Option<u64>,
+    pub seconds: Option<u64>,
 }
 
 /// What a peer is known by: the address that we dial, or the node that dials us.
@@ -96,7 +113,7 @@ impl Board {
     }
 
     /// Both ends have said hello.
-    pub fn connected(&self, key: &PeerKey, node: NodeId, address: &str) {
+    pub fn connected(&self, key: &PeerKey, node: NodeId, address: &str, cloud: bool) {
         let mut rows = self.lock();
         if rows.peers.len() >= ACCEPTED_PEERS_MAX && !rows.peers.contains_key(key) {
             let gone = rows.peers.iter().find(|(_, entry)| entry.status.state == PeerState::Gone);
@@ -108,6 +125,7 @@ impl Board {
         entry.status = PeerStatus {
             node: Some(node.to_string()),
             address: address.to_owned(),
+            cloud,
             dialled: matches!(key, PeerKey::Dialled(_)),
             state: PeerState::Connected,
             last_error: entry.status.last_error.take(),
@@ -132,10 +150,19 @@ impl Board {
     }
 
     /// How far the session is.
-    pub fn progress(&self, key: &PeerKey, progress: &Progress, progress_at: Instant) {
+    pub fn progress(
+        &self,
+        key: &PeerKey,
+        progress: &Progress,
+        ahead: Lacking,
+        behind: Lacking,
+        progress_at: Instant,
+    ) {
         if let Some(entry) = self.lock().peers.get_mut(key) {
             entry.progress_at = Some(progress_at);
             entry.status.behind_records = progress.behind_records;
+            (entry.status.behind_bytes, entry.status.behind_s) = (behind.bytes, behind.seconds);
+            (entry.status.ahead_bytes, entry.status.ahead_s) = (ahead.bytes, ahead.seconds);
             entry.status.ahead_records = progress.ahead_records;
             entry.status.forked_streams = progress.forked_streams;
             entry.status.received_bytes = progress.received_bytes;

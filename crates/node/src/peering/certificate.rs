@@ -11,7 +11,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
-use super::authority::{SITE_URI_ALL, SITE_URI_PREFIX};
+use super::authority::{ROLE_URI_CLOUD, SITE_URI_ALL, SITE_URI_PREFIX};
 
 /// What a node's certificate proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Proven {
     pub node: NodeId,
     /// What it may hold and serve.
     pub sites: Sites,
+    /// Whether it is of the cloud.
+    pub cloud: bool,
 }
 
 /// Why a certificate, believed or not, is no node's.
@@ -80,6 +82,8 @@ pub enum Holder {
 pub struct Certificate {
     /// Whose it is.
     pub holder: Holder,
+    /// Whether it is a node's of the cloud.
+    pub cloud: bool,
     /// What follows from its public key: the node's id, if it is a node's.
     pub key_id: NodeId,
     /// The name that it was issued under. It proves nothing.
@@ -105,13 +109,14 @@ impl Certificate {
 
     fn of_der(der: &[u8]) -> Result<Self, ReadError> {
         let (_, read) = X509Certificate::from_der(der).map_err(|_| ReadError::Malformed)?;
-        let holder = match proven(&read) {
-            _ if read.is_ca() => Holder::Authority,
-            Ok(Proven { sites, .. }) => Holder::Node(sites),
-            Err(error) => Holder::Other(error),
+        let (holder, cloud) = match proven(&read) {
+            _ if read.is_ca() => (Holder::Authority, false),
+            Ok(Proven { sites, cloud, .. }) => (Holder::Node(sites), cloud),
+            Err(error) => (Holder::Other(error), false),
         };
         Ok(Self {
             holder,
+            cloud,
             key_id: NodeId::of_public_key(read.public_key().raw),
             name: name(read.subject()),
             issuer: name(read.issuer()),
@@ -144,13 +149,22 @@ pub(super) fn read_proven(chain: Option<&[CertificateDer<'_>]>) -> Result<Proven
     proven(&certificate)
 }
 
+/// The node of a chain that was believed.
+///
+/// # Errors
+/// [`NoNode`]: the certificate is nobody's who could be a node.
+pub fn node_of_chain(chain: Option<&[CertificateDer<'_>]>) -> Result<NodeId, NoNode> {
+    read_proven(chain).map(|proven| proven.node)
+}
+
 fn proven(certificate: &X509Certificate<'_>) -> Result<Proven, NoNode> {
     let node = NodeId::of_public_key(certificate.public_key().raw);
     let names = certificate.subject_alternative_name().map_err(|_| NoNode::Malformed)?;
-    let mut all = false;
+    let (mut all, mut cloud) = (false, false);
     let mut sites = BTreeSet::new();
     for name in names.iter().flat_map(|names| &names.value.general_names) {
         let GeneralName::URI(uri) = name else { continue };
+        cloud |= *uri == ROLE_URI_CLOUD;
         let Some(site) = uri.strip_prefix(SITE_URI_PREFIX) else { continue };
         if site == SITE_URI_ALL {
             all = true;
@@ -159,35 +173,35 @@ fn proven(certificate: &X509Certificate<'_>) -> Result<Proven, NoNode> {
         }
     }
     match (all, sites.is_empty()) {
-        (true, _) => Ok(Proven { node, sites: Sites::All }),
+        (true, _) => Ok(Proven { node, sites: Sites::All, cloud }),
         (false, true) => Err(NoNode::NoSites),
-        (false, false) => Ok(Proven { node, sites: Sites::Only(sites) }),
+        (false, false) => Ok(Proven { node, sites: Sites::Only(sites), cloud }),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peering::authority::{Authority, LIFETIME_DEFAULT};
+    use crate::peering::authority::{Authority, Grants, LIFETIME_DEFAULT};
     use proptest::prelude::*;
     use rcgen::KeyPair;
     use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-    fn issued(sites: &Sites) -> (KeyPair, CertificateDer<'static>) {
+    fn issued(grants: impl Into<Grants>) -> (KeyPair, CertificateDer<'static>) {
         let until = SystemTime::now() + LIFETIME_DEFAULT;
         let key = KeyPair::generate().unwrap();
         let authority = Authority::create("test", until).unwrap();
-        let pem = authority.issue("n", sites, &key, until).unwrap();
+        let pem = authority.issue("n", grants, &key, until).unwrap();
         (key, CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
     }
 
     #[test]
-    fn node_and_sites_are_read_as_they_were_issued() {
+    fn node_sites_and_role_are_read_as_they_were_issued() {
         let some = Sites::Only(["plant-1".parse().unwrap(), "house".parse().unwrap()].into());
-        for sites in [Sites::All, some] {
-            let (key, der) = issued(&sites);
+        for (sites, cloud) in [(Sites::All, false), (Sites::All, true), (some.clone(), false), (some, true)] {
+            let (key, der) = issued(Grants { sites: sites.clone(), cloud });
             let node = NodeId::of_public_key(&rcgen::PublicKeyData::subject_public_key_info(&key));
-            assert_eq!(read_proven(Some(&[der])), Ok(Proven { node, sites }));
+            assert_eq!(read_proven(Some(&[der])), Ok(Proven { node, sites, cloud }));
         }
     }
 
@@ -245,8 +259,8 @@ mod tests {
             }
             let read = Certificate::of_der(&bytes);
             let proven = read_proven(Some(&[CertificateDer::from(bytes)]));
-            if let Ok(Certificate { holder: Holder::Node(sites), key_id, .. }) = read {
-                prop_assert_eq!(proven, Ok(Proven { node: key_id, sites }));
+            if let Ok(Certificate { holder: Holder::Node(sites), key_id, cloud, .. }) = read {
+                prop_assert_eq!(proven, Ok(Proven { node: key_id, sites, cloud }));
             }
         }
     }

@@ -2,8 +2,10 @@
 //! and no rule of replication.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::CertificateDer;
 use tidelog_replication::{FrameError, FrameHeader, Message, SessionId, encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -13,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::PeerKey;
 use super::certificate::Proven;
-use super::tls::failure_label;
+use super::refusal;
+use super::tls::Tls;
 
 /// How often a peer that is sending one long frame is reported as alive.
 const HEARD_INTERVAL: Duration = Duration::from_secs(1);
@@ -34,6 +37,8 @@ pub(super) enum Input {
     Heard { session: SessionId },
     /// A message was written, in a frame of so many bytes.
     Written { session: SessionId, bytes: usize },
+    /// Other certificates are in force.
+    Trust(Arc<Tls>),
     /// The connection ended.
     Ended { session: SessionId, end: End },
 }
@@ -42,6 +47,9 @@ pub(super) enum Input {
 pub(super) struct Connected {
     pub stream: TlsStream<TcpStream>,
     pub proven: Proven,
+    /// The certificates that proved it, and who believed them.
+    pub chain: Vec<CertificateDer<'static>>,
+    pub believed_by: Arc<Tls>,
     pub key: PeerKey,
     pub address: String,
     /// Told when the session is over; whether both had said hello.
@@ -53,7 +61,7 @@ pub(super) struct Connected {
 pub(super) enum End {
     #[error("the peer closed the connection")]
     Closed,
-    #[error("connection: {0}")]
+    #[error("connection: {}", refusal::in_words(.0))]
     Io(#[from] io::Error),
     #[error("garbage: {0}")]
     Frame(#[from] FrameError),
@@ -63,7 +71,7 @@ impl End {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Closed => "closed",
-            Self::Io(error) => failure_label(error),
+            Self::Io(error) => refusal::label(error),
             Self::Frame(error) => error.label(),
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tidelog_record::NodeId;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -14,7 +15,9 @@ use tokio_rustls::TlsStream;
 use super::board::{Board, PeerKey, PeerState};
 use super::certificate::{NoNode, Proven, read_proven};
 use super::connection::{Connected, Input};
-use super::tls::{Tls, failure_label};
+use super::refusal;
+use super::reload::Present;
+use super::tls::Tls;
 use crate::backoff::{Backoff, random};
 use crate::context::NodeContext;
 use crate::settings::HostPort;
@@ -29,7 +32,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub(super) enum ConnectError {
     #[error("cannot connect: {0}")]
     Tcp(io::Error),
-    #[error("handshake: {0}")]
+    #[error("handshake: {}", refusal::in_words(.0))]
     Tls(io::Error),
     #[error("no connection in time")]
     Timeout,
@@ -41,7 +44,7 @@ impl ConnectError {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Tcp(_) => "network",
-            Self::Tls(error) => failure_label(error),
+            Self::Tls(error) => refusal::label(error),
             Self::Timeout => "timeout",
             Self::NoNode(error) => error.label(),
         }
@@ -53,10 +56,13 @@ impl ConnectError {
     }
 }
 
+/// A connection, who is at its other end, and what proved that.
+pub(super) type Believed = (TlsStream<TcpStream>, Proven, Vec<CertificateDer<'static>>);
+
 pub(super) struct Dialler {
     context: NodeContext,
     address: HostPort,
-    tls: Arc<Tls>,
+    tls: Present,
     board: Board,
     inputs: mpsc::Sender<Input>,
     /// Who answered there last.
@@ -67,7 +73,7 @@ impl Dialler {
     pub fn new(
         context: &NodeContext,
         address: HostPort,
-        tls: Arc<Tls>,
+        tls: Present,
         board: Board,
         inputs: mpsc::Sender<Input>,
     ) -> Self {
@@ -91,13 +97,16 @@ impl Dialler {
                 sleep(LOOK_AGAIN).await;
             }
             self.board.dial(&name, PeerState::Dialling, None);
-            match self.connect().await {
-                Ok((stream, proven)) => {
+            let tls = Arc::clone(&self.tls.borrow_and_update());
+            match self.connect(&tls).await {
+                Ok((stream, proven, chain)) => {
                     self.node = Some(proven.node);
                     let (ended, over) = oneshot::channel();
                     let connected = Connected {
                         stream,
                         proven,
+                        chain,
+                        believed_by: tls,
                         key: PeerKey::Dialled(name.clone()),
                         address: name.clone(),
                         ended: Some(ended),
@@ -121,19 +130,24 @@ impl Dialler {
                     self.board.dial(&name, PeerState::Waiting, Some(error.to_string()));
                 }
             }
-            sleep(backoff.next(random())).await;
+            tokio::select! {
+                () = sleep(backoff.next(random())) => {}
+                // What was refused may be believed now.
+                Ok(()) = self.tls.changed() => backoff.reset(),
+            }
         }
     }
 
-    async fn connect(&self) -> Result<(TlsStream<TcpStream>, Proven), ConnectError> {
+    async fn connect(&self, tls: &Tls) -> Result<Believed, ConnectError> {
         let tcp =
             timeout(HANDSHAKE_TIMEOUT, TcpStream::connect((self.address.host.as_str(), self.address.port)));
         let tcp = tcp.await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::Tcp)?;
         tcp.set_nodelay(true).map_err(ConnectError::Tcp)?;
-        let (connector, name) = self.tls.connector();
+        let (connector, name) = tls.connector();
         let tls = timeout(HANDSHAKE_TIMEOUT, connector.connect(name, tcp));
         let tls = tls.await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::Tls)?;
-        let proven = read_proven(tls.get_ref().1.peer_certificates())?;
-        Ok((TlsStream::Client(tls), proven))
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+        let proven = read_proven(Some(&chain))?;
+        Ok((TlsStream::Client(tls), proven, chain))
     }
 }

@@ -1,22 +1,29 @@
 //! The task that owns the machine: hands it what happens, carries out what it wants. It decides nothing about replication.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tidelog_record::{Lsn, NodeId, StreamId};
 use tidelog_replication::{
-    CONTROL_IN_FLIGHT_MESSAGES_MAX, CloseReason, DiskReply, DiskRequest, Event, Head, Message, Peer, Replica,
-    SessionId,
+    CONTROL_IN_FLIGHT_MESSAGES_MAX, CloseReason, DiskReply, DiskRequest, Event, Head, Message, Peer, Records,
+    Replica, SessionId,
 };
 use tidelog_store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::board::{Board, PeerKey};
+use super::board::{Board, Lacking, PeerKey};
+use super::claims::Claims;
 use super::connection::{self, Connected, End, Input};
 use super::disk::{self, Adoption};
+use super::lag::Lag;
+use super::tls::Tls;
+use super::{cloud_of, refusal};
 use crate::context::NodeContext;
+use crate::held::HeldBy;
 
 /// Room for the messages in flight and the last words of a session.
 const WRITER_MESSAGES_MAX: usize = CONTROL_IN_FLIGHT_MESSAGES_MAX + 2;
@@ -29,20 +36,59 @@ const BOARD_INTERVAL: Duration = Duration::from_secs(1);
 /// Replies and inputs handled before the machine is asked what it wants, so that it wants less often.
 const BURST_MAX: usize = 64;
 
+/// Peers whose lag is followed in time.
+const PEERS_NOTED_MAX: usize = 4096;
+
 /// One session's connection.
 struct Link {
     node: NodeId,
     key: PeerKey,
     address: String,
+    chain: Vec<CertificateDer<'static>>,
+    /// Of the cloud: what it tells to hold is in the cloud.
+    cloud: bool,
     to_writer: mpsc::Sender<Message>,
     over: CancellationToken,
     ready: bool,
     ended: Option<oneshot::Sender<bool>>,
 }
 
+/// Records that travelled in this process, so that it is known what one takes.
+#[derive(Default)]
+struct Travelled {
+    records: u64,
+    bytes: u64,
+}
+
+impl Travelled {
+    fn add(&mut self, records: &Records) {
+        self.records += records.bodies.0.len() as u64;
+        self.bytes += records.bodies.cost_bytes() as u64;
+    }
+
+    /// About what so many records take on their way; `None` while nothing has travelled.
+    fn bytes_of(&self, records: u64) -> Option<u64> {
+        if records == 0 {
+            return Some(0);
+        }
+        let bytes = u128::from(records) * u128::from(self.bytes);
+        u64::try_from(bytes.checked_div(u128::from(self.records))?).ok()
+    }
+}
+
+/// The notes about a peer; a peer that is new takes the place of one when there are too many.
+fn lags_of(lags: &mut BTreeMap<NodeId, [Lag; 2]>, node: NodeId) -> &mut [Lag; 2] {
+    if lags.len() >= PEERS_NOTED_MAX && !lags.contains_key(&node) {
+        lags.pop_first();
+    }
+    lags.entry(node).or_default()
+}
+
 pub(super) struct Driver {
     context: NodeContext,
     replica: Replica,
+    /// Whose certificates are believed now.
+    tls: Arc<Tls>,
     board: Board,
     started: Instant,
     inputs: mpsc::Sender<Input>,
@@ -50,6 +96,10 @@ pub(super) struct Driver {
     replies: mpsc::UnboundedSender<DiskReply>,
     from_disk: mpsc::UnboundedReceiver<DiskReply>,
     links: BTreeMap<SessionId, Link>,
+    claims: Claims,
+    /// How each peer's lag grew: what there was to send, what there was to fetch.
+    lags: BTreeMap<NodeId, [Lag; 2]>,
+    travelled: Travelled,
     next_session: u64,
     /// How far each stream was when the machine was last told.
     told: BTreeMap<StreamId, Lsn>,
@@ -61,6 +111,7 @@ impl Driver {
     pub fn new(
         context: &NodeContext,
         replica: Replica,
+        tls: Arc<Tls>,
         board: Board,
         inputs: mpsc::Sender<Input>,
         from_outside: mpsc::Receiver<Input>,
@@ -69,6 +120,7 @@ impl Driver {
         Self {
             context: context.clone(),
             replica,
+            tls,
             board,
             started: Instant::now(),
             inputs,
@@ -76,6 +128,9 @@ impl Driver {
             replies,
             from_disk,
             links: BTreeMap::new(),
+            claims: Claims::new(context),
+            lags: BTreeMap::new(),
+            travelled: Travelled::default(),
             next_session: 0,
             told: BTreeMap::new(),
             adopting: BTreeMap::new(),
@@ -168,8 +223,17 @@ impl Driver {
             Input::Connected(connected) => self.connect(*connected),
             Input::Message { session, message, bytes } => {
                 self.context.metrics.peer_bytes.with_label_values(&["received"]).inc_by(bytes as u64);
-                if let Err(violation) = self.replica.handle_message(now, session, message) {
-                    self.context.metrics.peer_refused.with_label_values(&[violation.label()]).inc();
+                if let Message::Records(records) = &message {
+                    self.travelled.add(records);
+                }
+                let cloud = self.links.get(&session).filter(|link| link.cloud).map(|link| link.node);
+                let told = cloud.map(|node| (node, self.claims.of(&message)));
+                match (self.replica.handle_message(now, session, message), told) {
+                    (Ok(()), Some((node, held))) => self.claims.told(node, held),
+                    (Ok(()), None) => {}
+                    (Err(violation), _) => {
+                        self.context.metrics.peer_refused.with_label_values(&[violation.label()]).inc();
+                    }
                 }
             }
             Input::Heard { session } => self.replica.heard(now, session),
@@ -177,6 +241,7 @@ impl Driver {
                 self.context.metrics.peer_bytes.with_label_values(&["sent"]).inc_by(bytes as u64);
                 self.replica.transmitted(now, session);
             }
+            Input::Trust(tls) => self.trust(tls),
             Input::Ended { session, end } => {
                 if let End::Frame(error) = &end {
                     let label = format!("frame_{}", error.label());
@@ -189,7 +254,7 @@ impl Driver {
     }
 
     fn connect(&mut self, connected: Connected) {
-        let Connected { stream, proven, key, address, ended } = connected;
+        let Connected { stream, proven, chain, believed_by, key, address, ended } = connected;
         self.next_session += 1;
         let session = SessionId(self.next_session);
         let (to_writer, messages) = mpsc::channel(WRITER_MESSAGES_MAX);
@@ -199,10 +264,43 @@ impl Driver {
         tasks.spawn(connection::read(reader, session, self.inputs.clone(), over.clone()));
         tasks.spawn(connection::write(writer, session, messages, self.inputs.clone(), over.clone()));
         let dialled = matches!(key, PeerKey::Dialled(_));
-        let node = proven.node;
-        self.links.insert(session, Link { node, key, address, to_writer, over, ready: false, ended });
+        let (node, cloud) = (proven.node, proven.cloud);
+        let link = Link { node, key, address, chain, cloud, to_writer, over, ready: false, ended };
+        self.links.insert(session, link);
         let now = self.now();
         self.replica.connected(now, session, Peer { node, sites: proven.sites, dialled });
+        // It was believed by what was in force before.
+        if !Arc::ptr_eq(&believed_by, &self.tls) {
+            self.doubt(session);
+        }
+    }
+
+    /// Other certificates are in force: sessions with who is no longer believed end.
+    fn trust(&mut self, tls: Arc<Tls>) {
+        let before = std::mem::replace(&mut self.tls, tls);
+        let sessions: Vec<SessionId> = self.links.keys().copied().collect();
+        let own = self.tls.own();
+        if own != before.own() {
+            // Peers must see what this node is granted now, and it must not go on with what it was granted before.
+            for session in &sessions {
+                self.replica
+                    .close(*session, CloseReason::Certificate("this node has another one now".to_owned()));
+            }
+            self.context.held.open(cloud_of(&self.tls));
+            self.replica.grant(own.sites.clone());
+        }
+        for session in sessions {
+            self.doubt(session);
+        }
+    }
+
+    /// Ends a session whose peer is not believed now.
+    fn doubt(&mut self, session: SessionId) {
+        let Some(link) = self.links.get(&session) else { return };
+        if let Err(error) = self.tls.believes(&link.chain) {
+            self.context.metrics.peer_refused.with_label_values(&[refusal::label_of_tls(&error)]).inc();
+            self.replica.close(session, CloseReason::Certificate(refusal::words_of_tls(&error)));
+        }
     }
 
     /// Carries out what the machine wants.
@@ -210,6 +308,7 @@ impl Driver {
         while let Some((session, message)) = self.replica.poll_transmit() {
             if let Message::Records(records) = &message {
                 let count = records.bodies.0.len() as u64;
+                self.travelled.add(records);
                 self.context.metrics.peer_records.with_label_values(&["sent"]).inc_by(count);
             }
             let Some(link) = self.links.get(&session) else { continue };
@@ -249,7 +348,7 @@ impl Driver {
                 let metrics = &self.context.metrics;
                 metrics.peer_sessions.with_label_values(&[direction]).inc();
                 metrics.peer_connected.with_label_values(&[node.to_string().as_str()]).set(1);
-                self.board.connected(&link.key, node, &link.address);
+                self.board.connected(&link.key, node, &link.address, link.cloud);
                 tracing::info!(%node, address = %link.address, direction, version, "peer connected");
             }
             Event::Closed { session, reason } => self.end(session, reason.label(), &reason.to_string()),
@@ -303,11 +402,47 @@ impl Driver {
         }
     }
 
+    /// Counts, for each stream, who else holds all of what is here.
+    fn look_at_peers(&self) {
+        let mut held: BTreeMap<StreamId, (Lsn, HeldBy)> = BTreeMap::new();
+        held.extend(self.replica.vector().map(|(id, head)| (id.clone(), (head.lsn, HeldBy::default()))));
+        let mut clouds = 0;
+        for (session, link) in self.links.iter().filter(|(_, link)| link.ready) {
+            clouds += usize::from(link.cloud);
+            for (stream, head) in self.replica.told(*session) {
+                let Some((lsn, by)) = held.get_mut(stream) else { continue };
+                by.peers += usize::from(head.lsn >= *lsn);
+                if link.cloud {
+                    by.cloud_lsn = by.cloud_lsn.max(head.lsn);
+                }
+            }
+        }
+        self.context.held.looked(clouds, held.into_iter().map(|(id, (_, by))| (id, by)).collect());
+    }
+
     fn write_board(&mut self) {
+        self.look_at_peers();
         for (session, link) in self.links.iter().filter(|(_, link)| link.ready) {
             if let Some(progress) = self.replica.progress(*session) {
                 let at = (self.started + progress.progress_at).into_std();
-                self.board.progress(&link.key, &progress, at);
+                let lags = lags_of(&mut self.lags, link.node);
+                let now = self.started.elapsed();
+                let sides = [
+                    (progress.held_records, progress.ahead_records),
+                    (progress.told_records, progress.behind_records),
+                ];
+                let [ahead, behind] = [0, 1].map(|side: usize| {
+                    let (Some(lag), Some((all, lacks))) = (lags.get_mut(side), sides.get(side)) else {
+                        return Lacking::default();
+                    };
+                    lag.note(now, *all);
+                    let since = lag.since(now, all.saturating_sub(*lacks));
+                    Lacking {
+                        seconds: if *lacks == 0 { Some(0) } else { since.map(|since| since.as_secs()) },
+                        bytes: self.travelled.bytes_of(*lacks),
+                    }
+                });
+                self.board.progress(&link.key, &progress, ahead, behind, at);
                 let lag = &self.context.metrics.peer_lag;
                 let node = link.node.to_string();
                 let gauge = |records: u64| i64::try_from(records).unwrap_or(i64::MAX);

@@ -10,9 +10,10 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsStream;
 
 use super::board::PeerKey;
-use super::certificate::{Proven, read_proven};
+use super::certificate::read_proven;
 use super::connection::{Connected, Input};
-use super::dial::{ConnectError, HANDSHAKE_TIMEOUT};
+use super::dial::{Believed, ConnectError, HANDSHAKE_TIMEOUT};
+use super::reload::Present;
 use super::tls::Tls;
 use crate::context::{NodeContext, StartError};
 
@@ -32,7 +33,7 @@ pub(super) async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr
 pub(super) async fn accept(
     context: NodeContext,
     listener: TcpListener,
-    tls: Arc<Tls>,
+    present: Present,
     inputs: mpsc::Sender<Input>,
 ) {
     let room = Arc::new(Semaphore::new(INBOUND_CONNECTIONS_MAX));
@@ -53,13 +54,14 @@ pub(super) async fn accept(
             context.metrics.peer_refused.with_label_values(&["too_many_connections"]).inc();
             continue;
         };
-        let (context, tls, inputs) = (context.clone(), Arc::clone(&tls), inputs.clone());
+        let tls = Arc::clone(&present.borrow());
+        let (context, inputs) = (context.clone(), inputs.clone());
         let tasks = context.tasks.clone();
         tasks.spawn(async move {
             let shutdown = context.shutdown.clone();
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = serve(&context, tcp, address, &tls, inputs) => {}
+                () = serve(&context, tcp, address, tls, inputs) => {}
             }
             drop(place);
         });
@@ -71,15 +73,22 @@ async fn serve(
     context: &NodeContext,
     tcp: TcpStream,
     address: SocketAddr,
-    tls: &Tls,
+    tls: Arc<Tls>,
     inputs: mpsc::Sender<Input>,
 ) {
-    match prove(tcp, tls).await {
-        Ok((stream, proven)) => {
+    match prove(tcp, &tls).await {
+        Ok((stream, proven, chain)) => {
             let (ended, over) = oneshot::channel();
             let key = PeerKey::Accepted(proven.node);
-            let connected =
-                Connected { stream, proven, key, address: address.to_string(), ended: Some(ended) };
+            let connected = Connected {
+                stream,
+                proven,
+                chain,
+                believed_by: tls,
+                key,
+                address: address.to_string(),
+                ended: Some(ended),
+            };
             if inputs.send(Input::Connected(Box::new(connected))).await.is_ok() {
                 drop(over.await);
             }
@@ -92,10 +101,11 @@ async fn serve(
     }
 }
 
-async fn prove(tcp: TcpStream, tls: &Tls) -> Result<(TlsStream<TcpStream>, Proven), ConnectError> {
+async fn prove(tcp: TcpStream, tls: &Tls) -> Result<Believed, ConnectError> {
     tcp.set_nodelay(true).map_err(ConnectError::Tcp)?;
     let tls = timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(tcp));
     let tls = tls.await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::Tls)?;
-    let proven = read_proven(tls.get_ref().1.peer_certificates())?;
-    Ok((TlsStream::Server(tls), proven))
+    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+    let proven = read_proven(Some(&chain))?;
+    Ok((TlsStream::Server(tls), proven, chain))
 }

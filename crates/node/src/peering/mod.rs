@@ -8,11 +8,16 @@
 pub mod authority;
 mod board;
 pub mod certificate;
+mod claims;
 mod connection;
 mod dial;
 mod disk;
 mod driver;
+mod lag;
 mod listen;
+mod refusal;
+mod reload;
+pub mod revocation;
 mod tls;
 
 use std::net::SocketAddr;
@@ -22,6 +27,7 @@ use tidelog_replication::{Head, Options, Replica};
 use tokio::sync::mpsc;
 
 use crate::context::{NodeContext, StartError};
+use crate::held::Cloud;
 use crate::identity::Identity;
 use crate::node::write_address;
 use crate::settings::PeeringSettings;
@@ -42,6 +48,11 @@ pub fn check(settings: &PeeringSettings) -> Result<(), StartError> {
     tls::Files::of(settings).map(drop)
 }
 
+/// Who can confirm that records are in the cloud, as this node's own certificate has it.
+fn cloud_of(tls: &tls::Tls) -> Cloud {
+    if tls.own().cloud { Cloud::Here } else { Cloud::Peers }
+}
+
 /// Starts replication, if the settings ask for it. The bound address, if it listens.
 ///
 /// # Errors
@@ -52,7 +63,8 @@ pub async fn start(
     identity: &Identity,
 ) -> Result<Option<SocketAddr>, StartError> {
     let Some(files) = tls::Files::of(settings)? else { return Ok(None) };
-    let tls = Arc::new(tls::Tls::load(&files, identity)?);
+    let key = tls::OwnKey::of(identity);
+    let tls = Arc::new(tls::Tls::load(&files, &key)?);
     let listening = match settings.listen {
         None => None,
         Some(address) => Some(listen::bind(address).await?),
@@ -61,13 +73,17 @@ pub async fn start(
     if let Some(bound) = bound {
         write_address(&context.dir, PEERING_ADDRESS_FILE, bound)?;
     }
+    context.held.open(cloud_of(&tls));
     let board = board::Board::default();
     let (inputs, from_outside) = mpsc::channel(INPUTS_MAX);
     let vector = context.store.vector().into_iter().map(|(id, lsn, chain)| (id, Head { lsn, chain }));
     let options = Options::new(identity.node, context.store.run(), tls.own().sites.clone());
+    let (reload, present) = reload::Reload::new(context, files, key, Arc::clone(&tls), inputs.clone());
+    context.tasks.spawn(reload.run());
     let driver = driver::Driver::new(
         context,
         Replica::new(options, vector),
+        tls,
         board.clone(),
         inputs.clone(),
         from_outside,
@@ -75,11 +91,11 @@ pub async fn start(
     context.tasks.spawn(driver.run());
     for address in &settings.peers {
         let dialler =
-            dial::Dialler::new(context, address.clone(), Arc::clone(&tls), board.clone(), inputs.clone());
+            dial::Dialler::new(context, address.clone(), present.clone(), board.clone(), inputs.clone());
         context.tasks.spawn(dialler.run());
     }
     if let Some((listener, _)) = listening {
-        context.tasks.spawn(listen::accept(context.clone(), listener, tls, inputs));
+        context.tasks.spawn(listen::accept(context.clone(), listener, present, inputs));
     }
     context.status.section("peers", move || board.as_json());
     Ok(bound)

@@ -162,6 +162,11 @@ pub struct PeeringSettings {
     /// Certificates of the authorities whose nodes are believed, PEM.
     #[arg(id = "peering-ca", long = "peering-ca", value_name = "FILE")]
     pub ca: Option<PathBuf>,
+
+    /// Lists of revoked certificates, PEM, each signed by one of the authorities. This file, the certificate and the
+    /// authorities are read again when they change.
+    #[arg(id = "peering-crl", long = "peering-crl", value_name = "FILE")]
+    pub crl: Option<PathBuf>,
 }
 
 /// Publication of the log to an MQTT broker.

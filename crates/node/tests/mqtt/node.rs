@@ -108,6 +108,7 @@ pub fn context(dir: &Path, id: u8) -> NodeContext {
         metrics: Arc::new(Metrics::new().unwrap()),
         site: "default".parse().unwrap(),
         dir: dir.to_path_buf(),
+        held: Default::default(),
         status: StatusBoard::default(),
         shutdown: CancellationToken::new(),
         tasks: TaskTracker::new(),

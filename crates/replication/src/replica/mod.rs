@@ -56,6 +56,10 @@ pub struct Progress {
     pub behind_records: u64,
     /// Records that this node holds and the peer has not told to hold.
     pub ahead_records: u64,
+    /// Records that the peer told of.
+    pub told_records: u64,
+    /// Records that this node holds of the sites that both may see.
+    pub held_records: u64,
     /// Streams halted because of a fork between the two.
     pub forked_streams: usize,
     /// Bytes of records received.
@@ -262,18 +266,35 @@ impl Replica {
         self.streams.iter().filter(|(_, stream)| stream.held.lsn.0 > 0).map(|(id, stream)| (id, stream.held))
     }
 
+    /// This node's own certificate grants other sites now. Sessions that began before are to be closed first.
+    pub fn grant(&mut self, sites: Sites) {
+        self.options.sites = sites;
+        self.audience.clear();
+    }
+
+    /// What a session's peer told to hold, of the streams that are not halted between the two.
+    pub fn told(&self, id: SessionId) -> impl Iterator<Item = (&StreamId, Head)> {
+        let session = self.sessions.get(&id);
+        let told = session.into_iter().flat_map(|session| {
+            session.remote.iter().filter(|(stream, _)| !session.halted.contains(*stream))
+        });
+        told.map(|(stream, head)| (stream, *head))
+    }
+
     /// Where a session stands.
     #[must_use]
     pub fn progress(&self, id: SessionId) -> Option<Progress> {
         let session = self.sessions.get(&id)?;
-        let mut behind_records = 0u64;
+        let (mut behind_records, mut told_records) = (0u64, 0u64);
         for (stream, head) in &session.remote {
             let held = self.streams.get(stream).map_or(0, |stream| stream.held.lsn.0);
+            told_records = told_records.saturating_add(head.lsn.0);
             behind_records = behind_records.saturating_add(head.lsn.0.saturating_sub(held));
         }
-        let mut ahead_records = 0u64;
+        let (mut ahead_records, mut held_records) = (0u64, 0u64);
         for (stream, head) in self.vector().filter(|(stream, _)| self.is_shared(session, &stream.site)) {
             let remote = session.remote.get(stream).map_or(0, |head| head.lsn.0);
+            held_records = held_records.saturating_add(head.lsn.0);
             ahead_records = ahead_records.saturating_add(head.lsn.0.saturating_sub(remote));
         }
         Some(Progress {
@@ -281,6 +302,8 @@ impl Replica {
             version: session.version,
             behind_records,
             ahead_records,
+            told_records,
+            held_records,
             forked_streams: session.halted.len(),
             received_bytes: session.received_bytes,
             sent_bytes: session.sent_bytes,

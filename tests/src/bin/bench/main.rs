@@ -1,11 +1,12 @@
 //! What writing and asking costs, on Tidelog and on those of its peers that are installed, in the same run: a field of devices is
-//! written over HTTP, each answer awaited; then, if wanted, five questions are asked, or Tidelog is killed and started again. Prints
-//! each round and the medians.
+//! written over HTTP, each answer awaited; then, if wanted, five questions are asked, or Tidelog is killed and started again. Or two of them
+//! replicate with each other. Prints each round and the medians.
 //!
 //! ```console
 //! $ tests/bench/run ingest --points 1000000
 //! $ tests/bench/run queries --only tidelog
 //! $ tests/bench/run reopen
+//! $ tests/bench/run replication
 //! ```
 
 mod ask;
@@ -14,6 +15,7 @@ mod http;
 mod load;
 mod process;
 mod reopen;
+mod replication;
 mod subjects;
 mod workload;
 
@@ -52,6 +54,8 @@ enum Command {
         #[arg(long, value_name = "COUNT", default_value_t = 0)]
         open_points: u64,
     },
+    /// Two daemons that replicate with each other: speed, lag, catching up, bytes on the wire, memory; and two Tarantools
+    Replication(Replication),
     /// Writes it once, then asks five questions
     Queries {
         #[command(flatten)]
@@ -65,6 +69,46 @@ enum Command {
         #[arg(long, value_name = "QUESTION", value_enum, value_delimiter = ',')]
         questions: Vec<Question>,
     },
+}
+
+/// How much is replicated
+#[derive(Args)]
+pub struct Replication {
+    /// Folder of the daemons; by default where this program lies
+    #[arg(long, env = "TIDELOG_BIN_DIR", value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+
+    /// Points in transactions of 1,000
+    #[arg(long, value_name = "COUNT", default_value_t = 3_000_000)]
+    points: u64,
+
+    /// Points in transactions of one
+    #[arg(long, value_name = "COUNT", default_value_t = 200_000)]
+    singles: u64,
+
+    /// Connections that write them
+    #[arg(long, value_name = "COUNT", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=400))]
+    connections: u64,
+
+    /// Points that are written during a partition
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000_000)]
+    caught_up: u64,
+
+    /// How long the lag is measured, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    lag_s: u64,
+
+    /// Light sessions at one node
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=2000))]
+    sessions: u64,
+
+    /// Rounds, each on fresh folders
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    rounds: u8,
+
+    /// Folder for the servers' files, on the disk that is to be measured
+    #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
+    dir: PathBuf,
 }
 
 /// What is written, and to whom
@@ -115,6 +159,7 @@ fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Ingest { options, rounds } => ingest(&options, rounds),
         Command::Reopen { options, rounds, open_points } => reopen::reopen(options, rounds, open_points),
+        Command::Replication(options) => replication::replication(&options),
         Command::Queries { options, runs, questions } => queries(&options, runs, &questions),
     };
     match outcome {

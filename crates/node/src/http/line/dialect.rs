@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tidelog_record::SiteName;
 
 use crate::http::error::{ApiError, ErrorCode};
+use crate::http::level::{Asked, Wanted};
 use crate::http::write::parse_site;
 
 /// Which of the two paths is spoken.
@@ -26,6 +27,8 @@ pub(super) struct Target {
     pub site: SiteName,
     /// Nanoseconds in one unit of the lines' timestamps.
     pub unit_ns: i64,
+    /// How durable the points are to be when the client is answered.
+    pub wanted: Wanted,
 }
 
 impl Dialect {
@@ -74,7 +77,7 @@ impl Target {
     pub fn read(dialect: Dialect, query: &str, own: &SiteName) -> Result<Self, ApiError> {
         let bad = |message: String| Err(ApiError::new(ErrorCode::BadParameter, message));
         let name_of_site = if dialect == Dialect::V1 { "db" } else { "bucket" };
-        let (mut site, mut unit_ns) = (None, None);
+        let (mut site, mut unit_ns, mut asked) = (None, None, Asked::default());
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match name.as_ref() {
                 "precision" => match dialect.unit_ns(&value) {
@@ -94,14 +97,16 @@ impl Target {
                 }
                 // What has no meaning here: a node has one organisation, and keeps a site's points as long as the site's.
                 "org" | "orgID" | "rp" | "consistency" | "u" | "p" => {}
+                name if asked.take(name, &value)? => {}
                 name => {
                     return bad(format!(
-                        "unknown parameter {name:?}: there are {name_of_site} and precision; org, orgID, rp and consistency are ignored"
+                        "unknown parameter {name:?}: there are {name_of_site}, precision, ack and ack_timeout; org, orgID, rp and consistency are ignored"
                     ));
                 }
             }
         }
-        Ok(Self { site: site.unwrap_or_else(|| own.clone()), unit_ns: unit_ns.unwrap_or(1) })
+        let site = site.unwrap_or_else(|| own.clone());
+        Ok(Self { site, unit_ns: unit_ns.unwrap_or(1), wanted: asked.wanted()? })
     }
 }
 
@@ -123,10 +128,13 @@ mod tests {
             (Dialect::V1, "precision=h", "own", 3_600_000_000_000),
         ];
         for (dialect, query, site, unit_ns) in cases {
-            let expected = Target { site: site.parse().unwrap(), unit_ns };
+            let expected = Target { site: site.parse().unwrap(), unit_ns, wanted: Wanted::Node };
             assert_eq!(Target::read(dialect, query, &own), Ok(expected), "{query}");
         }
+        let waits = Target::read(Dialect::V2, "bucket=plant&ack=cloud&ack_timeout=1", &own).unwrap();
+        assert_eq!(waits.wanted, Wanted::Cloud(std::time::Duration::from_secs(1)));
         let bad = [
+            (Dialect::V1, "db=plant&ack=all", ErrorCode::BadParameter),
             (Dialect::V2, "precision=h", ErrorCode::BadParameter),
             (Dialect::V2, "precision=s&precision=s", ErrorCode::BadParameter),
             (Dialect::V2, "bucket=a&bucket=b", ErrorCode::BadParameter),

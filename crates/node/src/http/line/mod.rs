@@ -1,6 +1,6 @@
 //! `POST /api/v2/write` and `POST /write`: InfluxDB line protocol, as its clients and Telegraf send it.
 //!
-//! The answer is 204 when every line is durable on this node (invariant 2). A body with bad lines is a partial write, as in
+//! The answer is 204 when every line is durable, on this node or in the cloud as the client wants (invariant 2). A body with bad lines is a partial write, as in
 //! InfluxDB: the good lines are stored, and the 400 that comes when they are durable names the first bad ones. A line without time
 //! gets the time of the request's arrival: the node is its source then. The grammar is [`parse`]'s, [`quick`] reads its most common part, the names
 //! of series are [`naming`]'s, those met before [`known`]'s, and the way to records is [`gather`]'s; how many bytes a body may become is decided here.
@@ -28,7 +28,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Api;
 use super::error::{ApiError, ErrorCode};
-use super::write::{append, collect, durable};
+use super::level::{Level, Positions, unconfirmed};
+use super::write::{SMALL_BODY_BYTES_MAX, append, collect, durable};
+use crate::context::NodeContext;
 use dialect::{Dialect, Target};
 use gather::{Full, Gather};
 use parse::{BadLine, Line, LineFault, Lines};
@@ -113,14 +115,11 @@ async fn answer(
     body: Body,
 ) -> Response {
     let refused = match take_in(dialect, api, query.as_deref().unwrap_or_default(), headers, body).await {
-        Ok(taken) => {
-            api.metrics.points_in.with_label_values(&[VIA]).inc_by(taken.points);
-            api.metrics.lines_refused.inc_by(taken.bad_lines);
-            match taken.refusal() {
-                None => return StatusCode::NO_CONTENT.into_response(),
-                Some(refusal) => refusal,
-            }
-        }
+        Ok((taken, level)) => match (taken.refusal(), level) {
+            (None, Level::Node | Level::Cloud) => return StatusCode::NO_CONTENT.into_response(),
+            (None, Level::Unconfirmed(known)) => return unconfirmed(taken.points, known),
+            (Some(refusal), _) => refusal,
+        },
         Err(error) => error,
     };
     api.metrics.refused.with_label_values(&[VIA, refused.code.name()]).inc();
@@ -133,10 +132,11 @@ async fn take_in(
     query: &str,
     headers: &HeaderMap,
     body: Body,
-) -> Result<Taken, ApiError> {
+) -> Result<(Taken, Level), ApiError> {
     let context = api.running()?;
     let target = Target::read(dialect, query, &context.site)?;
     let gzip = is_gzip(headers)?;
+    let reserved = target.wanted.reserve(api, context)?;
     let (body, permit) = collect(api, headers, body).await?;
     let arrived_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let reading = Reading {
@@ -145,6 +145,40 @@ async fn take_in(
         authored_ms: context.now_ms(),
         body_bytes_max: api.limits.body_bytes_max,
     };
+    let (taken, positions) = if !gzip && body.len() <= SMALL_BODY_BYTES_MAX {
+        let mut waiting = Vec::new();
+        let mut gather = api.gathers.take();
+        let taken = reading.read(&body, &mut gather, |record| {
+            waiting.push(append(&context.store, &target.site, record));
+            true
+        });
+        api.gathers.keep(gather);
+        drop((body, permit));
+        let mut positions = Positions::default();
+        for outcome in waiting {
+            positions.add(durable(outcome).await?);
+        }
+        (taken?, positions)
+    } else {
+        read_beside(api, context, &target.site, reading, gzip, body, permit).await?
+    };
+    api.metrics.points_in.with_label_values(&[VIA]).inc_by(taken.points);
+    api.metrics.lines_refused.inc_by(taken.bad_lines);
+    // Who is refused a line is told so at once: there is nothing to wait for that would change it.
+    let level = if taken.bad_lines == 0 { reserved.reach(context, &positions).await } else { Level::Node };
+    Ok((taken, level))
+}
+
+/// Reads a body on a thread of its own, which the disk may hold up, and appends its records as they come.
+async fn read_beside(
+    api: &Api,
+    context: &NodeContext,
+    site: &SiteName,
+    reading: Reading,
+    gzip: bool,
+    body: Bytes,
+    permit: OwnedSemaphorePermit,
+) -> Result<(Taken, Positions), ApiError> {
     let (sender, records) = mpsc::channel(1);
     let memory = api.clone();
     // When an append is refused, the records' receiver goes, and the thread ends at the next one.
@@ -156,29 +190,31 @@ async fn take_in(
         memory.gathers.keep(gather);
         taken
     });
-    store(context, &target.site, records).await?;
-    reader.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))?
+    let positions = store(context, site, records).await?;
+    let taken = reader.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))??;
+    Ok((taken, positions))
 }
 
 /// Appends records as they come and returns when all are durable.
 async fn store(
-    context: &crate::context::NodeContext,
+    context: &NodeContext,
     site: &SiteName,
     mut records: mpsc::Receiver<Vec<u8>>,
-) -> Result<(), ApiError> {
+) -> Result<Positions, ApiError> {
+    let mut positions = Positions::default();
     let mut waiting = VecDeque::with_capacity(RECORDS_WAITING_MAX);
     while let Some(record) = records.recv().await {
         if waiting.len() == RECORDS_WAITING_MAX
             && let Some(first) = waiting.pop_front()
         {
-            durable(first).await?;
+            positions.add(durable(first).await?);
         }
         waiting.push_back(append(&context.store, site, record));
     }
     for outcome in waiting {
-        durable(outcome).await?;
+        positions.add(durable(outcome).await?);
     }
-    Ok(())
+    Ok(positions)
 }
 
 fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {

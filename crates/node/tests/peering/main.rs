@@ -2,20 +2,24 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod certificates;
+mod claims;
+mod raw;
+mod sessions;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tidelog_node::peering::authority::{Authority, LIFETIME_DEFAULT, SERVER_NAME};
+use raw::Raw;
+use tidelog_node::peering::authority::{Authority, Grants, LIFETIME_DEFAULT};
 use tidelog_node::settings::PeeringSettings;
 use tidelog_node::{Identity, Metrics, NodeContext, StartError, StatusBoard, peering};
 use tidelog_record::{Batch, Lsn, NodeId, Seal, Series, SiteName, Value};
 use tidelog_replication::Sites;
 use tidelog_store::{Store, StoreOptions};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -32,13 +36,20 @@ fn authority() -> Authority {
 }
 
 /// A directory with a key, a certificate of `issuer` and the certificate of who is `believed`.
-fn prepare(dir: &Path, issuer: &Authority, believed: &Authority, sites: &Sites) {
-    prepare_until(dir, issuer, believed, sites, SystemTime::now() + LIFETIME_DEFAULT);
+fn prepare(dir: &Path, issuer: &Authority, believed: &Authority, grants: impl Into<Grants>) {
+    prepare_until(dir, issuer, believed, grants, SystemTime::now() + LIFETIME_DEFAULT);
 }
 
-fn prepare_until(dir: &Path, issuer: &Authority, believed: &Authority, sites: &Sites, until: SystemTime) {
+fn prepare_until(
+    dir: &Path,
+    issuer: &Authority,
+    believed: &Authority,
+    grants: impl Into<Grants>,
+    until: SystemTime,
+) {
     let identity = Identity::load(dir, None).unwrap();
-    std::fs::write(dir.join("node.crt"), issuer.issue("node", sites, &identity.key, until).unwrap()).unwrap();
+    let issued = issuer.issue("node", grants, &identity.key, until).unwrap();
+    std::fs::write(dir.join("node.crt"), issued).unwrap();
     std::fs::write(dir.join("ca.crt"), believed.certificate_pem()).unwrap();
 }
 
@@ -65,6 +76,7 @@ async fn start_with(
         metrics: Arc::new(Metrics::new().unwrap()),
         site: site("default"),
         dir: dir.to_owned(),
+        held: Default::default(),
         status: StatusBoard::default(),
         shutdown: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -75,6 +87,7 @@ async fn start_with(
         cert: Some(dir.join("node.crt")),
         key: None,
         ca: Some(dir.join("ca.crt")),
+        crl: Some(dir.join("ca.crl")).filter(|path| path.exists()),
     };
     let address = peering::start(&context, &settings, &identity).await.unwrap();
     Running { context, dir: dir.to_owned(), address }
@@ -320,26 +333,9 @@ async fn certificates_that_are_not_believed_are_refused_and_counted() {
 }
 
 async fn garbage(dir: &Path, to: std::net::SocketAddr, bytes: &[u8]) {
-    let read = |name| std::fs::read(dir.join(name)).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(&read("ca.crt")).unwrap()).unwrap();
-    let chain = vec![CertificateDer::from_pem_slice(&read("node.crt")).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(&read("node.key")).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .unwrap();
-    let tcp = TcpStream::connect(to).await.unwrap();
-    let name = ServerName::try_from(SERVER_NAME).unwrap();
-    let mut tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
-    tls.write_all(bytes).await.unwrap();
-    tls.flush().await.unwrap();
-    let mut rest = Vec::new();
-    // The other side closes; how is its affair.
-    drop(tls.read_to_end(&mut rest).await);
+    let mut raw = Raw::connect(dir, to).await;
+    raw.send(bytes).await;
+    raw.read_on().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -390,6 +386,7 @@ async fn a_certificate_of_another_key_is_refused_at_start() {
         metrics: Arc::new(Metrics::new().unwrap()),
         site: site("default"),
         dir: dirs[0].path().to_owned(),
+        held: Default::default(),
         status: StatusBoard::default(),
         shutdown: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -400,63 +397,8 @@ async fn a_certificate_of_another_key_is_refused_at_start() {
         cert: Some(dirs[0].path().join("node.crt")),
         key: None,
         ca: Some(dirs[0].path().join("ca.crt")),
+        crl: None,
     };
     let refused = peering::start(&context, &settings, &identity).await;
     assert!(matches!(refused, Err(StartError::Setting { key: "peering.cert", .. })), "{refused:?}");
-}
-
-/// Prints how fast a backlog travels; run with `--release -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement, not a check"]
-async fn the_speed_of_catching_up() {
-    for (what, batches, points_each) in [("1,000 points each", 1_000, 1_000), ("1 point each", 200_000, 1)] {
-        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        let authority = authority();
-        for dir in &dirs {
-            prepare(dir.path(), &authority, &authority, &Sites::All);
-        }
-        let cloud = start(dirs[0].path(), true, &[]).await;
-        let store = cloud.context.store.clone();
-        let fill = move || {
-            let (done, all_done) = std::sync::mpsc::channel();
-            for i in 0..batches {
-                let series = Series::new("temp", [("device", "02124b0000000001")]).unwrap();
-                let point =
-                    |p: i64| ((i * points_each + p) * 1_000_000_000, Value::F64(20.0 + 0.01 * p as f64));
-                let points = (0..points_each).map(point).collect();
-                let batch = Batch { authored_ms: i, origin: None, series: vec![(series, points)] };
-                let body = batch.encode().unwrap();
-                loop {
-                    let done = done.clone();
-                    let busy = store.stats().queue_bytes > 4 * 1024 * 1024;
-                    if busy {
-                        std::thread::sleep(Duration::from_millis(1));
-                        continue;
-                    }
-                    store.append(&site("plant"), body, move |outcome| {
-                        done.send(outcome.is_ok()).unwrap_or_default();
-                    });
-                    break;
-                }
-            }
-            assert!((0..batches).all(|_| all_done.recv().unwrap()));
-        };
-        tokio::task::spawn_blocking(fill).await.unwrap();
-        let began = Instant::now();
-        let peer = start(dirs[1].path(), false, &[cloud.address.unwrap()]).await;
-        while records(&peer) < u64::try_from(batches).unwrap() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        let seconds = began.elapsed().as_secs_f64();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let bytes = peer.counted("tidelog_peer_bytes_total{direction=\"received\"}");
-        let points = batches * points_each;
-        println!(
-            "{points} points, {what}: {seconds:.3} s, {bytes} bytes, {:.1} bytes a point, {:.0} records/s",
-            bytes as f64 / points as f64,
-            batches as f64 / seconds
-        );
-        peer.stop().await;
-        cloud.stop().await;
-    }
 }
