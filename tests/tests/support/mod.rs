@@ -7,6 +7,8 @@
     reason = "each test uses its part, and fails by panicking"
 )]
 
+pub mod operator;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};

@@ -43,6 +43,8 @@ use known::Known;
 use noted::Noted;
 use run::{Names, Run, remove_run, site_and_run};
 use select::{Answers, SeriesCache, each_label, each_value};
+#[doc(hidden)]
+pub use shelf::Page;
 use shelf::{Batch, Shelf};
 use site::{Site, View, read_name};
 
@@ -128,7 +130,7 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError::Damaged`] when the pages are none.
     #[doc(hidden)]
-    pub fn forged(pages: Vec<(Vec<u8>, Vec<u8>)>, memory_bytes_max: usize) -> Result<Self, CatalogueError> {
+    pub fn forged(pages: Vec<Page>, memory_bytes_max: usize) -> Result<Self, CatalogueError> {
         let (shelf, mut batch) = (Shelf::in_memory(), Batch::default());
         for (key, value) in pages {
             batch.set(key, &value);
@@ -142,7 +144,7 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError`].
     #[doc(hidden)]
-    pub fn pages(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CatalogueError> {
+    pub fn pages(&self) -> Result<Vec<Page>, CatalogueError> {
         let mut pages = Vec::new();
         self.shelf.each(&[], &mut |key, value| {
             pages.push((key.to_vec(), value.to_vec()));

@@ -9,7 +9,7 @@ use super::error::CatalogueError;
 use crate::shared::{read_locked, write_locked};
 
 /// A key and its value.
-type Page = (Vec<u8>, Vec<u8>);
+pub type Page = (Vec<u8>, Vec<u8>);
 /// What is done with each key and value.
 pub(super) type Visit<'v> = &'v mut dyn FnMut(&[u8], &[u8]) -> Result<(), CatalogueError>;
 
