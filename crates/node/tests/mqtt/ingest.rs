@@ -60,7 +60,10 @@ async fn what_one_node_publishes_another_holds_point_for_point() {
     let mut found = ingest.points();
     found.sort_unstable();
     assert_eq!(found, expected);
-    assert_eq!(ingest.metric("tidelog_ingest_points_total{via=\"mqtt\"}"), 4000);
+    // A record is counted when its session hears that it is durable, which is after the store holds it.
+    let counted = || ingest.metric("tidelog_ingest_points_total{via=\"mqtt\"}");
+    eventually("all to be counted", || counted() >= 4000).await;
+    assert_eq!(counted(), 4000);
     for node in [msgpack, json, ingest] {
         drop(node.stop().await);
     }

@@ -212,7 +212,11 @@ async fn three_nodes_converge_through_cuts_and_a_restart() {
         east["state"] == "connected" && east["behind_records"] == 0 && east["ahead_records"] == 0
     })
     .await;
-    assert_eq!(row(&east.peers())["node"], cloud.context.store.node().to_string());
+    let east_row = row(&east.peers());
+    assert_eq!(east_row["node"], cloud.context.store.node().to_string());
+    for side in ["behind_bytes", "behind_s", "ahead_bytes", "ahead_s"] {
+        assert_eq!(east_row[side], 0, "{side}: {east_row}");
+    }
     for node in [east, west, cloud] {
         node.stop().await;
     }
