@@ -36,6 +36,16 @@ pub const CONTROL_IN_FLIGHT_MESSAGES_MAX: usize = 4;
 
 /// Streams pulled from one peer at a time; the others wait for their turn.
 pub const PULL_STREAMS_PER_SESSION_MAX: usize = 64;
+/// Streams served to one peer at a time: those that it pulls, and the one in which it looks for a fork.
+pub const SERVE_STREAMS_PER_SESSION_MAX: usize = PULL_STREAMS_PER_SESSION_MAX + 1;
+/// Words of a peer about forks that are being compared with the disk; further ones are dropped, and said again in its next session.
+pub const FORK_CHECKS_MAX: usize = 64;
+/// Branches that one node keeps written again under runs of their own, over all streams.
+pub const BRANCHES_MAX: usize = 1024;
+/// Lives of one node that are remembered, to tell a copy of it from a restart.
+pub const INSTANCES_PER_NODE_MAX: usize = 4;
+/// Nodes whose lives are remembered.
+pub const INSTANCE_NODES_MAX: usize = 65_536;
 /// Streams that one peer may tell of.
 pub const STREAMS_PER_PEER_MAX: usize = 65_536;
 

@@ -24,11 +24,32 @@ pub(crate) struct Serving {
     pub reading: Option<Ticket>,
 }
 
+/// The search for the last LSN up to which a stream is the same here and there, by halves.
+#[derive(Debug)]
+pub(crate) struct Search {
+    pub stream: StreamId,
+    /// The same here and there.
+    pub low: Lsn,
+    /// Different.
+    pub high: Lsn,
+    pub step: Step,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The chain hash at the middle is being read.
+    Reading(Ticket),
+    /// The peer was asked to go on from there.
+    Asked,
+}
+
 #[derive(Debug)]
 pub(crate) struct Session {
     pub peer: Peer,
     /// Negotiated; `None` until the peer's hello.
     pub version: Option<u16>,
+    /// The peer's life, as its hello says.
+    pub instance: Option<u64>,
     pub connected_at: Duration,
     pub heard_at: Duration,
     pub said_at: Duration,
@@ -39,6 +60,12 @@ pub(crate) struct Session {
     pub remote: BTreeMap<StreamId, Head>,
     /// Streams with a fork between this peer and this node (invariant 1).
     pub halted: BTreeSet<StreamId>,
+    /// Forks whose place is still to be looked for: the two differ at this LSN.
+    pub forked: VecDeque<(StreamId, Lsn)>,
+    /// Words of the peer about forks that are being compared.
+    pub checks: usize,
+    /// The one that is being looked for.
+    pub search: Option<Search>,
 
     /// Streams pulled from it.
     pub pulls: BTreeSet<StreamId>,
@@ -88,12 +115,16 @@ impl Session {
         Self {
             peer,
             version: None,
+            instance: None,
             connected_at: now,
             heard_at: now,
             said_at: now,
             progress_at: now,
             remote: BTreeMap::new(),
             halted: BTreeSet::new(),
+            forked: VecDeque::new(),
+            checks: 0,
+            search: None,
             pulls: BTreeSet::new(),
             waiting: VecDeque::new(),
             is_waiting: BTreeSet::new(),

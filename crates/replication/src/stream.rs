@@ -37,6 +37,8 @@ pub(crate) struct Stream {
     pub failed: bool,
     /// Invariant: at most one, so that a loop carries nothing twice.
     pub pull: Option<Pulling>,
+    /// Where this stood when the disk last said that it holds other bytes behind it.
+    pub refused_at: Option<Lsn>,
     /// Sessions whose peer told of more than was received. May hold some that are no longer ahead.
     pub ahead: BTreeSet<SessionId>,
 }
@@ -50,6 +52,7 @@ impl Stream {
             adopting: 0,
             failed: false,
             pull: None,
+            refused_at: None,
             ahead: BTreeSet::new(),
         }
     }

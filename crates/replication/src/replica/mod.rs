@@ -1,6 +1,7 @@
 //! The machine: all sessions of one node and the streams they share. This file holds its state and its doors;
-//! `pulling` brings records in, `serving` sends them out, `pace` says when.
+//! `pulling` brings records in, `serving` sends them out, `forks` heals what has two branches, `pace` says when.
 
+mod forks;
 mod pace;
 mod pulling;
 mod serving;
@@ -16,7 +17,8 @@ use tidelog_record::{NodeId, Run, SiteName, StreamId};
 use crate::disk::{DiskReply, DiskRequest, Ticket};
 use crate::event::{CloseReason, Event, Fork, Violation};
 use crate::limits::{
-    CLOSE_TEXT_BYTES_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, RECEIVE_BYTES_TOTAL_DEFAULT,
+    CLOSE_TEXT_BYTES_MAX, INSTANCE_NODES_MAX, INSTANCES_PER_NODE_MAX, PROTOCOL_VERSION,
+    PROTOCOL_VERSION_MIN, RECEIVE_BYTES_TOTAL_DEFAULT,
     SIMULTANEOUS_DIAL_MS, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
 };
 use crate::message::{Held, Hello, Message};
@@ -35,13 +37,15 @@ pub struct Options {
     pub sites: Sites,
     /// Credit given to all peers together, in bytes.
     pub receive_bytes_total: usize,
+    /// Which life of the node this is: draw it at random at each start. Peers know by it whether two of one node are at work.
+    pub instance: u64,
 }
 
 impl Options {
-    /// Options with the default bounds.
+    /// Options with the default bounds. `instance` is drawn at random at each start.
     #[must_use]
-    pub fn new(node: NodeId, run: Run, sites: Sites) -> Self {
-        Self { node, run, sites, receive_bytes_total: RECEIVE_BYTES_TOTAL_DEFAULT }
+    pub fn new(node: NodeId, run: Run, sites: Sites, instance: u64) -> Self {
+        Self { node, run, sites, receive_bytes_total: RECEIVE_BYTES_TOTAL_DEFAULT, instance }
     }
 }
 
@@ -83,10 +87,21 @@ pub struct Replica {
     events: VecDeque<Event>,
 
     next_ticket: u64,
-    adoptions: VecDeque<DiskRequest>,
+    /// Work for the disk that was decided on; reads for peers are decided on when they are polled.
+    requests: VecDeque<DiskRequest>,
     adopting: BTreeMap<Ticket, pulling::Adopting>,
     reading: BTreeMap<Ticket, (SessionId, StreamId)>,
     readers: VecDeque<SessionId>,
+    /// Reads of searches for a fork.
+    searching: BTreeMap<Ticket, SessionId>,
+    /// Reads that are compared with what a peer says of a fork.
+    checking: BTreeMap<Ticket, forks::Claim>,
+    /// Branches that are written again: by stream, and the last LSN that both branches share.
+    branches: BTreeMap<forks::BranchId, forks::Branch>,
+    /// Reads for them.
+    copying: BTreeMap<Ticket, forks::BranchId>,
+    /// The lives of each peer, the latest last.
+    instances: BTreeMap<NodeId, VecDeque<u64>>,
     /// Nothing is pulled before this time: the disk refused records.
     paused_until: Option<Duration>,
     /// No later than the next time that something falls due.
@@ -109,10 +124,15 @@ impl Replica {
             parting: VecDeque::new(),
             events: VecDeque::new(),
             next_ticket: 0,
-            adoptions: VecDeque::new(),
+            requests: VecDeque::new(),
             adopting: BTreeMap::new(),
             reading: BTreeMap::new(),
             readers: VecDeque::new(),
+            searching: BTreeMap::new(),
+            checking: BTreeMap::new(),
+            branches: BTreeMap::new(),
+            copying: BTreeMap::new(),
+            instances: BTreeMap::new(),
             paused_until: None,
             wake_at: None,
         }
@@ -120,28 +140,11 @@ impl Replica {
 
     /// A connection whose peer is proven. The id must be new.
     ///
-    /// One session with a node stands: a newer one takes the older one's place, because the older may be cut without
-    /// a sign. Only when both nodes dialled each other at once, the one that the smaller node id dialled stays, so that
-    /// both ends choose the same.
+    /// One session with a node stands: a newer one takes the older one's place once it has said hello, because the older may be cut
+    /// without a sign. Only when both nodes dialled each other at once, the one that the smaller node id dialled stays, so that
+    /// both ends choose the same. And two lives of one node that are both at work keep a session each, see [`Event::Cloned`].
     pub fn connected(&mut self, now: Duration, id: SessionId, peer: Peer) {
         self.tick(now);
-        if peer.node == self.options.node {
-            self.parting.push_back((id, close_message(&CloseReason::Violation(Violation::Itself))));
-            self.closed(id, CloseReason::Violation(Violation::Itself));
-            return;
-        }
-        let older = self.sessions.iter().find(|(_, session)| session.peer.node == peer.node);
-        if let Some((older, session)) = older.map(|(id, session)| (*id, session)) {
-            let at_once = session.peer.dialled != peer.dialled
-                && now.saturating_sub(session.connected_at) < Duration::from_millis(SIMULTANEOUS_DIAL_MS);
-            let keep_older = at_once && session.peer.dialled == (self.options.node < peer.node);
-            if keep_older {
-                self.parting.push_back((id, close_message(&CloseReason::Replaced)));
-                self.closed(id, CloseReason::Replaced);
-                return;
-            }
-            self.close(older, CloseReason::Replaced);
-        }
         let share = self.options.receive_bytes_total / (self.sessions.len() + 1);
         let window = share.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
         let mut session = Session::new(now, peer, window);
@@ -150,6 +153,7 @@ impl Replica {
             version_max: PROTOCOL_VERSION,
             node: self.options.node,
             credit_bytes: u32::try_from(window).unwrap_or(u32::MAX),
+            instance: self.options.instance,
         }));
         self.sessions.insert(id, session);
         self.sendable.insert(id);
@@ -210,6 +214,7 @@ impl Replica {
                 Ok(())
             }
             (true, Message::Credit(bytes)) => self.credited(id, bytes),
+            (true, Message::Forked { stream, lsn, chain }) => self.told_of_fork(id, stream, lsn, chain),
             (true, Message::Keepalive) => Ok(()),
         };
         if let Err(violation) = &outcome {
@@ -233,6 +238,13 @@ impl Replica {
         if leapt {
             self.abandon(id);
         }
+        self.copy_on();
+    }
+
+    /// This node's own records have another run from now on: what it wrote before is pulled and served like any other stream.
+    pub fn begin_run(&mut self, now: Duration, run: Run) {
+        self.tick(now);
+        self.options.run = run;
     }
 
     /// The disk's answer to a request of [`Replica::poll_disk`].
@@ -306,15 +318,25 @@ impl Replica {
         if hello.node != session.peer.node {
             return Err(Violation::WrongNode(hello.node));
         }
+        if hello.node == self.options.node {
+            if hello.instance != self.options.instance {
+                self.events.push_back(Event::Cloned { node: hello.node });
+            }
+            return Err(Violation::Itself);
+        }
         let version = PROTOCOL_VERSION.min(hello.version_max);
         if version < PROTOCOL_VERSION_MIN || version < hello.version_min {
             return Err(Violation::Version { theirs_min: hello.version_min, theirs_max: hello.version_max });
         }
         session.version = Some(version);
+        session.instance = Some(hello.instance);
         session.credit = i64::from(hello.credit_bytes);
         session.progress_at = self.now;
         let node = session.peer.node;
         self.audience.clear();
+        if !self.settle_place(id, hello) {
+            return Ok(());
+        }
         self.events.push_back(Event::Ready { session: id, node, version });
         let shared: Vec<StreamId> = match self.sessions.get(&id) {
             Some(session) => self
@@ -364,6 +386,7 @@ impl Replica {
                 session.acknowledge.insert(stream.clone());
             }
             self.schedule_announcement(*id);
+            self.search_on(*id);
         }
     }
 
@@ -378,8 +401,57 @@ impl Replica {
             if let Some(stream) = self.streams.get_mut(&fork.stream) {
                 stream.ahead.remove(&id);
             }
+            if fork.theirs.is_some() || fork.ours.is_some() {
+                session.forked.push_back((fork.stream.clone(), fork.lsn));
+            }
             self.events.push_back(Event::Fork(fork));
+            self.search_on(id);
         }
+    }
+
+    /// A session that said hello ends the older ones with the same life of the node, and those of lives that seem to be over. A life
+    /// that comes back after another one was there is no restart: both are at work. Whether the session stays itself.
+    fn settle_place(&mut self, id: SessionId, hello: &Hello) -> bool {
+        let Hello { node, instance, .. } = *hello;
+        let known = self.instances.contains_key(&node);
+        if !known && self.instances.len() >= INSTANCE_NODES_MAX {
+            self.instances.pop_first();
+        }
+        let lives = self.instances.entry(node).or_default();
+        let returned = lives.contains(&instance) && lives.back() != Some(&instance);
+        if !lives.contains(&instance) {
+            lives.push_back(instance);
+            if lives.len() > INSTANCES_PER_NODE_MAX {
+                lives.pop_front();
+            }
+        }
+        if returned {
+            self.events.push_back(Event::Cloned { node });
+        }
+        let Some(this) = self.sessions.get(&id) else { return false };
+        let (dialled, connected_at) = (this.peer.dialled, this.connected_at);
+        let by_smaller = |dialled: bool| dialled == (self.options.node < node);
+        let mut over = Vec::new();
+        for (other, session) in &self.sessions {
+            let same_life = session.instance == Some(instance);
+            if *other == id || session.peer.node != node || !(same_life || session.is_ready() && !returned) {
+                continue;
+            }
+            let apart = connected_at.abs_diff(session.connected_at);
+            let at_once = same_life
+                && session.peer.dialled != dialled
+                && apart < Duration::from_millis(SIMULTANEOUS_DIAL_MS);
+            let other_stays = if at_once {
+                by_smaller(session.peer.dialled)
+            } else {
+                same_life && (session.connected_at, *other) > (connected_at, id)
+            };
+            over.push(if other_stays { id } else { *other });
+        }
+        for session in over {
+            self.close(session, CloseReason::Replaced);
+        }
+        self.sessions.contains_key(&id)
     }
 
     /// Takes a session out; whether it was there.
@@ -406,6 +478,7 @@ impl Replica {
         for stream in again {
             self.try_pull(&stream);
         }
+        self.copy_on();
         true
     }
 }

@@ -17,10 +17,11 @@ use crate::stream::{Head, Pulling, Stream};
 /// Records on their way to the disk.
 #[derive(Debug)]
 pub(super) struct Adopting {
-    session: SessionId,
-    stream: StreamId,
-    head: Head,
-    cost_bytes: usize,
+    /// Who sent them; nobody, when a branch is written again.
+    pub session: Option<SessionId>,
+    pub stream: StreamId,
+    pub head: Head,
+    pub cost_bytes: usize,
 }
 
 impl Replica {
@@ -54,6 +55,7 @@ impl Replica {
                 self.check_own(node, &stream, head, told);
             }
             self.weigh(id, stream, head);
+            self.search_on(id);
         }
         Ok(())
     }
@@ -73,15 +75,17 @@ impl Replica {
 
     /// A peer came forward to `head`: compare, go on with the pull under way, or begin one.
     fn weigh(&mut self, id: SessionId, stream: StreamId, head: Head) {
-        let own = self.is_own(&stream);
-        if own && !self.streams.contains_key(&stream) {
-            return;
-        }
         let known =
             self.streams.entry(stream.clone()).or_insert_with(|| Stream::new(&stream, Head::default()));
         let at = if head.lsn == known.held.lsn { known.held } else { known.received };
         if head.lsn == at.lsn && head.chain != at.chain {
-            let Some(session) = self.sessions.get(&id) else { return };
+            let Some(session) = self.sessions.get_mut(&id) else { return };
+            if !session.halted.contains(&stream) {
+                // By the time that it hears of this record it may hold more, and would never compare.
+                let (stream, lsn) = (stream.clone(), head.lsn);
+                session.control.push_back(Message::Forked { stream, lsn, chain: at.chain });
+                self.sendable.insert(id);
+            }
             let fork = Fork {
                 node: session.peer.node,
                 lsn: head.lsn,
@@ -92,7 +96,7 @@ impl Replica {
             self.halt(id, fork);
             return;
         }
-        if own || head.lsn <= known.received.lsn {
+        if head.lsn <= known.received.lsn {
             return;
         }
         known.ahead.insert(id);
@@ -119,7 +123,7 @@ impl Replica {
     /// Pulls a stream from the peer that suits best, if any is ahead: its author before others, then the one that is
     /// asked least.
     pub(super) fn try_pull(&mut self, stream: &StreamId) {
-        if self.is_own(stream) || self.paused_until.is_some() {
+        if self.paused_until.is_some() {
             return;
         }
         let Some(known) = self.streams.get_mut(stream) else { return };
@@ -180,6 +184,7 @@ impl Replica {
             self.try_pull(&next);
         }
         self.try_pull(stream);
+        self.copy_on();
     }
 
     /// Takes a pull back; what still comes for it is dropped until the peer confirms.
@@ -208,6 +213,12 @@ impl Replica {
             self.sendable.insert(id);
             return Ok(());
         }
+        if session.search.as_ref().is_some_and(|search| search.is_asked(&stream)) {
+            session.give_back(cost_bytes);
+            self.sendable.insert(id);
+            self.is_same(id);
+            return Ok(());
+        }
         let node = session.peer.node;
         let known = self.streams.get_mut(&stream).ok_or(Violation::Unasked)?;
         let pull = known.pull.filter(|pull| pull.session == id).ok_or(Violation::Unasked)?;
@@ -230,8 +241,8 @@ impl Replica {
                 stream: stream.clone(),
                 node,
                 lsn: head.lsn,
-                ours: Some(head.chain),
-                theirs: Some(chain),
+                ours: None,
+                theirs: None,
             };
             self.halt(id, fork);
             self.abandon(&stream);
@@ -240,8 +251,8 @@ impl Replica {
         known.received = head;
         known.adopting += 1;
         let ticket = self.ticket();
-        self.adopting.insert(ticket, Adopting { session: id, stream: stream.clone(), head, cost_bytes });
-        self.adoptions.push_back(DiskRequest::Adopt { ticket, records });
+        self.adopting.insert(ticket, Adopting { session: Some(id), stream: stream.clone(), head, cost_bytes });
+        self.requests.push_back(DiskRequest::Adopt { ticket, records });
         if head.lsn == pull.until {
             self.end_pull(id, &stream);
         }
@@ -251,7 +262,7 @@ impl Replica {
     pub(super) fn was_adopted(&mut self, ticket: Ticket, outcome: Result<(), AdoptFailure>) {
         let Some(adopted) = self.adopting.remove(&ticket) else { return };
         let Adopting { session: id, stream, head, cost_bytes } = adopted;
-        if let Some(session) = self.sessions.get_mut(&id) {
+        if let Some((id, session)) = id.and_then(|id| Some((id, self.sessions.get_mut(&id)?))) {
             session.give_back(cost_bytes);
             self.sendable.insert(id);
         }
@@ -264,22 +275,25 @@ impl Replica {
                 }
             }
             Err(failure) => {
-                known.failed = true;
+                let first = !core::mem::replace(&mut known.failed, true);
                 let ours = (known.held.lsn == head.lsn).then_some(known.held.chain);
-                match failure {
-                    AdoptFailure::Fork => {
-                        if let Some(node) = self.sessions.get(&id).map(|session| session.peer.node) {
-                            let theirs = Some(head.chain);
-                            let fork = Fork { stream: stream.clone(), node, lsn: head.lsn, ours, theirs };
-                            self.halt(id, fork);
-                        }
-                    }
-                    AdoptFailure::Refused => {
-                        let until = self.now + Duration::from_millis(RETRY_AFTER_DISK_FAILURE_MS);
-                        self.paused_until = Some(until);
-                        self.wake_by(until);
+                if let (AdoptFailure::Fork, Some(id), true) = (failure, id, first)
+                    && let Some(session) = self.sessions.get(&id)
+                {
+                    // The disk may be ahead of what it told: then both branches are found when the stream is pulled again. If not, it
+                    // holds other bytes above a gap, and asking again would never help.
+                    let again = known.refused_at.replace(known.held.lsn) != Some(known.held.lsn);
+                    let (node, theirs) = (session.peer.node, Some(head.chain).filter(|_| ours.is_some()));
+                    let fork = Fork { stream: stream.clone(), node, lsn: head.lsn, ours, theirs };
+                    if again {
+                        self.events.push_back(Event::Fork(fork));
+                    } else {
+                        self.halt(id, fork);
                     }
                 }
+                let until = self.now + Duration::from_millis(RETRY_AFTER_DISK_FAILURE_MS);
+                self.paused_until = Some(until);
+                self.wake_by(until);
                 self.abandon(&stream);
             }
         }
@@ -295,6 +309,7 @@ impl Replica {
             self.renew_ahead(&stream);
             self.try_pull(&stream);
         }
+        self.copy_on();
     }
 
     /// What was received fell back to what is held: find out again who is ahead.
@@ -319,6 +334,7 @@ impl Replica {
         for stream in waiting {
             self.try_pull(&stream);
         }
+        self.copy_on();
     }
 
     pub(super) fn stopped(
@@ -334,6 +350,15 @@ impl Replica {
             if reason == StopReason::Cancelled {
                 session.abandoned.remove(&stream);
                 self.try_pull(&stream);
+                self.search_on(id);
+            }
+            return Ok(());
+        }
+        if session.search.as_ref().is_some_and(|search| search.is_asked(&stream)) {
+            match reason {
+                StopReason::Forked => self.is_other(id),
+                StopReason::Unreadable => self.give_up_search(id),
+                StopReason::Cancelled => return Err(Violation::Unasked),
             }
             return Ok(());
         }

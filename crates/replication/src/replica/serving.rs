@@ -8,8 +8,8 @@ use super::Replica;
 use crate::disk::{DiskRequest, ReadFailure, Ticket};
 use crate::event::{Fork, Violation};
 use crate::limits::{
-    DISK_READS_MAX, MESSAGE_BYTES_MAX, PULL_STREAMS_PER_SESSION_MAX, RECORD_COST_BYTES,
-    RECORDS_PER_MESSAGE_MAX, SEND_QUEUE_BYTES_MAX,
+    DISK_READS_MAX, MESSAGE_BYTES_MAX, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX, SEND_QUEUE_BYTES_MAX,
+    SERVE_STREAMS_PER_SESSION_MAX,
 };
 use crate::message::{Bodies, BodyBytes, Message, Pull, Records, StopReason};
 use crate::peer::SessionId;
@@ -27,7 +27,7 @@ impl Replica {
         }
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let Pull { stream, after, chain, until } = pull;
-        let full = session.serves.len() >= PULL_STREAMS_PER_SESSION_MAX;
+        let full = session.serves.len() >= SERVE_STREAMS_PER_SESSION_MAX;
         match session.serves.get_mut(&stream) {
             Some(serving) if serving.until == after => serving.until = until,
             Some(_) => return Err(Violation::Pull),
@@ -78,8 +78,8 @@ impl Replica {
 
     /// The next work for the disk, until there is none.
     pub fn poll_disk(&mut self) -> Option<DiskRequest> {
-        if let Some(adopt) = self.adoptions.pop_front() {
-            return Some(adopt);
+        if let Some(request) = self.requests.pop_front() {
+            return Some(request);
         }
         while self.reading.len() < DISK_READS_MAX {
             let id = self.readers.pop_front()?;
@@ -98,6 +98,15 @@ impl Replica {
     }
 
     pub(super) fn was_read(&mut self, ticket: Ticket, outcome: Result<Vec<Record>, ReadFailure>) {
+        if let Some(id) = self.searching.remove(&ticket) {
+            return self.middle_was_read(id, ticket, outcome);
+        }
+        if let Some(claim) = self.checking.remove(&ticket) {
+            return self.claim_was_read(claim, outcome);
+        }
+        if let Some(branch) = self.copying.remove(&ticket) {
+            return self.branch_was_read(&branch, ticket, outcome);
+        }
         let Some((id, stream)) = self.reading.remove(&ticket) else { return };
         if let Some(session) = self.sessions.get_mut(&id) {
             session.reading = session.reading.saturating_sub(1);

@@ -19,7 +19,7 @@ fn neighbouring_versions_agree_and_others_are_refused() {
     for (version_min, version_max, agreed) in cases {
         let mut stand = Stand::new(vec![]);
         stand.connect(ONE, peer_node(ONE), Sites::All, true);
-        let hello = Hello { version_min, version_max, node: peer_node(ONE), credit_bytes: 1 };
+        let hello = Hello { version_min, version_max, node: peer_node(ONE), credit_bytes: 1, instance: 1 };
         let outcome = stand.hear(ONE, Message::Hello(hello));
         let expected = match agreed {
             Some(_) => Ok(()),

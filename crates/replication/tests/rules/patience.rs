@@ -137,7 +137,7 @@ fn when_both_dial_at_once_both_keep_the_same_connection() {
     let (small, large) = (NodeId([1; 16]), NodeId([2; 16]));
     for order in [[0usize, 1], [1, 0]] {
         for (us, them) in [(small, large), (large, small)] {
-            let mut replica = Replica::new(Options::new(us, RUN, Sites::All), []);
+            let mut replica = Replica::new(Options::new(us, RUN, Sites::All, 1), []);
             for i in order {
                 let dialled = (i == 0) == (us == small);
                 let session = SessionId(u64::try_from(i).unwrap() + 1);
