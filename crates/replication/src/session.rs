@@ -73,8 +73,8 @@ pub(crate) struct Session {
     pub waiting: VecDeque<StreamId>,
     /// The same streams, so that each waits once.
     pub is_waiting: BTreeSet<StreamId>,
-    /// Pulls that were taken back and not yet confirmed: their records are dropped.
-    pub abandoned: BTreeSet<StreamId>,
+    /// Pulls that were taken back and not yet confirmed, with the LSN behind which they began: their records are dropped.
+    pub abandoned: BTreeMap<StreamId, Lsn>,
     /// Credit that the peer has of us, in bytes; one message may overdraw it.
     pub granted: i64,
     /// Credit to give back, in bytes.
@@ -128,7 +128,7 @@ impl Session {
             pulls: BTreeSet::new(),
             waiting: VecDeque::new(),
             is_waiting: BTreeSet::new(),
-            abandoned: BTreeSet::new(),
+            abandoned: BTreeMap::new(),
             granted: i64::try_from(window).unwrap_or(i64::MAX),
             owed: 0,
             window,

@@ -20,6 +20,8 @@ pub struct Head {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pulling {
     pub session: SessionId,
+    /// The LSN whose chain hash the peer was told, to go on from there.
+    pub after: Lsn,
     /// The last LSN asked for.
     pub until: Lsn,
 }

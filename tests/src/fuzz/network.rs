@@ -20,7 +20,7 @@ fn stream() -> StreamId {
 
 /// What a peer says in the beginning.
 fn hello() -> Message {
-    Message::Hello(Hello { version_min: 1, version_max: PROTOCOL_VERSION, node: PEER, credit_bytes: 1 << 20 })
+    Message::Hello(Hello { version_min: 1, version_max: PROTOCOL_VERSION, node: PEER, credit_bytes: 1 << 20, instance: 1 })
 }
 
 pub(super) fn replication_seeds() -> Vec<Vec<u8>> {
@@ -38,6 +38,7 @@ pub(super) fn replication_seeds() -> Vec<Vec<u8>> {
         }),
         Message::Pull(Pull { stream: stream.clone(), after: Lsn::ZERO, chain: None, until: Lsn(1) }),
         Message::Credit(100),
+        Message::Forked { stream: stream.clone(), lsn: Lsn(1), chain },
         Message::Stop(stream),
         Message::Keepalive,
     ];

@@ -84,7 +84,9 @@ impl Replica {
             return Err(Violation::NotGranted(stream.site));
         }
         let held = self.streams.get(&stream).map_or(Lsn::ZERO, |known| known.held.lsn);
-        let Some(before) = lsn.0.checked_sub(1).filter(|_| lsn <= held) else { return Err(Violation::Lsn(lsn)) };
+        let Some(before) = lsn.0.checked_sub(1).filter(|_| lsn <= held) else {
+            return Err(Violation::Lsn(lsn));
+        };
         if session.halted.contains(&stream) || session.checks >= FORK_CHECKS_MAX {
             return Ok(());
         }
@@ -105,7 +107,7 @@ impl Replica {
         let node = session.peer.node;
         let held = outcome.unwrap_or_default().into_iter().next().filter(|record| record.lsn == lsn);
         if let Some(ours) = held.map(|record| record.chain).filter(|ours| *ours != chain) {
-            self.halt(id, Fork { stream, node, lsn, ours: Some(ours), theirs: Some(chain) });
+            self.halt(id, Fork { stream, node, lsn, ours: Some(ours), theirs: Some(chain) }, true);
         }
     }
 
@@ -121,7 +123,7 @@ impl Replica {
                 known.held.lsn >= *high && known.pull.is_none_or(|pull| pull.session != id)
             });
             let theirs = session.remote.get(stream).is_some_and(|head| head.lsn >= *high);
-            ours && theirs && !session.abandoned.contains(stream)
+            ours && theirs && !session.abandoned.contains_key(stream)
         });
         let Some((stream, high)) = ready.and_then(|at| session.forked.remove(at)) else { return };
         session.search = Some(Search { stream, low: Lsn::ZERO, high, step: Step::Asked });
@@ -154,7 +156,8 @@ impl Replica {
         outcome: Result<Vec<Record>, ReadFailure>,
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(search) = session.search.as_mut().filter(|search| search.step == Step::Reading(ticket)) else {
+        let Some(search) = session.search.as_mut().filter(|search| search.step == Step::Reading(ticket))
+        else {
             return;
         };
         let middle = search.middle();
@@ -260,7 +263,9 @@ impl Replica {
         let records = outcome.unwrap_or_default();
         if core::mem::take(&mut branch.comparing) {
             match records.first() {
-                Some(theirs) if theirs.lsn == branch.at.lsn && theirs.chain != branch.at.chain => branch.rename(),
+                Some(theirs) if theirs.lsn == branch.at.lsn && theirs.chain != branch.at.chain => {
+                    branch.rename()
+                }
                 _ => branch.compared = branch.at.lsn,
             }
             return self.copy_on();

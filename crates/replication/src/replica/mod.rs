@@ -12,14 +12,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use tidelog_record::{NodeId, Run, SiteName, StreamId};
+use tidelog_record::{Lsn, NodeId, Run, SiteName, StreamId};
 
 use crate::disk::{DiskReply, DiskRequest, Ticket};
 use crate::event::{CloseReason, Event, Fork, Violation};
 use crate::limits::{
-    CLOSE_TEXT_BYTES_MAX, INSTANCE_NODES_MAX, INSTANCES_PER_NODE_MAX, PROTOCOL_VERSION,
-    PROTOCOL_VERSION_MIN, RECEIVE_BYTES_TOTAL_DEFAULT,
-    SIMULTANEOUS_DIAL_MS, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
+    CLOSE_TEXT_BYTES_MAX, INSTANCE_NODES_MAX, INSTANCES_PER_NODE_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+    RECEIVE_BYTES_TOTAL_DEFAULT, SIMULTANEOUS_DIAL_MS, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
 };
 use crate::message::{Held, Hello, Message};
 use crate::peer::{Peer, SessionId, Sites};
@@ -395,13 +394,14 @@ impl Replica {
     }
 
     /// Halts a stream between this node and one peer, and reports it once a session (invariant 1).
-    fn halt(&mut self, id: SessionId, fork: Fork) {
+    /// When both are known to differ at its LSN, the place is looked for.
+    fn halt(&mut self, id: SessionId, fork: Fork, is_certain: bool) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.halted.insert(fork.stream.clone()) {
             if let Some(stream) = self.streams.get_mut(&fork.stream) {
                 stream.ahead.remove(&id);
             }
-            if fork.theirs.is_some() || fork.ours.is_some() {
+            if is_certain && fork.lsn > Lsn::ZERO {
                 session.forked.push_back((fork.stream.clone(), fork.lsn));
             }
             self.events.push_back(Event::Fork(fork));

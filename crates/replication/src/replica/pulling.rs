@@ -93,7 +93,7 @@ impl Replica {
                 theirs: Some(head.chain),
                 stream,
             };
-            self.halt(id, fork);
+            self.halt(id, fork, true);
             return;
         }
         if head.lsn <= known.received.lsn {
@@ -105,7 +105,7 @@ impl Replica {
                 let Some(session) = self.sessions.get_mut(&id) else { return };
                 // Others wait for a turn: this one ends first.
                 if session.waiting.is_empty() {
-                    known.pull = Some(Pulling { session: id, until: head.lsn });
+                    known.pull = Some(Pulling { until: head.lsn, ..pull });
                     session.control.push_back(Message::Pull(Pull {
                         stream,
                         after: pull.until,
@@ -140,7 +140,9 @@ impl Replica {
             .ahead
             .iter()
             .filter_map(|id| sessions.get(id).map(|session| (*id, session)))
-            .filter(|(_, session)| !session.halted.contains(stream) && !session.abandoned.contains(stream))
+            .filter(|(_, session)| {
+                !session.halted.contains(stream) && !session.abandoned.contains_key(stream)
+            })
             .min_by_key(|(id, session)| {
                 let full = session.pulls.len() >= PULL_STREAMS_PER_SESSION_MAX;
                 (full, session.peer.node != stream.node, session.pulls.len(), *id)
@@ -158,7 +160,7 @@ impl Replica {
             session.progress_at = self.now;
         }
         session.pulls.insert(stream.clone());
-        known.pull = Some(Pulling { session: id, until });
+        known.pull = Some(Pulling { session: id, after: received.lsn, until });
         session.control.push_back(Message::Pull(Pull {
             stream: stream.clone(),
             after: received.lsn,
@@ -191,7 +193,7 @@ impl Replica {
     pub(super) fn abandon(&mut self, stream: &StreamId) {
         let Some(pull) = self.streams.get(stream).and_then(|known| known.pull) else { return };
         if let Some(session) = self.sessions.get_mut(&pull.session) {
-            session.abandoned.insert(stream.clone());
+            session.abandoned.insert(stream.clone(), pull.after);
             session.control.push_back(Message::Stop(stream.clone()));
             self.sendable.insert(pull.session);
         }
@@ -208,7 +210,7 @@ impl Replica {
         session.granted -= i64::try_from(cost_bytes).unwrap_or(i64::MAX);
         session.received_bytes = session.received_bytes.saturating_add(cost_bytes as u64);
         session.progress_at = self.now;
-        if session.abandoned.contains(&stream) {
+        if session.abandoned.contains_key(&stream) {
             session.give_back(cost_bytes);
             self.sendable.insert(id);
             return Ok(());
@@ -237,21 +239,16 @@ impl Replica {
             // The peer's bytes do not continue what is held here: neither branch is touched.
             session.give_back(cost_bytes);
             self.sendable.insert(id);
-            let fork = Fork {
-                stream: stream.clone(),
-                node,
-                lsn: head.lsn,
-                ours: None,
-                theirs: None,
-            };
-            self.halt(id, fork);
+            let fork = Fork { stream: stream.clone(), node, lsn: head.lsn, ours: None, theirs: None };
+            self.halt(id, fork, false);
             self.abandon(&stream);
             return Ok(());
         }
         known.received = head;
         known.adopting += 1;
         let ticket = self.ticket();
-        self.adopting.insert(ticket, Adopting { session: Some(id), stream: stream.clone(), head, cost_bytes });
+        self.adopting
+            .insert(ticket, Adopting { session: Some(id), stream: stream.clone(), head, cost_bytes });
         self.requests.push_back(DiskRequest::Adopt { ticket, records });
         if head.lsn == pull.until {
             self.end_pull(id, &stream);
@@ -288,7 +285,7 @@ impl Replica {
                     if again {
                         self.events.push_back(Event::Fork(fork));
                     } else {
-                        self.halt(id, fork);
+                        self.halt(id, fork, false);
                     }
                 }
                 let until = self.now + Duration::from_millis(RETRY_AFTER_DISK_FAILURE_MS);
@@ -345,12 +342,19 @@ impl Replica {
     ) -> Result<(), Violation> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         session.progress_at = self.now;
-        if session.abandoned.contains(&stream) {
+        if let Some(lsn) = session.abandoned.get(&stream).copied() {
             // Only the confirmation of our own word ends it; another reason crossed it on the way.
-            if reason == StopReason::Cancelled {
-                session.abandoned.remove(&stream);
-                self.try_pull(&stream);
-                self.search_on(id);
+            let node = session.peer.node;
+            match reason {
+                StopReason::Cancelled => {
+                    session.abandoned.remove(&stream);
+                    self.try_pull(&stream);
+                    self.search_on(id);
+                }
+                StopReason::Forked => {
+                    self.halt(id, Fork { stream, node, lsn, ours: None, theirs: None }, true);
+                }
+                StopReason::Unreadable => {}
             }
             return Ok(());
         }
@@ -364,7 +368,7 @@ impl Replica {
         }
         let node = session.peer.node;
         let known = self.streams.get_mut(&stream).ok_or(Violation::Unasked)?;
-        known.pull.filter(|pull| pull.session == id).ok_or(Violation::Unasked)?;
+        let pull = known.pull.filter(|pull| pull.session == id).ok_or(Violation::Unasked)?;
         let received = known.received;
         known.ahead.remove(&id);
         match reason {
@@ -374,8 +378,9 @@ impl Replica {
                 session.remote.remove(&stream);
             }
             StopReason::Forked => {
-                let ours = Some(received.chain);
-                self.halt(id, Fork { stream: stream.clone(), node, lsn: received.lsn, ours, theirs: None });
+                let lsn = pull.after;
+                let ours = Some(received.chain).filter(|_| received.lsn == lsn);
+                self.halt(id, Fork { stream: stream.clone(), node, lsn, ours, theirs: None }, true);
             }
         }
         // A continuation of the pull may have crossed this word; what it brings is dropped.

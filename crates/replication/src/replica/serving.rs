@@ -131,7 +131,7 @@ impl Replica {
             session.serves.remove(stream);
             session.data.push_back(Message::Stopped { stream: stream.clone(), reason: StopReason::Forked });
             let fork = Fork { stream: stream.clone(), node, lsn, ours: None, theirs: Some(claimed) };
-            self.halt(id, fork);
+            self.halt(id, fork, true);
             return;
         }
         match message_of(stream, serving.after, serving.until, records) {

@@ -336,7 +336,10 @@ impl Field {
         node.disk.pending.clear();
         node.disk.sync_scheduled = false;
         node.tails = node.disk.vector().into_iter().filter(|(id, _)| id.node == node.id).collect();
-        node.replica = Replica::new(Options::new(node.id, node.run, node.sites.clone(), u64::from(node.life)), node.disk.vector());
+        node.replica = Replica::new(
+            Options::new(node.id, node.run, node.sites.clone(), u64::from(node.life)),
+            node.disk.vector(),
+        );
         for key in cut {
             self.cut(key, false);
         }

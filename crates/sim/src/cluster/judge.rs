@@ -7,6 +7,7 @@ use tidelog_record::{ChainHash, Lsn, NodeId, Record, SiteName, StreamId};
 use tidelog_replication::{Head, Violation};
 
 use super::flaw::Flaw;
+use super::network::ENVELOPE_BYTES;
 use super::world::World;
 
 /// An edge that cleans up keeps no more records of its own than this.
@@ -14,6 +15,8 @@ pub(super) const KEPT_RECORDS_MAX: usize = 8;
 /// Bytes that a machine may send for nothing: this share of the payload and a little.
 const WASTE_PERCENT_MAX: u64 = 10;
 const WASTE_BYTES: u64 = 64 * 1024;
+/// Records that are sent to find a fork, at most: halves of a thousand.
+const FORK_STEPS: u64 = 10;
 
 /// What was wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -318,7 +321,9 @@ impl World {
 
     fn waste_breach(&self) -> Option<Breach> {
         let super::world::Tally { sent_bytes: sent, payload_bytes: payload, lost_bytes: lost, .. } = self.tally;
-        let most = payload + payload * WASTE_PERCENT_MAX / 100 + lost + WASTE_BYTES;
+        // Looking for a fork takes a record for each step.
+        let looked = self.tally.forks * FORK_STEPS * (self.scenario.body_bytes_max as u64 + ENVELOPE_BYTES);
+        let most = payload + payload * WASTE_PERCENT_MAX / 100 + lost + looked + WASTE_BYTES;
         (sent > most).then_some(Breach::Waste { sent, payload, lost })
     }
 

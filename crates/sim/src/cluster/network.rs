@@ -16,7 +16,7 @@ use super::scenario::Wire;
 use super::world::{Happening, World};
 
 /// What a message takes besides its bodies, in bytes: the frame, names, hashes.
-const ENVELOPE_BYTES: u64 = 100;
+pub(super) const ENVELOPE_BYTES: u64 = 100;
 /// Bytes for each stream told of.
 const HELD_BYTES: u64 = 60;
 /// While a long message comes, its bytes are heard this often.
