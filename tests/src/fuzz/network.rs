@@ -20,7 +20,13 @@ fn stream() -> StreamId {
 
 /// What a peer says in the beginning.
 fn hello() -> Message {
-    Message::Hello(Hello { version_min: 1, version_max: PROTOCOL_VERSION, node: PEER, credit_bytes: 1 << 20, instance: 1 })
+    Message::Hello(Hello {
+        version_min: 1,
+        version_max: PROTOCOL_VERSION,
+        node: PEER,
+        credit_bytes: 1 << 20,
+        instance: 1,
+    })
 }
 
 pub(super) fn replication_seeds() -> Vec<Vec<u8>> {

@@ -264,7 +264,7 @@ impl Replica {
         if core::mem::take(&mut branch.comparing) {
             match records.first() {
                 Some(theirs) if theirs.lsn == branch.at.lsn && theirs.chain != branch.at.chain => {
-                    branch.rename()
+                    branch.rename();
                 }
                 _ => branch.compared = branch.at.lsn,
             }

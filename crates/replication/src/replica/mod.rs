@@ -69,6 +69,15 @@ pub struct Progress {
     pub progress_at: Duration,
 }
 
+/// The lives of a node, as its hellos tell.
+#[derive(Debug, Default)]
+struct Lives {
+    /// The latest last.
+    seen: VecDeque<u64>,
+    /// One came back after another: more than one is at work.
+    are_many: bool,
+}
+
 /// The replication of one node. Time is a duration since any fixed start and never goes back.
 #[derive(Debug)]
 pub struct Replica {
@@ -99,8 +108,8 @@ pub struct Replica {
     branches: BTreeMap<forks::BranchId, forks::Branch>,
     /// Reads for them.
     copying: BTreeMap<Ticket, forks::BranchId>,
-    /// The lives of each peer, the latest last.
-    instances: BTreeMap<NodeId, VecDeque<u64>>,
+    /// The lives of each peer.
+    instances: BTreeMap<NodeId, Lives>,
     /// Nothing is pulled before this time: the disk refused records.
     paused_until: Option<Duration>,
     /// No later than the next time that something falls due.
@@ -418,13 +427,14 @@ impl Replica {
             self.instances.pop_first();
         }
         let lives = self.instances.entry(node).or_default();
-        let returned = lives.contains(&instance) && lives.back() != Some(&instance);
-        if !lives.contains(&instance) {
-            lives.push_back(instance);
-            if lives.len() > INSTANCES_PER_NODE_MAX {
-                lives.pop_front();
-            }
+        let returned = lives.seen.contains(&instance) && lives.seen.back() != Some(&instance);
+        lives.seen.retain(|seen| *seen != instance);
+        lives.seen.push_back(instance);
+        if lives.seen.len() > INSTANCES_PER_NODE_MAX {
+            lives.seen.pop_front();
         }
+        lives.are_many |= returned;
+        let are_many = lives.are_many;
         if returned {
             self.events.push_back(Event::Cloned { node });
         }
@@ -434,7 +444,7 @@ impl Replica {
         let mut over = Vec::new();
         for (other, session) in &self.sessions {
             let same_life = session.instance == Some(instance);
-            if *other == id || session.peer.node != node || !(same_life || session.is_ready() && !returned) {
+            if *other == id || session.peer.node != node || !(same_life || session.is_ready() && !are_many) {
                 continue;
             }
             let apart = connected_at.abs_diff(session.connected_at);

@@ -77,7 +77,11 @@ impl Holdings {
         if record.lsn <= head.lsn {
             let shelf = self.shelves.get(&record.stream);
             let held = shelf.and_then(|shelf| shelf.read(Lsn(record.lsn.0 - 1), 0)?.pop());
-            return if held.is_none_or(|held| held.chain == record.chain) { Ok(false) } else { Err(Unwritten::Fork) };
+            return if held.is_none_or(|held| held.chain == record.chain) {
+                Ok(false)
+            } else {
+                Err(Unwritten::Fork)
+            };
         }
         if head.lsn.next() != Some(record.lsn) || !record.follows(head.chain) {
             return Err(Unwritten::Fork);
@@ -125,7 +129,8 @@ impl Holdings {
     pub fn drop_up_to(&mut self, stream: &StreamId, upto: Lsn) -> Vec<Record> {
         let Some(shelf) = self.shelves.get_mut(stream) else { return Vec::new() };
         let mut dropped = Vec::new();
-        while let Some(first) = shelf.records.pop_front_if(|first| first.lsn <= upto) {
+        while shelf.records.front().is_some_and(|first| first.lsn <= upto) {
+            let Some(first) = shelf.records.pop_front() else { break };
             shelf.below = Head { lsn: first.lsn, chain: first.chain };
             dropped.push(first);
         }

@@ -229,6 +229,17 @@ impl World {
 
     /// What is not equal yet, if anything.
     pub fn unequal(&self) -> Option<Breach> {
+        self.lost().or_else(|| self.vectors_differ()).or_else(|| self.missing())
+    }
+
+    /// An acknowledged record that is nowhere any more.
+    fn lost(&self) -> Option<Breach> {
+        let entries = &self.ledger.entries;
+        let lost = entries.iter().find(|(_, entry)| entry.copies == 0 && !entry.excused);
+        lost.map(|(id, _)| Breach::Lost { id: *id })
+    }
+
+    fn vectors_differ(&self) -> Option<Breach> {
         let mut furthest: BTreeMap<&StreamId, Head> = BTreeMap::new();
         for node in self.judged() {
             for (stream, shelf) in &self.nodes[node].holdings.shelves {
@@ -254,16 +265,11 @@ impl World {
                 }
             }
         }
-        self.missing()
+        None
     }
 
-    /// A record that is somewhere and not everywhere, or nowhere.
+    /// A record that is somewhere and not everywhere.
     fn missing(&self) -> Option<Breach> {
-        for (id, entry) in &self.ledger.entries {
-            if entry.copies == 0 && !entry.excused {
-                return Some(Breach::Lost { id: *id });
-            }
-        }
         for node in self.judged() {
             let found = &self.nodes[node];
             let ids = found.holdings.records().filter_map(|record| self.ledger.id_of(&record.body));
@@ -286,6 +292,20 @@ impl World {
             .or_else(|| self.waste_breach())
             .or_else(|| self.kept_breach())
             .or_else(|| self.answer_breach())
+            .or_else(|| self.unnoticed())
+    }
+
+    /// A node that has both of a copied node for peers knows.
+    fn unnoticed(&self) -> Option<Breach> {
+        for (node, twin) in &self.twins {
+            for peer in self.judged() {
+                let told = self.nodes[peer].clones_told.contains(&self.nodes[*node].id);
+                if self.are_joined(peer, *node) && self.are_joined(peer, *twin) && !told {
+                    return Some(Breach::Unnoticed { node: *node });
+                }
+            }
+        }
+        None
     }
 
     fn bytes_breach(&self) -> Option<Breach> {
@@ -320,7 +340,8 @@ impl World {
     }
 
     fn waste_breach(&self) -> Option<Breach> {
-        let super::world::Tally { sent_bytes: sent, payload_bytes: payload, lost_bytes: lost, .. } = self.tally;
+        let super::world::Tally { sent_bytes: sent, payload_bytes: payload, lost_bytes: lost, .. } =
+            self.tally;
         // Looking for a fork takes a record for each step.
         let looked = self.tally.forks * FORK_STEPS * (self.scenario.body_bytes_max as u64 + ENVELOPE_BYTES);
         let most = payload + payload * WASTE_PERCENT_MAX / 100 + lost + looked + WASTE_BYTES;
@@ -348,7 +369,9 @@ impl World {
             let answer = real.answer();
             match &first {
                 None => first = Some((node, answer)),
-                Some((other, theirs)) if *theirs != answer => return Some(Breach::Answer { node, other: *other }),
+                Some((other, theirs)) if *theirs != answer => {
+                    return Some(Breach::Answer { node, other: *other });
+                }
                 Some(_) => {}
             }
         }
@@ -358,6 +381,7 @@ impl World {
     /// Drops what both hubs confirmed of edges' own records. The second hub is not waited for when too many are kept for it; the first
     /// always is.
     pub fn clean_up(&mut self) {
+        let unconfirmed = self.has(Flaw::RemovedUnconfirmed);
         for node in 2..self.nodes.len() {
             let found = &self.nodes[node];
             let own: Vec<(StreamId, Head, usize)> = found
@@ -372,11 +396,17 @@ impl World {
                     let told = found_lsn(&self.nodes[node].confirmed, &self.nodes[hub].id, &stream);
                     told.min(head.lsn)
                 };
-                let (all, first) = (told(0).min(told(1)), told(0));
+                let first = told(0);
+                let all = if unconfirmed { first.max(told(1)) } else { first.min(told(1)) };
                 let let_go = kept > KEPT_RECORDS_MAX && !self.has(Flaw::StalePeer);
-                let upto = if let_go { Lsn(first.0.min(head.lsn.0.saturating_sub(KEPT_RECORDS_MAX as u64))).max(all) } else { all };
+                let upto = if let_go {
+                    Lsn(first.0.min(head.lsn.0.saturating_sub(KEPT_RECORDS_MAX as u64))).max(all)
+                } else {
+                    all
+                };
                 let dropped = self.nodes[node].holdings.drop_up_to(&stream, upto);
-                let ids: Vec<u64> = dropped.iter().filter_map(|record| self.ledger.id_of(&record.body)).collect();
+                let ids: Vec<u64> =
+                    dropped.iter().filter_map(|record| self.ledger.id_of(&record.body)).collect();
                 self.nodes[node].dropped.extend(ids);
                 self.ledger.lost(&dropped, false);
             }
@@ -384,10 +414,6 @@ impl World {
     }
 }
 
-fn found_lsn(
-    confirmed: &BTreeMap<NodeId, BTreeMap<StreamId, Lsn>>,
-    peer: &NodeId,
-    stream: &StreamId,
-) -> Lsn {
+fn found_lsn(confirmed: &BTreeMap<NodeId, BTreeMap<StreamId, Lsn>>, peer: &NodeId, stream: &StreamId) -> Lsn {
     confirmed.get(peer).and_then(|told| told.get(stream)).copied().unwrap_or(Lsn::ZERO)
 }

@@ -5,9 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use rand::RngExt;
-use tidelog_replication::{
-    CloseReason, Decoder, Message, Peer, SILENCE_TIMEOUT_MS, SessionId, encode,
-};
+use tidelog_replication::{CloseReason, Decoder, Message, Peer, SILENCE_TIMEOUT_MS, SessionId, encode};
 
 use super::flaw::Flaw;
 use super::judge::Breach;
@@ -93,6 +91,14 @@ fn sizes(message: &Message) -> (u64, u64) {
 }
 
 impl World {
+    /// Whether both have a session with each other.
+    pub fn are_joined(&self, a: usize, b: usize) -> bool {
+        self.connections.values().any(|connection| {
+            let ends = connection.ends.map(|end| (end.node, end.open));
+            ends == [(a, true), (b, true)] || ends == [(b, true), (a, true)]
+        })
+    }
+
     fn dial_later(&mut self, link: usize) {
         let tries = self.links[link].tries.min(6);
         self.links[link].tries += 1;
@@ -109,11 +115,7 @@ impl World {
             // Whoever starts dials again.
             return;
         }
-        let joined = self.connections.values().any(|other| {
-            let ends = other.ends.map(|end| (end.node, end.open));
-            ends == [(from, true), (to, true)] || ends == [(to, true), (from, true)]
-        });
-        if joined {
+        if self.are_joined(from, to) {
             // As a driver does: two links join the same nodes, and one session is enough.
             self.schedule(self.now + REDIAL, Happening::Dial { link });
             return;
@@ -168,9 +170,9 @@ impl World {
         let ends = connection.ends;
         let way = &mut connection.ways[from];
         let start = way.wire_free.max(now);
-        let takes = wire.bytes_per_second.map_or(Duration::ZERO, |speed| {
-            Duration::from_micros(bytes.saturating_mul(1_000_000) / speed)
-        });
+        let takes = wire
+            .bytes_per_second
+            .map_or(Duration::ZERO, |speed| Duration::from_micros(bytes.saturating_mul(1_000_000) / speed));
         let end = start + takes;
         way.wire_free = end;
         let at = (end + delay).max(way.last_arrival);
@@ -340,7 +342,8 @@ impl World {
             let part = if self.now >= end {
                 cost
             } else {
-                let (gone, all) = (self.now.saturating_sub(start).as_micros(), (end - start).as_micros().max(1));
+                let (gone, all) =
+                    (self.now.saturating_sub(start).as_micros(), (end - start).as_micros().max(1));
                 u64::try_from(u128::from(cost) * gone / all).unwrap_or(cost)
             };
             self.tally.sent_bytes += part;
@@ -364,7 +367,9 @@ impl World {
             self.count_cut(way.writing);
         }
         self.tally.cuts += 1;
-        self.note(|_| format!("connection {key} of n{} and n{} is cut, silent: {silent}", ends[0].node, ends[1].node));
+        self.note(|_| {
+            format!("connection {key} of n{} and n{} is cut, silent: {silent}", ends[0].node, ends[1].node)
+        });
         if !silent {
             for end in 0..2 {
                 let at = self.moment(300);

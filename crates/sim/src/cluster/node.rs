@@ -6,8 +6,8 @@ use std::time::Duration;
 use rand::RngExt;
 use tidelog_record::{Lsn, Record, Run, SiteName, StreamId};
 use tidelog_replication::{
-    AdoptFailure, CloseReason, DiskReply, DiskRequest, Event, Head, Message, Options, ReadFailure, Replica,
-    RECORD_COST_BYTES, SessionId, Ticket,
+    AdoptFailure, CloseReason, DiskReply, DiskRequest, Event, Head, Message, Options, RECORD_COST_BYTES,
+    ReadFailure, Replica, SessionId, Ticket,
 };
 
 use super::flaw::Flaw;
@@ -232,7 +232,8 @@ impl World {
             let chain = store.chain_at(stream, held).ok().flatten();
             let same = usize::try_from(held.0).unwrap().checked_sub(1).map(|at| shelf.records.get(at));
             // The same length after a loss may be other bytes.
-            let keep = if same.flatten().is_some_and(|record| Some(record.chain) != chain) { 0 } else { held.0 };
+            let keep =
+                if same.flatten().is_some_and(|record| Some(record.chain) != chain) { 0 } else { held.0 };
             while shelf.head().lsn.0 > keep {
                 lost.extend(shelf.records.pop_back());
             }
@@ -260,11 +261,21 @@ impl World {
         grown
     }
 
-    fn read(&mut self, node: usize, ticket: Ticket, stream: &StreamId, after: Lsn, bytes_max: usize) -> DiskReply {
+    fn read(
+        &mut self,
+        node: usize,
+        ticket: Ticket,
+        stream: &StreamId,
+        after: Lsn,
+        bytes_max: usize,
+    ) -> DiskReply {
         let found = &self.nodes[node].holdings;
         let read = match &found.real {
             Some(real) => real.store.read(stream, after, bytes_max).ok(),
-            None => found.shelves.get(stream).map_or_else(|| Some(Vec::new()), |shelf| shelf.read(after, bytes_max)),
+            None => found
+                .shelves
+                .get(stream)
+                .map_or_else(|| Some(Vec::new()), |shelf| shelf.read(after, bytes_max)),
         };
         DiskReply::Read { ticket, outcome: read.ok_or(ReadFailure::Unreadable) }
     }
@@ -346,7 +357,12 @@ impl World {
             .by_session
             .get(&session)
             .and_then(|(key, index)| Some(self.connections.get(key)?.ends[1 - index].node));
-        self.accuse(Breach::Rule { node, peer: peer.unwrap_or(node), message: String::from("a message"), violation });
+        self.accuse(Breach::Rule {
+            node,
+            peer: peer.unwrap_or(node),
+            message: String::from("a message"),
+            violation,
+        });
     }
 
     /// A flawed node takes what it sends for confirmed.
@@ -361,6 +377,7 @@ impl World {
         let last = Lsn(records.first.0 + records.bodies.0.len() as u64 - 1);
         let peer = self.nodes[connection.ends[1 - index].node].id;
         self.confirm(node, peer, &records.stream, last);
+        self.clean_up();
     }
 
     fn confirm(&mut self, node: usize, peer: tidelog_record::NodeId, stream: &StreamId, lsn: Lsn) {

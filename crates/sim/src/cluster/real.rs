@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidelog_record::{
-    Batch, ChainHash, Lsn, NodeId, Record, Run, Series, SiteName, StreamId, Value, crc32,
-};
+use tidelog_record::{Batch, ChainHash, Lsn, NodeId, Record, Run, Series, SiteName, StreamId, Value, crc32};
 use tidelog_store::{AdoptError, AppendError, StateIn, Store, StoreOptions, UpkeepOptions};
 
 use crate::disk::SimDisk;

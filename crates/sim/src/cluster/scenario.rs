@@ -121,7 +121,8 @@ impl Scenario {
         let links = links(&mut rng, shape, nodes);
         let wires = links.into_iter().map(|(from, to)| wire(&mut rng, from, to, slow)).collect();
         let split = shape == Shape::Star && !real && rng.random_bool(0.3);
-        let grants = (0..nodes).map(|node| if split && node > 0 { leaf(&mut rng) } else { Sites::All }).collect();
+        let grants =
+            (0..nodes).map(|node| if split && node > 0 { leaf(&mut rng) } else { Sites::All }).collect();
         let active = ms(rng.random_range(5_000..60_000));
         let many = u32::try_from(nodes).unwrap_or(1);
         let appends = if real { rng.random_range(10..80) } else { rng.random_range(10..400).min(20 * many) };

@@ -6,10 +6,10 @@ use rand::RngExt;
 use tidelog_record::Run;
 use tidelog_replication::Sites;
 
+use super::ms;
 use super::real::RealStore;
 use super::scenario::{Fault, Shape, Wire};
 use super::world::{Backup, Happening, World};
-use super::ms;
 use crate::disk::SimDisk;
 
 impl World {
@@ -254,6 +254,7 @@ impl World {
         self.ledger.may_fork.insert(id);
         self.note(|_| format!("n{twin} is a copy of n{node}"));
         self.add_node(id, run, sites, shelves, disk);
+        self.twins.push((node, twin));
         let mut joined = 0;
         for wire in wires {
             let moved = match (wire.from == node, wire.to == node) {

@@ -32,8 +32,14 @@ pub(super) const CLEAN_UP_EVERY: Duration = Duration::from_secs(5);
 
 /// Work that waits for the next sync of a node.
 pub(super) enum Work {
-    Append { site: SiteName, id: u64 },
-    Adopt { ticket: tidelog_replication::Ticket, records: Vec<tidelog_record::Record> },
+    Append {
+        site: SiteName,
+        id: u64,
+    },
+    Adopt {
+        ticket: tidelog_replication::Ticket,
+        records: Vec<tidelog_record::Record>,
+    },
     /// A record that a flawed node has told of already.
     Told,
 }
@@ -143,6 +149,8 @@ pub(super) struct World {
     pub healed: bool,
     pub ledger: Ledger,
     pub backups: Vec<Backup>,
+    /// Nodes and their copies.
+    pub twins: Vec<(usize, usize)>,
     pub sites: Vec<SiteName>,
     pub tally: Tally,
     pub breach: Option<Breach>,
@@ -165,6 +173,7 @@ impl World {
             healed: false,
             ledger: Ledger::default(),
             backups: Vec::new(),
+            twins: Vec::new(),
             // Which of its own streams a store seals first, the order of a hash map decides: it has one.
             sites: ["north", "south"][..2 - usize::from(scenario.real)]
                 .iter()
@@ -176,7 +185,9 @@ impl World {
             scenario,
         };
         let Scenario { grants, wires, appends, backlog, active, faults, .. } = world.scenario.clone();
-        world.note(|world| format!("{:?}, {} nodes: {:?}", world.scenario.shape, grants.len(), world.scenario));
+        world.note(|world| {
+            format!("{:?}, {} nodes: {:?}", world.scenario.shape, grants.len(), world.scenario)
+        });
         for sites in grants {
             let index = u16::try_from(world.nodes.len()).unwrap();
             let mut id = [0; 16];
