@@ -76,7 +76,7 @@ pub(super) fn replication(input: &[u8]) {
     }
     let own = StreamId { node: NodeId([5; 16]), ..stream() };
     let told = (own.clone(), Head { lsn: Lsn(3), chain: ChainHash([3; 16]) });
-    let mut replica = Replica::new(Options::new(own.node, own.run, Sites::All), vec![told.clone()]);
+    let mut replica = Replica::new(Options::new(own.node, own.run, Sites::All, 1), vec![told.clone()]);
     let mut now = Duration::ZERO;
     replica.connected(now, SESSION, Peer { node: PEER, sites: Sites::All, dialled: true });
     let mut open = replica.handle_message(now, SESSION, hello()).is_ok();

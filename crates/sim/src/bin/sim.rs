@@ -1,6 +1,7 @@
 //! `cargo sim`: clusters under one seeded clock, many seeds or one with its trace. It prints; what is simulated and judged is
 //! `tidelog_sim::cluster`.
 
+use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,7 +63,6 @@ struct Total {
 
 impl Total {
     fn add(&mut self, outcome: &Outcome) {
-        self.done += 1;
         self.nodes_max = self.nodes_max.max(outcome.nodes);
         self.records += outcome.records as u64;
         self.faults += outcome.faults;
@@ -72,11 +72,21 @@ impl Total {
             self.worst = Some((outcome.converged, outcome.seed));
         }
         if let Some(breach) = &outcome.breach {
-            self.failures += 1;
-            println!("seed {} fails: {breach}", outcome.seed);
-            if self.failed.len() < FAILURES_NAMED_MAX {
-                self.failed.push((outcome.seed, breach.to_string()));
-            }
+            self.fail(outcome.seed, breach.to_string());
+        }
+        self.done += 1;
+    }
+
+    fn panicked(&mut self, seed: u64) {
+        self.fail(seed, String::from("it panicked, as said above"));
+        self.done += 1;
+    }
+
+    fn fail(&mut self, seed: u64, what: String) {
+        self.failures += 1;
+        println!("seed {seed} fails: {what}");
+        if self.failed.len() < FAILURES_NAMED_MAX {
+            self.failed.push((seed, what));
         }
     }
 
@@ -150,9 +160,12 @@ fn many(options: &Options) -> ExitCode {
                     if seed >= end {
                         return;
                     }
-                    let outcome = run(plan(seed, options, false));
+                    let outcome = catch_unwind(|| run(plan(seed, options, false)));
                     let Ok(mut total) = total.lock() else { return };
-                    total.add(&outcome);
+                    match outcome {
+                        Ok(outcome) => total.add(&outcome),
+                        Err(_) => total.panicked(seed),
+                    }
                     total.progress(options.seeds, began);
                     if options.first && total.failures > 0 {
                         next.store(end, Ordering::Relaxed);
@@ -161,10 +174,7 @@ fn many(options: &Options) -> ExitCode {
             });
         }
     });
-    let Ok(total) = total.into_inner() else {
-        println!("FAILED: a run panicked");
-        return ExitCode::FAILURE;
-    };
+    let total = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (slowest, slowest_seed) = total.worst.unwrap_or_default();
     println!(
         "{} seeds in {:.1} s: up to {} nodes, {} records, {} faults; {} bytes sent for each 100 that came to be held; \
