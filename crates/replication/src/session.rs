@@ -7,6 +7,10 @@ use core::time::Duration;
 use tidelog_record::{ChainHash, Lsn, StreamId};
 
 use crate::disk::Ticket;
+use crate::limits::{
+    FRESH_RECORDS_MAX, FRESH_TURNS_MAX, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX, MESSAGE_BYTES_START,
+    MESSAGE_WRITE_MS_MAX,
+};
 use crate::message::Message;
 use crate::peer::Peer;
 use crate::stream::Head;
@@ -84,8 +88,18 @@ pub(crate) struct Session {
 
     /// Ranges that the peer pulls.
     pub serves: BTreeMap<StreamId, Serving>,
-    /// Whose read is next.
+    /// Whose read is next, of long ranges.
     pub turns: VecDeque<StreamId>,
+    /// Whose read is next, of ranges that are nearly at their end.
+    pub fresh_turns: VecDeque<StreamId>,
+    /// Of those, read since a long one was.
+    pub fresh_in_a_row: u32,
+    /// Most bytes of records in a message, as the connection's speed allows.
+    pub message_bytes: usize,
+    /// When each message in flight was handed to the connection, and what it costs.
+    pub flying: VecDeque<(Duration, usize)>,
+    /// When one was written last.
+    pub written_at: Duration,
     /// Reads under way for this session.
     pub reading: usize,
     /// Credit that we have of the peer, in bytes.
@@ -134,6 +148,11 @@ impl Session {
             window,
             serves: BTreeMap::new(),
             turns: VecDeque::new(),
+            fresh_turns: VecDeque::new(),
+            fresh_in_a_row: 0,
+            message_bytes: MESSAGE_BYTES_START,
+            flying: VecDeque::new(),
+            written_at: now,
             reading: 0,
             credit: 0,
             control: VecDeque::new(),
@@ -151,6 +170,39 @@ impl Session {
 
     pub fn is_ready(&self) -> bool {
         self.version.is_some()
+    }
+
+    /// Queues a served stream for its next read.
+    pub fn take_turn(&mut self, stream: StreamId) {
+        let Some(serving) = self.serves.get(&stream) else { return };
+        if serving.until.0.saturating_sub(serving.after.0) <= FRESH_RECORDS_MAX {
+            self.fresh_turns.push_back(stream);
+        } else {
+            self.turns.push_back(stream);
+        }
+    }
+
+    /// The stream to read next: what is fresh first, and after some of that a long one.
+    pub fn next_turn(&mut self) -> Option<StreamId> {
+        let share_is_due = self.fresh_in_a_row >= FRESH_TURNS_MAX && !self.turns.is_empty();
+        if let Some(fresh) = if share_is_due { None } else { self.fresh_turns.pop_front() } {
+            self.fresh_in_a_row += 1;
+            return Some(fresh);
+        }
+        self.fresh_in_a_row = 0;
+        self.turns.pop_front()
+    }
+
+    /// The oldest message in flight is written; the length of those that follow goes by the time that it took.
+    pub fn written(&mut self, now: Duration) {
+        let Some((handed_at, cost)) = self.flying.pop_front() else { return };
+        let took = now.saturating_sub(handed_at.max(self.written_at));
+        self.written_at = now;
+        if cost > 0 && took > Duration::from_millis(MESSAGE_WRITE_MS_MAX) {
+            self.message_bytes = (self.message_bytes / 2).max(MESSAGE_BYTES_LEAST);
+        } else if cost * 2 >= self.message_bytes && took < Duration::from_millis(MESSAGE_WRITE_MS_MAX / 4) {
+            self.message_bytes = (self.message_bytes * 2).min(MESSAGE_BYTES_MAX);
+        }
     }
 
     /// Puts a stream at the end of those that wait.

@@ -187,6 +187,7 @@ impl Replica {
         self.tick(now);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.in_flight = session.in_flight.saturating_sub(1);
+            session.written(now);
             self.sendable.insert(id);
         }
     }

@@ -9,7 +9,10 @@ use tidelog_record::{Lsn, Record, StreamId};
 use super::Replica;
 use crate::disk::{AdoptFailure, DiskRequest, Ticket};
 use crate::event::{Event, Fork, Violation};
-use crate::limits::{PULL_STREAMS_PER_SESSION_MAX, RETRY_AFTER_DISK_FAILURE_MS, STREAMS_PER_PEER_MAX};
+use crate::limits::{
+    PULL_RECORDS_PER_TURN_MAX, PULL_STREAMS_PER_SESSION_MAX, RETRY_AFTER_DISK_FAILURE_MS,
+    STREAMS_PER_PEER_MAX,
+};
 use crate::message::{Held, Message, Pull, Records, StopReason};
 use crate::peer::SessionId;
 use crate::stream::{Head, Pulling, Stream};
@@ -154,7 +157,10 @@ impl Replica {
             session.wait(stream);
             return;
         }
-        let Some(until) = session.remote.get(stream).map(|head| head.lsn) else { return };
+        let Some(mut until) = session.remote.get(stream).map(|head| head.lsn) else { return };
+        if session.pulls.len() >= PULL_STREAMS_PER_SESSION_MAX / 2 {
+            until = until.min(Lsn(received.lsn.0.saturating_add(PULL_RECORDS_PER_TURN_MAX)));
+        }
         if session.pulls.is_empty() {
             // Nothing was due from this peer until now.
             session.progress_at = self.now;

@@ -8,7 +8,7 @@ use super::Replica;
 use crate::disk::{DiskRequest, ReadFailure, Ticket};
 use crate::event::{Fork, Violation};
 use crate::limits::{
-    DISK_READS_MAX, MESSAGE_BYTES_MAX, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX, SEND_QUEUE_BYTES_MAX,
+    DISK_READS_MAX, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX, SEND_QUEUE_MESSAGES_MAX,
     SERVE_STREAMS_PER_SESSION_MAX,
 };
 use crate::message::{Bodies, BodyBytes, Message, Pull, Records, StopReason};
@@ -34,7 +34,7 @@ impl Replica {
             None if full => return Err(Violation::Pull),
             None => {
                 session.serves.insert(stream.clone(), Serving { after, check: chain, until, reading: None });
-                session.turns.push_back(stream);
+                session.take_turn(stream);
             }
         }
         self.want_reads(id);
@@ -56,6 +56,7 @@ impl Replica {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.serves.remove(&stream);
         session.turns.retain(|turn| *turn != stream);
+        session.fresh_turns.retain(|turn| *turn != stream);
         session
             .data
             .retain(|message| !matches!(message, Message::Records(records) if records.stream == stream));
@@ -68,8 +69,9 @@ impl Replica {
     /// Queues a session for a disk read.
     pub(super) fn want_reads(&mut self, id: SessionId) {
         let ready = self.sessions.get(&id).is_some_and(|session| {
-            let ahead_bytes = session.data_bytes + session.reading * MESSAGE_BYTES_MAX;
-            !session.turns.is_empty() && session.credit > 0 && ahead_bytes < SEND_QUEUE_BYTES_MAX
+            let ahead_bytes = session.data_bytes + session.reading * session.message_bytes;
+            let is_due = !session.turns.is_empty() || !session.fresh_turns.is_empty();
+            is_due && session.credit > 0 && ahead_bytes < SEND_QUEUE_MESSAGES_MAX * session.message_bytes
         });
         if ready && !self.readers.contains(&id) {
             self.readers.push_back(id);
@@ -85,14 +87,15 @@ impl Replica {
             let id = self.readers.pop_front()?;
             let ticket = self.ticket();
             let Some(session) = self.sessions.get_mut(&id) else { continue };
-            let Some(stream) = session.turns.pop_front() else { continue };
+            let Some(stream) = session.next_turn() else { continue };
             let Some(serving) = session.serves.get_mut(&stream) else { continue };
             serving.reading = Some(ticket);
             let after = serving.after;
+            let bytes_max = session.message_bytes;
             session.reading += 1;
             self.reading.insert(ticket, (id, stream.clone()));
             self.want_reads(id);
-            return Some(DiskRequest::Read { ticket, stream, after, bytes_max: MESSAGE_BYTES_MAX });
+            return Some(DiskRequest::Read { ticket, stream, after, bytes_max });
         }
         None
     }
@@ -134,7 +137,7 @@ impl Replica {
             self.halt(id, fork, true);
             return;
         }
-        match message_of(stream, serving.after, serving.until, records) {
+        match message_of(stream, serving.after, serving.until, records, session.message_bytes) {
             None => {
                 session.serves.remove(stream);
                 session
@@ -146,7 +149,7 @@ impl Replica {
                 if serving.after == serving.until {
                     session.serves.remove(stream);
                 } else {
-                    session.turns.push_back(stream.clone());
+                    session.take_turn(stream.clone());
                 }
                 let message = Message::Records(message);
                 session.data_bytes += cost_bytes(&message);
@@ -157,7 +160,13 @@ impl Replica {
 }
 
 /// As many of the records as one message takes, and the last LSN of them. `None` when they are not what was asked for.
-fn message_of(stream: &StreamId, after: Lsn, until: Lsn, records: Vec<Record>) -> Option<(Lsn, Records)> {
+fn message_of(
+    stream: &StreamId,
+    after: Lsn,
+    until: Lsn,
+    records: Vec<Record>,
+    bytes_max: usize,
+) -> Option<(Lsn, Records)> {
     let first = after.next()?;
     let mut last = after;
     let mut chain = None;
@@ -168,7 +177,7 @@ fn message_of(stream: &StreamId, after: Lsn, until: Lsn, records: Vec<Record>) -
             return None;
         }
         let cost = record.body.len() + RECORD_COST_BYTES;
-        let full = bytes + cost > MESSAGE_BYTES_MAX || bodies.len() == RECORDS_PER_MESSAGE_MAX;
+        let full = bytes + cost > bytes_max || bodies.len() == RECORDS_PER_MESSAGE_MAX;
         if record.lsn > until || (full && !bodies.is_empty()) {
             break;
         }
