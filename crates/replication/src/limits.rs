@@ -8,7 +8,7 @@ pub const PROTOCOL_VERSION_MIN: u16 = 1;
 /// Most bytes of records that a message carries, unless one record alone is longer.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Most bytes of records in the first messages of a session, before it is known how fast its connection is.
-pub const MESSAGE_BYTES_START: usize = 16 * 1024;
+pub const MESSAGE_BYTES_START: usize = 8 * 1024;
 /// Messages of records become no smaller than this on a slow connection.
 pub const MESSAGE_BYTES_LEAST: usize = 4 * 1024;
 /// A message of records that took longer to write than this is followed by shorter ones, in milliseconds: so long waits what is urgent, and
@@ -35,9 +35,7 @@ pub const RECEIVE_BYTES_TOTAL_DEFAULT: usize = 64 * 1024 * 1024;
 pub const SEND_QUEUE_MESSAGES_MAX: usize = 2;
 /// Bytes of them, when they are as long as can be.
 pub const SEND_QUEUE_BYTES_MAX: usize = SEND_QUEUE_MESSAGES_MAX * MESSAGE_BYTES_MAX;
-/// A range that ends within so many records is fresh, and is read before longer ones.
-pub const FRESH_RECORDS_MAX: u64 = 64;
-/// Fresh ranges that are read one after the other while a longer one waits: the backlog has the share that is left.
+/// Reads that go to the streams nearest to their end, before one goes to the stream that waited longest: the backlog's share.
 pub const FRESH_TURNS_MAX: u32 = 3;
 /// Disk reads asked for and not answered, over all sessions.
 pub const DISK_READS_MAX: usize = 8;

@@ -8,8 +8,7 @@ use tidelog_record::{ChainHash, Lsn, StreamId};
 
 use crate::disk::Ticket;
 use crate::limits::{
-    FRESH_RECORDS_MAX, FRESH_TURNS_MAX, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX, MESSAGE_BYTES_START,
-    MESSAGE_WRITE_MS_MAX,
+    FRESH_TURNS_MAX, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX, MESSAGE_BYTES_START, MESSAGE_WRITE_MS_MAX,
 };
 use crate::message::Message;
 use crate::peer::Peer;
@@ -88,11 +87,9 @@ pub(crate) struct Session {
 
     /// Ranges that the peer pulls.
     pub serves: BTreeMap<StreamId, Serving>,
-    /// Whose read is next, of long ranges.
+    /// Who waits for a read, the longest first.
     pub turns: VecDeque<StreamId>,
-    /// Whose read is next, of ranges that are nearly at their end.
-    pub fresh_turns: VecDeque<StreamId>,
-    /// Of those, read since a long one was.
+    /// Reads out of turn since the last one in turn.
     pub fresh_in_a_row: u32,
     /// Most bytes of records in a message, as the connection's speed allows.
     pub message_bytes: usize,
@@ -148,7 +145,6 @@ impl Session {
             window,
             serves: BTreeMap::new(),
             turns: VecDeque::new(),
-            fresh_turns: VecDeque::new(),
             fresh_in_a_row: 0,
             message_bytes: MESSAGE_BYTES_START,
             flying: VecDeque::new(),
@@ -172,25 +168,20 @@ impl Session {
         self.version.is_some()
     }
 
-    /// Queues a served stream for its next read.
-    pub fn take_turn(&mut self, stream: StreamId) {
-        let Some(serving) = self.serves.get(&stream) else { return };
-        if serving.until.0.saturating_sub(serving.after.0) <= FRESH_RECORDS_MAX {
-            self.fresh_turns.push_back(stream);
-        } else {
-            self.turns.push_back(stream);
-        }
-    }
-
-    /// The stream to read next: what is fresh first, and after some of that a long one.
+    /// The stream to read next: the one that is nearest to its end, so that what is fresh goes before a backlog; and after some of those
+    /// the one that waited longest, which is the backlog's share.
     pub fn next_turn(&mut self) -> Option<StreamId> {
-        let share_is_due = self.fresh_in_a_row >= FRESH_TURNS_MAX && !self.turns.is_empty();
-        if let Some(fresh) = if share_is_due { None } else { self.fresh_turns.pop_front() } {
-            self.fresh_in_a_row += 1;
-            return Some(fresh);
+        if self.fresh_in_a_row >= FRESH_TURNS_MAX {
+            self.fresh_in_a_row = 0;
+            return self.turns.pop_front();
         }
-        self.fresh_in_a_row = 0;
-        self.turns.pop_front()
+        self.fresh_in_a_row += 1;
+        let left = |stream: &StreamId| {
+            self.serves.get(stream).map_or(0, |serving| serving.until.0.saturating_sub(serving.after.0))
+        };
+        let nearest = self.turns.iter().enumerate().min_by_key(|(_, stream)| left(stream));
+        let at = nearest.map(|(at, _)| at)?;
+        self.turns.remove(at)
     }
 
     /// The oldest message in flight is written; the length of those that follow goes by the time that it took.

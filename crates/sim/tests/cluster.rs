@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use tidelog_sim::cluster::{Breach, Flaw, Outcome, Plan, run};
+use std::time::Duration;
+
+use tidelog_sim::cluster::{Breach, Case, Flaw, Outcome, Plan, run};
 
 /// Seeds in which each flaw must show.
-const FOUND_WITHIN_SEEDS: u64 = 150;
+const FOUND_WITHIN_SEEDS: u64 = 400;
 const SEEDS: u64 = 150;
 const REAL_SEEDS: u64 = 30;
 /// Seeds that found a defect once, and what was wrong.
@@ -69,6 +71,25 @@ fn a_seed_is_the_same_run_line_by_line() {
             assert_eq!(once.trace, again.trace, "seed {seed}");
         }
     }
+}
+
+#[test]
+fn a_thousand_cuts_in_the_middle_of_messages_cost_a_tenth_of_the_payload_at_most() {
+    let outcome = run(Plan { case: Case::ManyCuts, ..plain(1) });
+    must_hold(&outcome);
+    let (sent, payload) = (outcome.sent_bytes, outcome.payload_bytes);
+    eprintln!("{} cuts, {sent} bytes sent for {payload}", outcome.cuts);
+    assert!(outcome.cuts > 900);
+    assert!(sent * 10 <= payload * 11, "{sent} bytes sent for {payload}");
+}
+
+#[test]
+fn fresh_records_pass_a_slow_link_while_a_backlog_drains() {
+    let outcome = run(Plan { case: Case::SlowLink, ..plain(1) });
+    must_hold(&outcome);
+    eprintln!("{:?} at most, {:?} for the backlog", outcome.fresh_lag, outcome.converged);
+    assert!(outcome.converged > Duration::from_secs(10), "the backlog was still there all the time");
+    assert!(outcome.fresh_lag < Duration::from_secs(15), "{:?}", outcome.fresh_lag);
 }
 
 /// What the judge must say of a flaw.

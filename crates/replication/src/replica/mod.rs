@@ -112,6 +112,8 @@ pub struct Replica {
     instances: BTreeMap<NodeId, Lives>,
     /// Nothing is pulled before this time: the disk refused records.
     paused_until: Option<Duration>,
+    /// The disk refused records and took none since: one record at a time is asked for, so that peers do not send for nothing.
+    disk_doubted: bool,
     /// No later than the next time that something falls due.
     wake_at: Option<Duration>,
 }
@@ -142,6 +144,7 @@ impl Replica {
             copying: BTreeMap::new(),
             instances: BTreeMap::new(),
             paused_until: None,
+            disk_doubted: false,
             wake_at: None,
         }
     }
@@ -489,6 +492,7 @@ impl Replica {
         for stream in again {
             self.try_pull(&stream);
         }
+        self.try_others();
         self.copy_on();
         true
     }

@@ -104,7 +104,7 @@ impl Replica {
         }
         known.ahead.insert(id);
         match known.pull {
-            Some(pull) if pull.session == id && pull.until < head.lsn => {
+            Some(pull) if pull.session == id && pull.until < head.lsn && !self.disk_doubted => {
                 let Some(session) = self.sessions.get_mut(&id) else { return };
                 // Others wait for a turn: this one ends first.
                 if session.waiting.is_empty() {
@@ -126,7 +126,7 @@ impl Replica {
     /// Pulls a stream from the peer that suits best, if any is ahead: its author before others, then the one that is
     /// asked least.
     pub(super) fn try_pull(&mut self, stream: &StreamId) {
-        if self.paused_until.is_some() {
+        if self.paused_until.is_some() || self.disk_doubted && self.is_asking() {
             return;
         }
         let Some(known) = self.streams.get_mut(stream) else { return };
@@ -158,7 +158,9 @@ impl Replica {
             return;
         }
         let Some(mut until) = session.remote.get(stream).map(|head| head.lsn) else { return };
-        if session.pulls.len() >= PULL_STREAMS_PER_SESSION_MAX / 2 {
+        if self.disk_doubted {
+            until = until.min(received.lsn.next().unwrap_or(until));
+        } else if session.pulls.len() >= PULL_STREAMS_PER_SESSION_MAX / 2 {
             until = until.min(Lsn(received.lsn.0.saturating_add(PULL_RECORDS_PER_TURN_MAX)));
         }
         if session.pulls.is_empty() {
@@ -192,6 +194,7 @@ impl Replica {
             self.try_pull(&next);
         }
         self.try_pull(stream);
+        self.try_others();
         self.copy_on();
     }
 
@@ -276,6 +279,9 @@ impl Replica {
                 if known.hold(head) {
                     self.spread(&stream);
                 }
+                if core::mem::take(&mut self.disk_doubted) {
+                    self.resume();
+                }
             }
             Err(failure) => {
                 let first = !core::mem::replace(&mut known.failed, true);
@@ -298,6 +304,10 @@ impl Replica {
                 self.paused_until = Some(until);
                 self.wake_by(until);
                 self.abandon(&stream);
+                if failure == AdoptFailure::Refused {
+                    self.disk_doubted = true;
+                    self.abandon_all();
+                }
             }
         }
         let recovered = self.streams.get_mut(&stream).is_some_and(|known| {
@@ -322,6 +332,27 @@ impl Replica {
             if session.remote.get(stream).is_some_and(|head| head.lsn > known.received.lsn) {
                 known.ahead.insert(*id);
             }
+        }
+    }
+
+    /// Nothing can be stored: nobody is to send more.
+    fn abandon_all(&mut self) {
+        let pulled: Vec<StreamId> =
+            self.sessions.values().flat_map(|session| session.pulls.iter().cloned()).collect();
+        for stream in pulled {
+            self.abandon(&stream);
+        }
+    }
+
+    /// Records were asked for, or wait for the disk.
+    fn is_asking(&self) -> bool {
+        !self.adopting.is_empty() || self.sessions.values().any(|session| !session.pulls.is_empty())
+    }
+
+    /// While the disk is doubted one stream alone is asked for, and when that ends without an answer, another one.
+    pub(super) fn try_others(&mut self) {
+        if self.disk_doubted && self.paused_until.is_none() && !self.is_asking() {
+            self.resume();
         }
     }
 

@@ -34,7 +34,7 @@ impl Replica {
             None if full => return Err(Violation::Pull),
             None => {
                 session.serves.insert(stream.clone(), Serving { after, check: chain, until, reading: None });
-                session.take_turn(stream);
+                session.turns.push_back(stream);
             }
         }
         self.want_reads(id);
@@ -56,7 +56,6 @@ impl Replica {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.serves.remove(&stream);
         session.turns.retain(|turn| *turn != stream);
-        session.fresh_turns.retain(|turn| *turn != stream);
         session
             .data
             .retain(|message| !matches!(message, Message::Records(records) if records.stream == stream));
@@ -70,8 +69,9 @@ impl Replica {
     pub(super) fn want_reads(&mut self, id: SessionId) {
         let ready = self.sessions.get(&id).is_some_and(|session| {
             let ahead_bytes = session.data_bytes + session.reading * session.message_bytes;
-            let is_due = !session.turns.is_empty() || !session.fresh_turns.is_empty();
-            is_due && session.credit > 0 && ahead_bytes < SEND_QUEUE_MESSAGES_MAX * session.message_bytes
+            !session.turns.is_empty()
+                && session.credit > 0
+                && ahead_bytes < SEND_QUEUE_MESSAGES_MAX * session.message_bytes
         });
         if ready && !self.readers.contains(&id) {
             self.readers.push_back(id);
@@ -149,7 +149,7 @@ impl Replica {
                 if serving.after == serving.until {
                     session.serves.remove(stream);
                 } else {
-                    session.take_turn(stream.clone());
+                    session.turns.push_back(stream.clone());
                 }
                 let message = Message::Records(message);
                 session.data_bytes += cost_bytes(&message);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use tidelog_sim::cluster::{Flaw, Outcome, Plan, run};
+use tidelog_sim::cluster::{Case, Flaw, Outcome, Plan, run};
 
 /// How often progress is printed.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -143,7 +143,7 @@ fn one(seed: u64, options: &Options) -> ExitCode {
 }
 
 fn plan(seed: u64, options: &Options, trace: bool) -> Plan {
-    Plan { seed, nodes: options.nodes, real: options.real, flaw: options.flaw, trace }
+    Plan { seed, nodes: options.nodes, real: options.real, case: Case::Drawn, flaw: options.flaw, trace }
 }
 
 fn many(options: &Options) -> ExitCode {

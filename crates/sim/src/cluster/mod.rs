@@ -28,6 +28,18 @@ const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
+/// What is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Case {
+    /// What the seed draws.
+    #[default]
+    Drawn,
+    /// A long backlog over a link of 30 kB/s that is cut a thousand times.
+    ManyCuts,
+    /// A gateway with the backlog of ten neighbours behind a link of 50 kbit/s and 2 s round trip, which writes on itself.
+    SlowLink,
+}
+
 /// One run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -37,6 +49,8 @@ pub struct Plan {
     pub nodes: Option<usize>,
     /// Whether nodes have real stores; otherwise the seed says.
     pub real: Option<bool>,
+    /// What is run.
+    pub case: Case,
     /// What every node does wrong.
     pub flaw: Option<Flaw>,
     /// Whether lines are kept that tell what happened.
@@ -66,6 +80,8 @@ pub struct Outcome {
     pub payload_bytes: u64,
     /// Bytes of records that faults took on the way or before they were durable.
     pub lost_bytes: u64,
+    /// In [`Case::SlowLink`]: the longest time from a record of the gateway to its being held behind the link.
+    pub fresh_lag: Duration,
     /// From the last fault until everything was equal.
     pub converged: Duration,
     /// The first thing that was wrong.

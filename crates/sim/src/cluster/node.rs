@@ -17,7 +17,7 @@ use super::network::short;
 use super::real;
 use super::scenario::Shape;
 use super::world::{Happening, Work, World};
-use crate::cluster::ms;
+use super::{Case, ms};
 
 /// A disk read takes no longer than this.
 const READ_MS_MAX: u64 = 5;
@@ -97,6 +97,14 @@ impl World {
     }
 
     fn judge_held(&mut self, node: usize, record: &Record) {
+        if self.plan.case == Case::SlowLink && record.stream.node == self.nodes[0].id {
+            let name = (record.stream.clone(), record.lsn);
+            match node {
+                0 => drop(self.fresh.insert(name, self.now)),
+                1 => self.fresh_lag = self.fresh_lag.max(self.now - self.fresh[&name]),
+                _ => {}
+            }
+        }
         if let Some(id) = self.ledger.id_of(&record.body) {
             self.note(|_| format!("n{node} holds record {id} as {} {}", short(&record.stream), record.lsn));
         }

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tidelog_replication::Sites;
 
-use super::ms;
+use super::{Case, Plan, ms};
 
 /// Most nodes that a seed draws by itself.
 const NODES_MAX: usize = 120;
@@ -101,7 +101,51 @@ pub(super) struct Scenario {
 }
 
 impl Scenario {
-    pub fn of(seed: u64, nodes: Option<usize>, real: Option<bool>) -> Self {
+    pub fn of(plan: &Plan) -> Self {
+        match plan.case {
+            Case::Drawn => Self::drawn(plan.seed, plan.nodes, plan.real),
+            Case::ManyCuts => Self::many_cuts(plan.seed),
+            Case::SlowLink => Self::slow_link(),
+        }
+    }
+
+    fn quiet(shape: Shape, wires: Vec<Wire>, nodes: usize, active: Duration) -> Self {
+        Self {
+            shape,
+            grants: vec![Sites::All; nodes],
+            wires,
+            appends: 0,
+            backlog: 0,
+            body_bytes_max: 4_000,
+            active,
+            faults: Vec::new(),
+            real: false,
+            cleans_up: false,
+            coded: true,
+            renews: true,
+        }
+    }
+
+    fn many_cuts(seed: u64) -> Self {
+        const CUTS: u64 = 1_000;
+        const APART_MS: u64 = 3_000;
+        let mut rng = StdRng::seed_from_u64(seed);
+        let wire = Wire { from: 0, to: 1, delay_ms: 50, jitter_ms: 1, bytes_per_second: Some(30_000) };
+        let mut scenario = Self::quiet(Shape::Chain, vec![wire], 2, ms(CUTS * APART_MS));
+        scenario.backlog = 40_000;
+        scenario.faults = (0..CUTS).map(|_| (ms(rng.random_range(0..CUTS * APART_MS)), Fault::Cut)).collect();
+        scenario
+    }
+
+    fn slow_link() -> Self {
+        const NEIGHBOURS: usize = 10;
+        let slow = Wire { from: 0, to: 1, delay_ms: 1_000, jitter_ms: 1, bytes_per_second: Some(6_250) };
+        let near = |from| Wire { from, to: 0, delay_ms: 1, jitter_ms: 1, bytes_per_second: None };
+        let wires = std::iter::once(slow).chain((2..2 + NEIGHBOURS).map(near)).collect();
+        Self::quiet(Shape::Star, wires, 2 + NEIGHBOURS, Duration::from_secs(310))
+    }
+
+    fn drawn(seed: u64, nodes: Option<usize>, real: Option<bool>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_0f5c_e4a1_0000);
         let real = rng.random_bool(0.1) & real.is_none() | real.unwrap_or(false);
         let cleans_up = !real && rng.random_bool(0.15);

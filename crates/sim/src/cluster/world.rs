@@ -16,7 +16,7 @@ use super::judge::{Breach, Ledger};
 use super::network::{Connection, Link};
 use super::real::RealStore;
 use super::scenario::{Fault, Scenario, Wire};
-use super::{Outcome, Plan, ms};
+use super::{Case, Outcome, Plan, ms};
 use crate::disk::SimDisk;
 
 /// After the last fault everything is equal within this time.
@@ -27,6 +27,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const SETTLED: Duration = Duration::from_millis(2 * SILENCE_TIMEOUT_MS + 10_000);
 /// So long nothing is said but keepalives, once everything is equal.
 const REST: Duration = Duration::from_secs(30);
+/// Records of each neighbour that wait before a slow link: more than passes it while the gateway writes.
+const BACKLOG_EACH: usize = 120;
 /// How often nodes that clean up do so.
 pub(super) const CLEAN_UP_EVERY: Duration = Duration::from_secs(5);
 
@@ -151,6 +153,9 @@ pub(super) struct World {
     pub backups: Vec<Backup>,
     /// Nodes and their copies.
     pub twins: Vec<(usize, usize)>,
+    /// When the first node wrote each of its records.
+    pub fresh: BTreeMap<(StreamId, Lsn), Duration>,
+    pub fresh_lag: Duration,
     pub sites: Vec<SiteName>,
     pub tally: Tally,
     pub breach: Option<Breach>,
@@ -159,7 +164,7 @@ pub(super) struct World {
 
 impl World {
     pub fn new(plan: Plan) -> Self {
-        let scenario = Scenario::of(plan.seed, plan.nodes, plan.real);
+        let scenario = Scenario::of(&plan);
         let mut world = Self {
             rng: StdRng::seed_from_u64(plan.seed),
             plan,
@@ -174,6 +179,8 @@ impl World {
             ledger: Ledger::default(),
             backups: Vec::new(),
             twins: Vec::new(),
+            fresh: BTreeMap::new(),
+            fresh_lag: Duration::ZERO,
             // Which of its own streams a store seals first, the order of a hash map decides: it has one.
             sites: ["north", "south"][..2 - usize::from(scenario.real)]
                 .iter()
@@ -207,6 +214,16 @@ impl World {
             let at = world.moment(within);
             let node = world.rng.random_range(0..world.nodes.len());
             world.schedule(at, Happening::Append { node });
+        }
+        if world.plan.case == Case::SlowLink {
+            for _ in 0..BACKLOG_EACH {
+                for node in 2..world.nodes.len() {
+                    world.schedule(Duration::ZERO, Happening::Append { node });
+                }
+            }
+            for second in 10..within / 1_000 {
+                world.schedule(Duration::from_secs(second), Happening::Append { node: 0 });
+            }
         }
         for (at, fault) in faults {
             world.schedule(at, Happening::Fault(fault));
@@ -401,6 +418,7 @@ impl World {
             sent_bytes: tally.sent_bytes,
             payload_bytes: tally.payload_bytes,
             lost_bytes: tally.lost_bytes,
+            fresh_lag: self.fresh_lag,
             converged,
             breach: self.breach,
             trace: self.trace,
