@@ -7,7 +7,7 @@ use rand::RngExt;
 use tidelog_record::{Lsn, Record, Run, SiteName, StreamId};
 use tidelog_replication::{
     AdoptFailure, CloseReason, DiskReply, DiskRequest, Event, Head, Message, Options, RECORD_COST_BYTES,
-    ReadFailure, Replica, SessionId, Ticket,
+    ReadFailure, Replica, SessionId, StopReason, Ticket,
 };
 
 use super::flaw::Flaw;
@@ -31,6 +31,7 @@ impl World {
         found.life += 1;
         found.timer = None;
         found.queue.clear();
+        found.stopped.clear();
         found.sync_due = false;
         let options = Options::new(found.id, found.run, found.sites.clone(), instance);
         found.replica = Replica::new(options, found.holdings.vector());
@@ -373,8 +374,15 @@ impl World {
         });
     }
 
-    /// A flawed node takes what it sends for confirmed.
+    /// What a node with a full disk stops is on its way for nothing. A flawed node takes what it sends for confirmed.
     fn note_sent(&mut self, node: usize, session: SessionId, message: &Message) {
+        if let (Message::Stop(stream), true, Some((key, index))) =
+            (message, self.nodes[node].was_full, self.by_session.get(&session))
+            && let Some(connection) = self.connections.get(key)
+        {
+            let peer = connection.ends[1 - index].node;
+            self.nodes[node].stopped.insert((peer, stream.clone()));
+        }
         if !self.has(Flaw::RemovedUnconfirmed) || self.scenario.shape != Shape::TwoHubs {
             return;
         }
@@ -397,6 +405,17 @@ impl World {
 
     /// A message on its way to the machine: what it confirms is noted, and a flawed node drops some of it.
     pub fn overheard(&mut self, node: usize, from: usize, message: Message) -> Option<Message> {
+        match &message {
+            Message::Records(records)
+                if self.nodes[node].stopped.contains(&(from, records.stream.clone())) =>
+            {
+                self.tally.lost_bytes += records.bodies.cost_bytes() as u64;
+            }
+            Message::Stopped { stream, reason: StopReason::Cancelled } => {
+                self.nodes[node].stopped.remove(&(from, stream.clone()));
+            }
+            _ => {}
+        }
         let Message::Hold(mut held) = message else { return Some(message) };
         if self.scenario.cleans_up {
             let peer = self.nodes[from].id;

@@ -49,6 +49,7 @@ impl World {
                 let room = self.rng.random_range(0..2_000);
                 self.note(|_| format!("n{node}'s disk has room for {room} bytes"));
                 self.nodes[node].holdings.room_bytes = Some(room);
+                self.nodes[node].was_full = true;
                 if let Some(real) = &self.nodes[node].holdings.real {
                     real.disk.set_room(Some(real.disk.used() + room as u64));
                 }

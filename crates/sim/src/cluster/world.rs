@@ -61,6 +61,10 @@ pub(super) struct Node {
     /// Counts starts; what was meant for another life does not happen.
     pub life: u32,
     pub timer: Option<Duration>,
+    /// Streams that it told a peer to stop, because its disk was full.
+    pub stopped: std::collections::BTreeSet<(usize, StreamId)>,
+    /// Its disk was full once.
+    pub was_full: bool,
     /// Its disk loses what it says to have when the power goes next.
     pub doubtful: bool,
     /// What peers told to hold of this node's own streams, or, to a flawed node, what was sent.
@@ -257,6 +261,8 @@ impl World {
             gone: false,
             life: 0,
             timer: None,
+            stopped: std::collections::BTreeSet::new(),
+            was_full: false,
             doubtful: false,
             confirmed: BTreeMap::new(),
             clones_told: std::collections::BTreeSet::new(),
