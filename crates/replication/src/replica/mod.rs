@@ -1,7 +1,9 @@
 //! The machine: all sessions of one node and the streams they share. This file holds its state and its doors;
+//! `greeting` settles who stays,
 //! `pulling` brings records in, `serving` sends them out, `forks` heals what has two branches, `pace` says when.
 
 mod forks;
+mod greeting;
 mod pace;
 mod pulling;
 mod serving;
@@ -17,8 +19,8 @@ use tidelog_record::{Lsn, NodeId, Run, SiteName, StreamId};
 use crate::disk::{DiskReply, DiskRequest, Ticket};
 use crate::event::{CloseReason, Event, Fork, Violation};
 use crate::limits::{
-    CLOSE_TEXT_BYTES_MAX, INSTANCE_NODES_MAX, INSTANCES_PER_NODE_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
-    RECEIVE_BYTES_TOTAL_DEFAULT, SIMULTANEOUS_DIAL_MS, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
+    CLOSE_TEXT_BYTES_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, RECEIVE_BYTES_TOTAL_DEFAULT,
+    WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
 };
 use crate::message::{Held, Hello, Message};
 use crate::peer::{Peer, SessionId, Sites};
@@ -69,15 +71,6 @@ pub struct Progress {
     pub progress_at: Duration,
 }
 
-/// The lives of a node, as its hellos tell.
-#[derive(Debug, Default)]
-struct Lives {
-    /// The latest last.
-    seen: VecDeque<u64>,
-    /// One came back after another: more than one is at work.
-    are_many: bool,
-}
-
 /// The replication of one node. Time is a duration since any fixed start and never goes back.
 #[derive(Debug)]
 pub struct Replica {
@@ -109,7 +102,7 @@ pub struct Replica {
     /// Reads for them.
     copying: BTreeMap<Ticket, forks::BranchId>,
     /// The lives of each peer.
-    instances: BTreeMap<NodeId, Lives>,
+    instances: BTreeMap<NodeId, greeting::Lives>,
     /// Nothing is pulled before this time: the disk refused records.
     paused_until: Option<Duration>,
     /// The disk refused records and took none since: one record at a time is asked for, so that peers do not send for nothing.
@@ -325,47 +318,6 @@ impl Replica {
         self.events.push_back(Event::Closed { session, reason });
     }
 
-    fn hello(&mut self, id: SessionId, hello: &Hello) -> Result<(), Violation> {
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        if hello.node != session.peer.node {
-            return Err(Violation::WrongNode(hello.node));
-        }
-        if hello.node == self.options.node {
-            if hello.instance != self.options.instance {
-                self.events.push_back(Event::Cloned { node: hello.node });
-            }
-            return Err(Violation::Itself);
-        }
-        let version = PROTOCOL_VERSION.min(hello.version_max);
-        if version < PROTOCOL_VERSION_MIN || version < hello.version_min {
-            return Err(Violation::Version { theirs_min: hello.version_min, theirs_max: hello.version_max });
-        }
-        session.version = Some(version);
-        session.instance = Some(hello.instance);
-        session.credit = i64::from(hello.credit_bytes);
-        session.progress_at = self.now;
-        let node = session.peer.node;
-        self.audience.clear();
-        if !self.settle_place(id, hello) {
-            return Ok(());
-        }
-        self.events.push_back(Event::Ready { session: id, node, version });
-        let shared: Vec<StreamId> = match self.sessions.get(&id) {
-            Some(session) => self
-                .vector()
-                .filter(|(stream, _)| self.is_shared(session, &stream.site))
-                .map(|(stream, _)| stream.clone())
-                .collect(),
-            None => Vec::new(),
-        };
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.fresh.extend(shared);
-        }
-        self.schedule_announcement(id);
-        self.look_at_deadlines_of(id);
-        Ok(())
-    }
-
     /// A stream's site is granted on both sides (invariant 13).
     fn is_shared(&self, session: &Session, site: &SiteName) -> bool {
         session.peer.sites.contains(site) && self.options.sites.contains(site)
@@ -420,52 +372,6 @@ impl Replica {
             self.events.push_back(Event::Fork(fork));
             self.search_on(id);
         }
-    }
-
-    /// A session that said hello ends the older ones with the same life of the node, and those of lives that seem to be over. A life
-    /// that comes back after another one was there is no restart: both are at work. Whether the session stays itself.
-    fn settle_place(&mut self, id: SessionId, hello: &Hello) -> bool {
-        let Hello { node, instance, .. } = *hello;
-        let known = self.instances.contains_key(&node);
-        if !known && self.instances.len() >= INSTANCE_NODES_MAX {
-            self.instances.pop_first();
-        }
-        let lives = self.instances.entry(node).or_default();
-        let returned = lives.seen.contains(&instance) && lives.seen.back() != Some(&instance);
-        lives.seen.retain(|seen| *seen != instance);
-        lives.seen.push_back(instance);
-        if lives.seen.len() > INSTANCES_PER_NODE_MAX {
-            lives.seen.pop_front();
-        }
-        lives.are_many |= returned;
-        let are_many = lives.are_many;
-        if returned {
-            self.events.push_back(Event::Cloned { node });
-        }
-        let Some(this) = self.sessions.get(&id) else { return false };
-        let (dialled, connected_at) = (this.peer.dialled, this.connected_at);
-        let by_smaller = |dialled: bool| dialled == (self.options.node < node);
-        let mut over = Vec::new();
-        for (other, session) in &self.sessions {
-            let same_life = session.instance == Some(instance);
-            if *other == id || session.peer.node != node || !(same_life || session.is_ready() && !are_many) {
-                continue;
-            }
-            let apart = connected_at.abs_diff(session.connected_at);
-            let at_once = same_life
-                && session.peer.dialled != dialled
-                && apart < Duration::from_millis(SIMULTANEOUS_DIAL_MS);
-            let other_stays = if at_once {
-                by_smaller(session.peer.dialled)
-            } else {
-                same_life && (session.connected_at, *other) > (connected_at, id)
-            };
-            over.push(if other_stays { id } else { *other });
-        }
-        for session in over {
-            self.close(session, CloseReason::Replaced);
-        }
-        self.sessions.contains_key(&id)
     }
 
     /// Takes a session out; whether it was there.
