@@ -123,7 +123,7 @@ impl Light {
         let held = self.streams.iter().filter_map(|(stream, records)| {
             records.last().map(|last| (stream.clone(), Head { lsn: last.lsn, chain: last.chain }))
         });
-        let mut replica = Replica::new(Options::new(self.node, Run(1), self.sites.clone()), held);
+        let mut replica = Replica::new(Options::new(self.node, Run(1), self.sites.clone(), 1), held);
         let began = Instant::now();
         replica.connected(began.elapsed(), SESSION, Peer { node: peer, sites: Sites::All, dialled: true });
         let (mut decoder, mut bytes, mut frame) = (Decoder::default(), vec![0; READ_BYTES], Vec::new());

@@ -25,10 +25,27 @@ pub enum Event {
         /// Why.
         reason: CloseReason,
     },
-    /// Two nodes hold different bytes under one name. Nothing was overwritten; the stream is halted between the two.
+    /// Two nodes hold different bytes under one name. Nothing is overwritten; between the two the stream is halted, and each side writes
+    /// its branch again, see [`Event::Branched`]. When it is this node's own stream, go on under a new run: [`crate::Replica::begin_run`].
     Fork(Fork),
-    /// A peer says that it holds more of this node's own stream than was ever written here: a lost tail, a restored
-    /// backup, or a lie. It is not believed and not pulled (invariant 11).
+    /// A branch of a stream is being written again from here on under a run that its first record names, so that every node comes to
+    /// hold it beside the other branch (invariant 1).
+    Branched {
+        /// The stream with two branches.
+        stream: StreamId,
+        /// The last LSN that both share.
+        after: Lsn,
+        /// The branch that is held here, from LSN 1.
+        into: StreamId,
+    },
+    /// Two lives of one node are at work at once: its disk was copied and both run. Both are served; somebody must end one of them.
+    Cloned {
+        /// The node.
+        node: NodeId,
+    },
+    /// A peer holds more of this node's own stream than is held here: the disk lost its tail, or a backup was restored. The records are
+    /// pulled, as of any stream, and every one is held to the chain (invariant 11). What is written from now on must not take their
+    /// names: go on under a new run, [`crate::Replica::begin_run`].
     OwnStreamAhead {
         /// The peer.
         node: NodeId,
@@ -50,7 +67,7 @@ pub struct Fork {
     pub node: NodeId,
     /// They differ here or before.
     pub lsn: Lsn,
-    /// The chain hash here.
+    /// The chain hash here, if it is known. With neither, the peer's bytes contradict what it says itself, and nothing is made of them.
     pub ours: Option<ChainHash>,
     /// The chain hash there.
     pub theirs: Option<ChainHash>,

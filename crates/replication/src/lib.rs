@@ -6,8 +6,12 @@
 //! time, so records travel each way once however the nodes are joined. Records of third nodes are passed on. What a
 //! peer may see and send is decided by the sites that its certificate grants.
 //!
-//! Thin: streams travel record by record (no sealed segments), the backlog shares the link with fresh data by
-//! turns, vectors have no ranges above their contiguous part, and a fork is found and kept apart but not healed.
+//! A fork heals without a record being taken back: each side writes its branch again under a run that the branch's own bytes name, so
+//! every node comes to hold both, and the author is told to go on under a new run.
+//!
+//! On a slow connection messages are short, and streams that are nearly equal go before those with a backlog, which keeps a share: so
+//! fresh records come soon. Thin: streams travel record by record (no sealed segments), and vectors have no ranges above their contiguous
+//! part, so within one stream the backlog comes first.
 
 #![no_std]
 
@@ -29,12 +33,15 @@ pub use codec::{Decoder, FrameError, FrameHeader, encode};
 pub use disk::{AdoptFailure, DiskReply, DiskRequest, ReadFailure, Ticket};
 pub use event::{CloseReason, Event, Fork, Violation};
 pub use limits::{
-    ACKNOWLEDGE_INTERVAL_MS, ANNOUNCE_INTERVAL_MS, CLOSE_TEXT_BYTES_MAX, CONTROL_IN_FLIGHT_MESSAGES_MAX,
-    DATA_IN_FLIGHT_MESSAGES_MAX, DISK_READS_MAX, FRAME_BYTES_MAX, HELLO_TIMEOUT_MS, HOLD_STREAMS_MAX,
-    KEEPALIVE_INTERVAL_MS, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
-    PULL_STREAMS_PER_SESSION_MAX, RECEIVE_BYTES_TOTAL_DEFAULT, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX,
-    RETRY_AFTER_DISK_FAILURE_MS, SEND_QUEUE_BYTES_MAX, SILENCE_TIMEOUT_MS, SIMULTANEOUS_DIAL_MS,
-    STALL_TIMEOUT_MS, STREAMS_PER_PEER_MAX, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
+    ACKNOWLEDGE_INTERVAL_MS, ANNOUNCE_INTERVAL_MS, BRANCHES_MAX, CLOSE_TEXT_BYTES_MAX,
+    CONTROL_IN_FLIGHT_MESSAGES_MAX, DATA_IN_FLIGHT_MESSAGES_MAX, DISK_READS_MAX, FORK_CHECKS_MAX,
+    FRAME_BYTES_MAX, FRESH_TURNS_MAX, HELLO_TIMEOUT_MS, HOLD_STREAMS_MAX, INSTANCE_NODES_MAX,
+    INSTANCES_PER_NODE_MAX, KEEPALIVE_INTERVAL_MS, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX,
+    MESSAGE_BYTES_START, MESSAGE_WRITE_MS_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+    PULL_RECORDS_PER_TURN_MAX, PULL_STREAMS_PER_SESSION_MAX, RECEIVE_BYTES_TOTAL_DEFAULT, RECORD_COST_BYTES,
+    RECORDS_PER_MESSAGE_MAX, RETRY_AFTER_DISK_FAILURE_MS, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX,
+    SERVE_STREAMS_PER_SESSION_MAX, SILENCE_TIMEOUT_MS, SIMULTANEOUS_DIAL_MS, STALL_TIMEOUT_MS,
+    STREAMS_PER_PEER_MAX, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
 };
 pub use message::{Bodies, BodyBytes, Held, Hello, Message, Pull, Records, StopReason};
 pub use peer::{Peer, SessionId, Sites};

@@ -7,6 +7,13 @@ pub const PROTOCOL_VERSION_MIN: u16 = 1;
 
 /// Most bytes of records that a message carries, unless one record alone is longer.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes of records in the first messages of a session, before it is known how fast its connection is.
+pub const MESSAGE_BYTES_START: usize = 8 * 1024;
+/// Messages of records become no smaller than this on a slow connection.
+pub const MESSAGE_BYTES_LEAST: usize = 4 * 1024;
+/// A message of records that took longer to write than this is followed by shorter ones, in milliseconds: so long waits what is urgent, and
+/// so much is lost when the connection is cut.
+pub const MESSAGE_WRITE_MS_MAX: u64 = 250;
 /// Most bytes that a frame's payload may claim: the longest record and the words around it.
 pub const FRAME_BYTES_MAX: usize = tidelog_record::BATCH_BYTES_MAX + 64 * 1024;
 /// Most records in one message.
@@ -24,8 +31,12 @@ pub const WINDOW_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const WINDOW_BYTES_MIN: usize = 64 * 1024;
 /// Credit given to all peers together, unless the options say otherwise.
 pub const RECEIVE_BYTES_TOTAL_DEFAULT: usize = 64 * 1024 * 1024;
-/// Bytes of records read ahead of what one session has sent.
-pub const SEND_QUEUE_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
+/// Messages of records read ahead of what one session has sent.
+pub const SEND_QUEUE_MESSAGES_MAX: usize = 2;
+/// Bytes of them, when they are as long as can be.
+pub const SEND_QUEUE_BYTES_MAX: usize = SEND_QUEUE_MESSAGES_MAX * MESSAGE_BYTES_MAX;
+/// Reads that go to the streams nearest to their end, before one goes to the stream that waited longest: the backlog's share.
+pub const FRESH_TURNS_MAX: u32 = 3;
 /// Disk reads asked for and not answered, over all sessions.
 pub const DISK_READS_MAX: usize = 8;
 /// Messages handed to the connection and not written yet, above which no more data is handed to it. Control messages
@@ -36,6 +47,18 @@ pub const CONTROL_IN_FLIGHT_MESSAGES_MAX: usize = 4;
 
 /// Streams pulled from one peer at a time; the others wait for their turn.
 pub const PULL_STREAMS_PER_SESSION_MAX: usize = 64;
+/// Records asked for in one pull once half of those pulls are under way, so that none holds its place for long.
+pub const PULL_RECORDS_PER_TURN_MAX: u64 = 4096;
+/// Streams served to one peer at a time: those that it pulls, and the one in which it looks for a fork.
+pub const SERVE_STREAMS_PER_SESSION_MAX: usize = PULL_STREAMS_PER_SESSION_MAX + 1;
+/// Words of a peer about forks that are being compared with the disk; further ones are dropped, and said again in its next session.
+pub const FORK_CHECKS_MAX: usize = 64;
+/// Branches that one node keeps written again under runs of their own, over all streams.
+pub const BRANCHES_MAX: usize = 1024;
+/// Lives of one node that are remembered, to tell a copy of it from a restart.
+pub const INSTANCES_PER_NODE_MAX: usize = 4;
+/// Nodes whose lives are remembered.
+pub const INSTANCE_NODES_MAX: usize = 65_536;
 /// Streams that one peer may tell of.
 pub const STREAMS_PER_PEER_MAX: usize = 65_536;
 

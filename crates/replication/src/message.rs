@@ -8,6 +8,7 @@
 //! Credit    so many more bytes of records may be sent
 //! Stop      send no more of the stream; answered by one Stopped(Cancelled)
 //! Stopped   the rest of a pulled range will not come
+//! Forked    at this LSN of a stream that you told of, my chain hash is another
 //! Keepalive nothing
 //! Close     the last message, with a reason for people
 //! ```
@@ -46,6 +47,15 @@ pub enum Message {
         /// Why.
         reason: StopReason,
     },
+    /// Two branches: the receiver compares with what it holds.
+    Forked {
+        /// The stream.
+        stream: StreamId,
+        /// An LSN that the receiver told to hold.
+        lsn: Lsn,
+        /// The sender's chain hash there.
+        chain: ChainHash,
+    },
     /// Says only that the sender lives.
     Keepalive,
     /// Ends the session.
@@ -63,6 +73,8 @@ pub struct Hello {
     pub node: NodeId,
     /// Credit given at once, in bytes.
     pub credit_bytes: u32,
+    /// Which life of the node this is: drawn at random at each start.
+    pub instance: u64,
 }
 
 /// How far the sender holds a stream.

@@ -7,6 +7,9 @@ use core::time::Duration;
 use tidelog_record::{ChainHash, Lsn, StreamId};
 
 use crate::disk::Ticket;
+use crate::limits::{
+    FRESH_TURNS_MAX, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX, MESSAGE_BYTES_START, MESSAGE_WRITE_MS_MAX,
+};
 use crate::message::Message;
 use crate::peer::Peer;
 use crate::stream::Head;
@@ -24,11 +27,32 @@ pub(crate) struct Serving {
     pub reading: Option<Ticket>,
 }
 
+/// The search for the last LSN up to which a stream is the same here and there, by halves.
+#[derive(Debug)]
+pub(crate) struct Search {
+    pub stream: StreamId,
+    /// The same here and there.
+    pub low: Lsn,
+    /// Different.
+    pub high: Lsn,
+    pub step: Step,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The chain hash at the middle is being read.
+    Reading(Ticket),
+    /// The peer was asked to go on from there.
+    Asked,
+}
+
 #[derive(Debug)]
 pub(crate) struct Session {
     pub peer: Peer,
     /// Negotiated; `None` until the peer's hello.
     pub version: Option<u16>,
+    /// The peer's life, as its hello says.
+    pub instance: Option<u64>,
     pub connected_at: Duration,
     pub heard_at: Duration,
     pub said_at: Duration,
@@ -39,6 +63,12 @@ pub(crate) struct Session {
     pub remote: BTreeMap<StreamId, Head>,
     /// Streams with a fork between this peer and this node (invariant 1).
     pub halted: BTreeSet<StreamId>,
+    /// Forks whose place is still to be looked for: the two differ at this LSN.
+    pub forked: VecDeque<(StreamId, Lsn)>,
+    /// Words of the peer about forks that are being compared.
+    pub checks: usize,
+    /// The one that is being looked for.
+    pub search: Option<Search>,
 
     /// Streams pulled from it.
     pub pulls: BTreeSet<StreamId>,
@@ -46,8 +76,8 @@ pub(crate) struct Session {
     pub waiting: VecDeque<StreamId>,
     /// The same streams, so that each waits once.
     pub is_waiting: BTreeSet<StreamId>,
-    /// Pulls that were taken back and not yet confirmed: their records are dropped.
-    pub abandoned: BTreeSet<StreamId>,
+    /// Pulls that were taken back and not yet confirmed, with the LSN behind which they began: their records are dropped.
+    pub abandoned: BTreeMap<StreamId, Lsn>,
     /// Credit that the peer has of us, in bytes; one message may overdraw it.
     pub granted: i64,
     /// Credit to give back, in bytes.
@@ -57,8 +87,16 @@ pub(crate) struct Session {
 
     /// Ranges that the peer pulls.
     pub serves: BTreeMap<StreamId, Serving>,
-    /// Whose read is next.
+    /// Who waits for a read, the longest first.
     pub turns: VecDeque<StreamId>,
+    /// Reads out of turn since the last one in turn.
+    pub fresh_in_a_row: u32,
+    /// Most bytes of records in a message, as the connection's speed allows.
+    pub message_bytes: usize,
+    /// When each message in flight was handed to the connection, and what it costs.
+    pub flying: VecDeque<(Duration, usize)>,
+    /// When one was written last.
+    pub written_at: Duration,
     /// Reads under way for this session.
     pub reading: usize,
     /// Credit that we have of the peer, in bytes.
@@ -88,21 +126,29 @@ impl Session {
         Self {
             peer,
             version: None,
+            instance: None,
             connected_at: now,
             heard_at: now,
             said_at: now,
             progress_at: now,
             remote: BTreeMap::new(),
             halted: BTreeSet::new(),
+            forked: VecDeque::new(),
+            checks: 0,
+            search: None,
             pulls: BTreeSet::new(),
             waiting: VecDeque::new(),
             is_waiting: BTreeSet::new(),
-            abandoned: BTreeSet::new(),
+            abandoned: BTreeMap::new(),
             granted: i64::try_from(window).unwrap_or(i64::MAX),
             owed: 0,
             window,
             serves: BTreeMap::new(),
             turns: VecDeque::new(),
+            fresh_in_a_row: 0,
+            message_bytes: MESSAGE_BYTES_START,
+            flying: VecDeque::new(),
+            written_at: now,
             reading: 0,
             credit: 0,
             control: VecDeque::new(),
@@ -120,6 +166,34 @@ impl Session {
 
     pub fn is_ready(&self) -> bool {
         self.version.is_some()
+    }
+
+    /// The stream to read next: the one that is nearest to its end, so that what is fresh goes before a backlog; and after some of those
+    /// the one that waited longest, which is the backlog's share.
+    pub fn next_turn(&mut self) -> Option<StreamId> {
+        if self.fresh_in_a_row >= FRESH_TURNS_MAX {
+            self.fresh_in_a_row = 0;
+            return self.turns.pop_front();
+        }
+        self.fresh_in_a_row += 1;
+        let left = |stream: &StreamId| {
+            self.serves.get(stream).map_or(0, |serving| serving.until.0.saturating_sub(serving.after.0))
+        };
+        let nearest = self.turns.iter().enumerate().min_by_key(|(_, stream)| left(stream));
+        let at = nearest.map(|(at, _)| at)?;
+        self.turns.remove(at)
+    }
+
+    /// The oldest message in flight is written; the length of those that follow goes by the time that it took.
+    pub fn written(&mut self, now: Duration) {
+        let Some((handed_at, cost)) = self.flying.pop_front() else { return };
+        let took = now.saturating_sub(handed_at.max(self.written_at));
+        self.written_at = now;
+        if cost > 0 && took > Duration::from_millis(MESSAGE_WRITE_MS_MAX) {
+            self.message_bytes = (self.message_bytes / 2).max(MESSAGE_BYTES_LEAST);
+        } else if cost * 2 >= self.message_bytes && took < Duration::from_millis(MESSAGE_WRITE_MS_MAX / 4) {
+            self.message_bytes = (self.message_bytes * 2).min(MESSAGE_BYTES_MAX);
+        }
     }
 
     /// Puts a stream at the end of those that wait.

@@ -20,6 +20,8 @@ pub struct Head {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pulling {
     pub session: SessionId,
+    /// The LSN whose chain hash the peer was told, to go on from there.
+    pub after: Lsn,
     /// The last LSN asked for.
     pub until: Lsn,
 }
@@ -37,6 +39,8 @@ pub(crate) struct Stream {
     pub failed: bool,
     /// Invariant: at most one, so that a loop carries nothing twice.
     pub pull: Option<Pulling>,
+    /// Where this stood when the disk last said that it holds other bytes behind it.
+    pub refused_at: Option<Lsn>,
     /// Sessions whose peer told of more than was received. May hold some that are no longer ahead.
     pub ahead: BTreeSet<SessionId>,
 }
@@ -50,6 +54,7 @@ impl Stream {
             adopting: 0,
             failed: false,
             pull: None,
+            refused_at: None,
             ahead: BTreeSet::new(),
         }
     }

@@ -20,7 +20,13 @@ fn stream() -> StreamId {
 
 /// What a peer says in the beginning.
 fn hello() -> Message {
-    Message::Hello(Hello { version_min: 1, version_max: PROTOCOL_VERSION, node: PEER, credit_bytes: 1 << 20 })
+    Message::Hello(Hello {
+        version_min: 1,
+        version_max: PROTOCOL_VERSION,
+        node: PEER,
+        credit_bytes: 1 << 20,
+        instance: 1,
+    })
 }
 
 pub(super) fn replication_seeds() -> Vec<Vec<u8>> {
@@ -38,6 +44,7 @@ pub(super) fn replication_seeds() -> Vec<Vec<u8>> {
         }),
         Message::Pull(Pull { stream: stream.clone(), after: Lsn::ZERO, chain: None, until: Lsn(1) }),
         Message::Credit(100),
+        Message::Forked { stream: stream.clone(), lsn: Lsn(1), chain },
         Message::Stop(stream),
         Message::Keepalive,
     ];
@@ -69,7 +76,7 @@ pub(super) fn replication(input: &[u8]) {
     }
     let own = StreamId { node: NodeId([5; 16]), ..stream() };
     let told = (own.clone(), Head { lsn: Lsn(3), chain: ChainHash([3; 16]) });
-    let mut replica = Replica::new(Options::new(own.node, own.run, Sites::All), vec![told.clone()]);
+    let mut replica = Replica::new(Options::new(own.node, own.run, Sites::All, 1), vec![told.clone()]);
     let mut now = Duration::ZERO;
     replica.connected(now, SESSION, Peer { node: PEER, sites: Sites::All, dialled: true });
     let mut open = replica.handle_message(now, SESSION, hello()).is_ok();

@@ -356,15 +356,22 @@ impl Driver {
                 self.context.metrics.peer_refused.with_label_values(&["fork"]).inc();
                 tracing::error!(
                     stream = %fork.stream, peer = %fork.node, lsn = %fork.lsn, ours = ?fork.ours, theirs = ?fork.theirs,
-                    "a stream has two branches: it is halted between this node and the peer, nothing was overwritten"
+                    "a stream has two branches: nothing is overwritten, and each node writes the branch that it has again under another run"
                 );
             }
             Event::OwnStreamAhead { node, stream, claimed, written } => {
                 self.context.metrics.peer_refused.with_label_values(&["own_stream_ahead"]).inc();
                 tracing::error!(
                     %stream, peer = %node, %claimed, %written,
-                    "a peer claims more of this node's own stream than was written here"
+                    "a peer holds more of this node's own stream than is held here: its disk lost some, or is an older copy; they are fetched"
                 );
+            }
+            Event::Branched { stream, after, into } => {
+                tracing::warn!(%stream, %after, %into, "a branch of a stream is written again, so that every node comes to hold it");
+            }
+            Event::Cloned { node } => {
+                self.context.metrics.peer_refused.with_label_values(&["cloned"]).inc();
+                tracing::error!(%node, "two nodes with this identity are at work: a disk was copied, and one of them must be ended");
             }
         }
     }

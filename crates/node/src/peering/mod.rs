@@ -26,6 +26,7 @@ use std::sync::Arc;
 use tidelog_replication::{Head, Options, Replica};
 use tokio::sync::mpsc;
 
+use crate::backoff::random;
 use crate::context::{NodeContext, StartError};
 use crate::held::Cloud;
 use crate::identity::Identity;
@@ -77,7 +78,8 @@ pub async fn start(
     let board = board::Board::default();
     let (inputs, from_outside) = mpsc::channel(INPUTS_MAX);
     let vector = context.store.vector().into_iter().map(|(id, lsn, chain)| (id, Head { lsn, chain }));
-    let options = Options::new(identity.node, context.store.run(), tls.own().sites.clone());
+    let instance = u64::from(random()) << 32 | u64::from(random());
+    let options = Options::new(identity.node, context.store.run(), tls.own().sites.clone(), instance);
     let (reload, present) = reload::Reload::new(context, files, key, Arc::clone(&tls), inputs.clone());
     context.tasks.spawn(reload.run());
     let driver = driver::Driver::new(

@@ -28,12 +28,13 @@ fn message() -> impl Strategy<Value = Message> {
     let reason =
         prop_oneof![Just(StopReason::Cancelled), Just(StopReason::Unreadable), Just(StopReason::Forked)];
     prop_oneof![
-        (any::<u16>(), any::<u16>(), any::<[u8; 16]>(), any::<u32>()).prop_map(
-            |(version_min, version_max, node, credit_bytes)| Message::Hello(Hello {
+        (any::<u16>(), any::<u16>(), any::<[u8; 16]>(), any::<u32>(), any::<u64>()).prop_map(
+            |(version_min, version_max, node, credit_bytes, instance)| Message::Hello(Hello {
                 version_min,
                 version_max,
                 node: NodeId(node),
-                credit_bytes
+                credit_bytes,
+                instance
             })
         ),
         prop::collection::vec(held, 0..5).prop_map(Message::Hold),
@@ -57,6 +58,11 @@ fn message() -> impl Strategy<Value = Message> {
         stream().prop_map(Message::Stop),
         (stream(), reason).prop_map(|(stream, reason)| Message::Stopped { stream, reason }),
         Just(Message::Keepalive),
+        (stream(), head()).prop_map(|(stream, head)| Message::Forked {
+            stream,
+            lsn: head.lsn,
+            chain: head.chain
+        }),
         ".{0,40}".prop_map(Message::Close),
     ]
 }

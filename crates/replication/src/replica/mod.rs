@@ -1,6 +1,9 @@
 //! The machine: all sessions of one node and the streams they share. This file holds its state and its doors;
-//! `pulling` brings records in, `serving` sends them out, `pace` says when.
+//! `greeting` settles who stays,
+//! `pulling` brings records in, `serving` sends them out, `forks` heals what has two branches, `pace` says when.
 
+mod forks;
+mod greeting;
 mod pace;
 mod pulling;
 mod serving;
@@ -11,13 +14,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use tidelog_record::{NodeId, Run, SiteName, StreamId};
+use tidelog_record::{Lsn, NodeId, Run, SiteName, StreamId};
 
 use crate::disk::{DiskReply, DiskRequest, Ticket};
 use crate::event::{CloseReason, Event, Fork, Violation};
 use crate::limits::{
     CLOSE_TEXT_BYTES_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, RECEIVE_BYTES_TOTAL_DEFAULT,
-    SIMULTANEOUS_DIAL_MS, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
+    WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
 };
 use crate::message::{Held, Hello, Message};
 use crate::peer::{Peer, SessionId, Sites};
@@ -35,13 +38,15 @@ pub struct Options {
     pub sites: Sites,
     /// Credit given to all peers together, in bytes.
     pub receive_bytes_total: usize,
+    /// Which life of the node this is: draw it at random at each start. Peers know by it whether two of one node are at work.
+    pub instance: u64,
 }
 
 impl Options {
-    /// Options with the default bounds.
+    /// Options with the default bounds. `instance` is drawn at random at each start.
     #[must_use]
-    pub fn new(node: NodeId, run: Run, sites: Sites) -> Self {
-        Self { node, run, sites, receive_bytes_total: RECEIVE_BYTES_TOTAL_DEFAULT }
+    pub fn new(node: NodeId, run: Run, sites: Sites, instance: u64) -> Self {
+        Self { node, run, sites, receive_bytes_total: RECEIVE_BYTES_TOTAL_DEFAULT, instance }
     }
 }
 
@@ -87,12 +92,25 @@ pub struct Replica {
     events: VecDeque<Event>,
 
     next_ticket: u64,
-    adoptions: VecDeque<DiskRequest>,
+    /// Work for the disk that was decided on; reads for peers are decided on when they are polled.
+    requests: VecDeque<DiskRequest>,
     adopting: BTreeMap<Ticket, pulling::Adopting>,
     reading: BTreeMap<Ticket, (SessionId, StreamId)>,
     readers: VecDeque<SessionId>,
+    /// Reads of searches for a fork.
+    searching: BTreeMap<Ticket, SessionId>,
+    /// Reads that are compared with what a peer says of a fork.
+    checking: BTreeMap<Ticket, forks::Claim>,
+    /// Branches that are written again: by stream, and the last LSN that both branches share.
+    branches: BTreeMap<forks::BranchId, forks::Branch>,
+    /// Reads for them.
+    copying: BTreeMap<Ticket, forks::BranchId>,
+    /// The lives of each peer.
+    instances: BTreeMap<NodeId, greeting::Lives>,
     /// Nothing is pulled before this time: the disk refused records.
     paused_until: Option<Duration>,
+    /// The disk refused records and took none since: one record at a time is asked for, so that peers do not send for nothing.
+    disk_doubted: bool,
     /// No later than the next time that something falls due.
     wake_at: Option<Duration>,
 }
@@ -113,39 +131,28 @@ impl Replica {
             parting: VecDeque::new(),
             events: VecDeque::new(),
             next_ticket: 0,
-            adoptions: VecDeque::new(),
+            requests: VecDeque::new(),
             adopting: BTreeMap::new(),
             reading: BTreeMap::new(),
             readers: VecDeque::new(),
+            searching: BTreeMap::new(),
+            checking: BTreeMap::new(),
+            branches: BTreeMap::new(),
+            copying: BTreeMap::new(),
+            instances: BTreeMap::new(),
             paused_until: None,
+            disk_doubted: false,
             wake_at: None,
         }
     }
 
     /// A connection whose peer is proven. The id must be new.
     ///
-    /// One session with a node stands: a newer one takes the older one's place, because the older may be cut without
-    /// a sign. Only when both nodes dialled each other at once, the one that the smaller node id dialled stays, so that
-    /// both ends choose the same.
+    /// One session with a node stands: a newer one takes the older one's place once it has said hello, because the older may be cut
+    /// without a sign. Only when both nodes dialled each other at once, the one that the smaller node id dialled stays, so that
+    /// both ends choose the same. And two lives of one node that are both at work keep a session each, see [`Event::Cloned`].
     pub fn connected(&mut self, now: Duration, id: SessionId, peer: Peer) {
         self.tick(now);
-        if peer.node == self.options.node {
-            self.parting.push_back((id, close_message(&CloseReason::Violation(Violation::Itself))));
-            self.closed(id, CloseReason::Violation(Violation::Itself));
-            return;
-        }
-        let older = self.sessions.iter().find(|(_, session)| session.peer.node == peer.node);
-        if let Some((older, session)) = older.map(|(id, session)| (*id, session)) {
-            let at_once = session.peer.dialled != peer.dialled
-                && now.saturating_sub(session.connected_at) < Duration::from_millis(SIMULTANEOUS_DIAL_MS);
-            let keep_older = at_once && session.peer.dialled == (self.options.node < peer.node);
-            if keep_older {
-                self.parting.push_back((id, close_message(&CloseReason::Replaced)));
-                self.closed(id, CloseReason::Replaced);
-                return;
-            }
-            self.close(older, CloseReason::Replaced);
-        }
         let share = self.options.receive_bytes_total / (self.sessions.len() + 1);
         let window = share.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
         let mut session = Session::new(now, peer, window);
@@ -154,6 +161,7 @@ impl Replica {
             version_max: PROTOCOL_VERSION,
             node: self.options.node,
             credit_bytes: u32::try_from(window).unwrap_or(u32::MAX),
+            instance: self.options.instance,
         }));
         self.sessions.insert(id, session);
         self.sendable.insert(id);
@@ -179,6 +187,7 @@ impl Replica {
         self.tick(now);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.in_flight = session.in_flight.saturating_sub(1);
+            session.written(now);
             self.sendable.insert(id);
         }
     }
@@ -214,6 +223,7 @@ impl Replica {
                 Ok(())
             }
             (true, Message::Credit(bytes)) => self.credited(id, bytes),
+            (true, Message::Forked { stream, lsn, chain }) => self.told_of_fork(id, stream, lsn, chain),
             (true, Message::Keepalive) => Ok(()),
         };
         if let Err(violation) = &outcome {
@@ -237,6 +247,13 @@ impl Replica {
         if leapt {
             self.abandon(id);
         }
+        self.copy_on();
+    }
+
+    /// This node's own records have another run from now on: what it wrote before is pulled and served like any other stream.
+    pub fn begin_run(&mut self, now: Duration, run: Run) {
+        self.tick(now);
+        self.options.run = run;
     }
 
     /// The disk's answer to a request of [`Replica::poll_disk`].
@@ -324,37 +341,6 @@ impl Replica {
         self.events.push_back(Event::Closed { session, reason });
     }
 
-    fn hello(&mut self, id: SessionId, hello: &Hello) -> Result<(), Violation> {
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        if hello.node != session.peer.node {
-            return Err(Violation::WrongNode(hello.node));
-        }
-        let version = PROTOCOL_VERSION.min(hello.version_max);
-        if version < PROTOCOL_VERSION_MIN || version < hello.version_min {
-            return Err(Violation::Version { theirs_min: hello.version_min, theirs_max: hello.version_max });
-        }
-        session.version = Some(version);
-        session.credit = i64::from(hello.credit_bytes);
-        session.progress_at = self.now;
-        let node = session.peer.node;
-        self.audience.clear();
-        self.events.push_back(Event::Ready { session: id, node, version });
-        let shared: Vec<StreamId> = match self.sessions.get(&id) {
-            Some(session) => self
-                .vector()
-                .filter(|(stream, _)| self.is_shared(session, &stream.site))
-                .map(|(stream, _)| stream.clone())
-                .collect(),
-            None => Vec::new(),
-        };
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.fresh.extend(shared);
-        }
-        self.schedule_announcement(id);
-        self.look_at_deadlines_of(id);
-        Ok(())
-    }
-
     /// A stream's site is granted on both sides (invariant 13).
     fn is_shared(&self, session: &Session, site: &SiteName) -> bool {
         session.peer.sites.contains(site) && self.options.sites.contains(site)
@@ -387,6 +373,7 @@ impl Replica {
                 session.acknowledge.insert(stream.clone());
             }
             self.schedule_announcement(*id);
+            self.search_on(*id);
         }
     }
 
@@ -395,13 +382,18 @@ impl Replica {
     }
 
     /// Halts a stream between this node and one peer, and reports it once a session (invariant 1).
-    fn halt(&mut self, id: SessionId, fork: Fork) {
+    /// When both are known to differ at its LSN, the place is looked for.
+    fn halt(&mut self, id: SessionId, fork: Fork, is_certain: bool) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.halted.insert(fork.stream.clone()) {
             if let Some(stream) = self.streams.get_mut(&fork.stream) {
                 stream.ahead.remove(&id);
             }
+            if is_certain && fork.lsn > Lsn::ZERO {
+                session.forked.push_back((fork.stream.clone(), fork.lsn));
+            }
             self.events.push_back(Event::Fork(fork));
+            self.search_on(id);
         }
     }
 
@@ -429,6 +421,8 @@ impl Replica {
         for stream in again {
             self.try_pull(&stream);
         }
+        self.try_others();
+        self.copy_on();
         true
     }
 }

@@ -55,8 +55,9 @@ impl Replica {
             None
         };
         let session = self.sessions.get_mut(&id)?;
-        if message.is_some() {
+        if let Some(message) = &message {
             session.in_flight += 1;
+            session.flying.push_back((now, cost_bytes(message)));
             session.said_at = now;
         }
         message

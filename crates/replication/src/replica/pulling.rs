@@ -9,7 +9,10 @@ use tidelog_record::{Lsn, Record, StreamId};
 use super::Replica;
 use crate::disk::{AdoptFailure, DiskRequest, Ticket};
 use crate::event::{Event, Fork, Violation};
-use crate::limits::{PULL_STREAMS_PER_SESSION_MAX, RETRY_AFTER_DISK_FAILURE_MS, STREAMS_PER_PEER_MAX};
+use crate::limits::{
+    PULL_RECORDS_PER_TURN_MAX, PULL_STREAMS_PER_SESSION_MAX, RETRY_AFTER_DISK_FAILURE_MS,
+    STREAMS_PER_PEER_MAX,
+};
 use crate::message::{Held, Message, Pull, Records, StopReason};
 use crate::peer::SessionId;
 use crate::stream::{Head, Pulling, Stream};
@@ -17,10 +20,11 @@ use crate::stream::{Head, Pulling, Stream};
 /// Records on their way to the disk.
 #[derive(Debug)]
 pub(super) struct Adopting {
-    session: SessionId,
-    stream: StreamId,
-    head: Head,
-    cost_bytes: usize,
+    /// Who sent them; nobody, when a branch is written again.
+    pub session: Option<SessionId>,
+    pub stream: StreamId,
+    pub head: Head,
+    pub cost_bytes: usize,
 }
 
 impl Replica {
@@ -54,6 +58,7 @@ impl Replica {
                 self.check_own(node, &stream, head, told);
             }
             self.weigh(id, stream, head);
+            self.search_on(id);
         }
         Ok(())
     }
@@ -73,15 +78,17 @@ impl Replica {
 
     /// A peer came forward to `head`: compare, go on with the pull under way, or begin one.
     fn weigh(&mut self, id: SessionId, stream: StreamId, head: Head) {
-        let own = self.is_own(&stream);
-        if own && !self.streams.contains_key(&stream) {
-            return;
-        }
         let known =
             self.streams.entry(stream.clone()).or_insert_with(|| Stream::new(&stream, Head::default()));
         let at = if head.lsn == known.held.lsn { known.held } else { known.received };
         if head.lsn == at.lsn && head.chain != at.chain {
-            let Some(session) = self.sessions.get(&id) else { return };
+            let Some(session) = self.sessions.get_mut(&id) else { return };
+            if !session.halted.contains(&stream) {
+                // By the time that it hears of this record it may hold more, and would never compare.
+                let (stream, lsn) = (stream.clone(), head.lsn);
+                session.control.push_back(Message::Forked { stream, lsn, chain: at.chain });
+                self.sendable.insert(id);
+            }
             let fork = Fork {
                 node: session.peer.node,
                 lsn: head.lsn,
@@ -89,19 +96,19 @@ impl Replica {
                 theirs: Some(head.chain),
                 stream,
             };
-            self.halt(id, fork);
+            self.halt(id, fork, true);
             return;
         }
-        if own || head.lsn <= known.received.lsn {
+        if head.lsn <= known.received.lsn {
             return;
         }
         known.ahead.insert(id);
         match known.pull {
-            Some(pull) if pull.session == id && pull.until < head.lsn => {
+            Some(pull) if pull.session == id && pull.until < head.lsn && !self.disk_doubted => {
                 let Some(session) = self.sessions.get_mut(&id) else { return };
                 // Others wait for a turn: this one ends first.
                 if session.waiting.is_empty() {
-                    known.pull = Some(Pulling { session: id, until: head.lsn });
+                    known.pull = Some(Pulling { until: head.lsn, ..pull });
                     session.control.push_back(Message::Pull(Pull {
                         stream,
                         after: pull.until,
@@ -119,7 +126,7 @@ impl Replica {
     /// Pulls a stream from the peer that suits best, if any is ahead: its author before others, then the one that is
     /// asked least.
     pub(super) fn try_pull(&mut self, stream: &StreamId) {
-        if self.is_own(stream) || self.paused_until.is_some() {
+        if self.paused_until.is_some() || self.disk_doubted && self.is_asking() {
             return;
         }
         let Some(known) = self.streams.get_mut(stream) else { return };
@@ -136,7 +143,9 @@ impl Replica {
             .ahead
             .iter()
             .filter_map(|id| sessions.get(id).map(|session| (*id, session)))
-            .filter(|(_, session)| !session.halted.contains(stream) && !session.abandoned.contains(stream))
+            .filter(|(_, session)| {
+                !session.halted.contains(stream) && !session.abandoned.contains_key(stream)
+            })
             .min_by_key(|(id, session)| {
                 let full = session.pulls.len() >= PULL_STREAMS_PER_SESSION_MAX;
                 (full, session.peer.node != stream.node, session.pulls.len(), *id)
@@ -148,13 +157,18 @@ impl Replica {
             session.wait(stream);
             return;
         }
-        let Some(until) = session.remote.get(stream).map(|head| head.lsn) else { return };
+        let Some(mut until) = session.remote.get(stream).map(|head| head.lsn) else { return };
+        if self.disk_doubted {
+            until = until.min(received.lsn.next().unwrap_or(until));
+        } else if session.pulls.len() >= PULL_STREAMS_PER_SESSION_MAX / 2 {
+            until = until.min(Lsn(received.lsn.0.saturating_add(PULL_RECORDS_PER_TURN_MAX)));
+        }
         if session.pulls.is_empty() {
             // Nothing was due from this peer until now.
             session.progress_at = self.now;
         }
         session.pulls.insert(stream.clone());
-        known.pull = Some(Pulling { session: id, until });
+        known.pull = Some(Pulling { session: id, after: received.lsn, until });
         session.control.push_back(Message::Pull(Pull {
             stream: stream.clone(),
             after: received.lsn,
@@ -180,13 +194,15 @@ impl Replica {
             self.try_pull(&next);
         }
         self.try_pull(stream);
+        self.try_others();
+        self.copy_on();
     }
 
     /// Takes a pull back; what still comes for it is dropped until the peer confirms.
     pub(super) fn abandon(&mut self, stream: &StreamId) {
         let Some(pull) = self.streams.get(stream).and_then(|known| known.pull) else { return };
         if let Some(session) = self.sessions.get_mut(&pull.session) {
-            session.abandoned.insert(stream.clone());
+            session.abandoned.insert(stream.clone(), pull.after);
             session.control.push_back(Message::Stop(stream.clone()));
             self.sendable.insert(pull.session);
         }
@@ -203,9 +219,15 @@ impl Replica {
         session.granted -= i64::try_from(cost_bytes).unwrap_or(i64::MAX);
         session.received_bytes = session.received_bytes.saturating_add(cost_bytes as u64);
         session.progress_at = self.now;
-        if session.abandoned.contains(&stream) {
+        if session.abandoned.contains_key(&stream) {
             session.give_back(cost_bytes);
             self.sendable.insert(id);
+            return Ok(());
+        }
+        if session.search.as_ref().is_some_and(|search| search.is_asked(&stream)) {
+            session.give_back(cost_bytes);
+            self.sendable.insert(id);
+            self.is_same(id);
             return Ok(());
         }
         let node = session.peer.node;
@@ -226,22 +248,17 @@ impl Replica {
             // The peer's bytes do not continue what is held here: neither branch is touched.
             session.give_back(cost_bytes);
             self.sendable.insert(id);
-            let fork = Fork {
-                stream: stream.clone(),
-                node,
-                lsn: head.lsn,
-                ours: Some(head.chain),
-                theirs: Some(chain),
-            };
-            self.halt(id, fork);
+            let fork = Fork { stream: stream.clone(), node, lsn: head.lsn, ours: None, theirs: None };
+            self.halt(id, fork, false);
             self.abandon(&stream);
             return Ok(());
         }
         known.received = head;
         known.adopting += 1;
         let ticket = self.ticket();
-        self.adopting.insert(ticket, Adopting { session: id, stream: stream.clone(), head, cost_bytes });
-        self.adoptions.push_back(DiskRequest::Adopt { ticket, records });
+        self.adopting
+            .insert(ticket, Adopting { session: Some(id), stream: stream.clone(), head, cost_bytes });
+        self.requests.push_back(DiskRequest::Adopt { ticket, records });
         if head.lsn == pull.until {
             self.end_pull(id, &stream);
         }
@@ -251,7 +268,7 @@ impl Replica {
     pub(super) fn was_adopted(&mut self, ticket: Ticket, outcome: Result<(), AdoptFailure>) {
         let Some(adopted) = self.adopting.remove(&ticket) else { return };
         let Adopting { session: id, stream, head, cost_bytes } = adopted;
-        if let Some(session) = self.sessions.get_mut(&id) {
+        if let Some((id, session)) = id.and_then(|id| Some((id, self.sessions.get_mut(&id)?))) {
             session.give_back(cost_bytes);
             self.sendable.insert(id);
         }
@@ -262,25 +279,35 @@ impl Replica {
                 if known.hold(head) {
                     self.spread(&stream);
                 }
+                if core::mem::take(&mut self.disk_doubted) {
+                    self.resume();
+                }
             }
             Err(failure) => {
-                known.failed = true;
+                let first = !core::mem::replace(&mut known.failed, true);
                 let ours = (known.held.lsn == head.lsn).then_some(known.held.chain);
-                match failure {
-                    AdoptFailure::Fork => {
-                        if let Some(node) = self.sessions.get(&id).map(|session| session.peer.node) {
-                            let theirs = Some(head.chain);
-                            let fork = Fork { stream: stream.clone(), node, lsn: head.lsn, ours, theirs };
-                            self.halt(id, fork);
-                        }
-                    }
-                    AdoptFailure::Refused => {
-                        let until = self.now + Duration::from_millis(RETRY_AFTER_DISK_FAILURE_MS);
-                        self.paused_until = Some(until);
-                        self.wake_by(until);
+                if let (AdoptFailure::Fork, Some(id), true) = (failure, id, first)
+                    && let Some(session) = self.sessions.get(&id)
+                {
+                    // The disk may be ahead of what it told: then both branches are found when the stream is pulled again. If not, it
+                    // holds other bytes above a gap, and asking again would never help.
+                    let again = known.refused_at.replace(known.held.lsn) != Some(known.held.lsn);
+                    let (node, theirs) = (session.peer.node, Some(head.chain).filter(|_| ours.is_some()));
+                    let fork = Fork { stream: stream.clone(), node, lsn: head.lsn, ours, theirs };
+                    if again {
+                        self.events.push_back(Event::Fork(fork));
+                    } else {
+                        self.halt(id, fork, false);
                     }
                 }
+                let until = self.now + Duration::from_millis(RETRY_AFTER_DISK_FAILURE_MS);
+                self.paused_until = Some(until);
+                self.wake_by(until);
                 self.abandon(&stream);
+                if failure == AdoptFailure::Refused {
+                    self.disk_doubted = true;
+                    self.abandon_all();
+                }
             }
         }
         let recovered = self.streams.get_mut(&stream).is_some_and(|known| {
@@ -295,6 +322,7 @@ impl Replica {
             self.renew_ahead(&stream);
             self.try_pull(&stream);
         }
+        self.copy_on();
     }
 
     /// What was received fell back to what is held: find out again who is ahead.
@@ -304,6 +332,27 @@ impl Replica {
             if session.remote.get(stream).is_some_and(|head| head.lsn > known.received.lsn) {
                 known.ahead.insert(*id);
             }
+        }
+    }
+
+    /// Nothing can be stored: nobody is to send more.
+    fn abandon_all(&mut self) {
+        let pulled: Vec<StreamId> =
+            self.sessions.values().flat_map(|session| session.pulls.iter().cloned()).collect();
+        for stream in pulled {
+            self.abandon(&stream);
+        }
+    }
+
+    /// Records were asked for, or wait for the disk.
+    fn is_asking(&self) -> bool {
+        !self.adopting.is_empty() || self.sessions.values().any(|session| !session.pulls.is_empty())
+    }
+
+    /// While the disk is doubted one stream alone is asked for, and when that ends without an answer, another one.
+    pub(super) fn try_others(&mut self) {
+        if self.disk_doubted && self.paused_until.is_none() && !self.is_asking() {
+            self.resume();
         }
     }
 
@@ -319,6 +368,7 @@ impl Replica {
         for stream in waiting {
             self.try_pull(&stream);
         }
+        self.copy_on();
     }
 
     pub(super) fn stopped(
@@ -329,17 +379,33 @@ impl Replica {
     ) -> Result<(), Violation> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         session.progress_at = self.now;
-        if session.abandoned.contains(&stream) {
+        if let Some(lsn) = session.abandoned.get(&stream).copied() {
             // Only the confirmation of our own word ends it; another reason crossed it on the way.
-            if reason == StopReason::Cancelled {
-                session.abandoned.remove(&stream);
-                self.try_pull(&stream);
+            let node = session.peer.node;
+            match reason {
+                StopReason::Cancelled => {
+                    session.abandoned.remove(&stream);
+                    self.try_pull(&stream);
+                    self.search_on(id);
+                }
+                StopReason::Forked => {
+                    self.halt(id, Fork { stream, node, lsn, ours: None, theirs: None }, true);
+                }
+                StopReason::Unreadable => {}
+            }
+            return Ok(());
+        }
+        if session.search.as_ref().is_some_and(|search| search.is_asked(&stream)) {
+            match reason {
+                StopReason::Forked => self.is_other(id),
+                StopReason::Unreadable => self.give_up_search(id),
+                StopReason::Cancelled => return Err(Violation::Unasked),
             }
             return Ok(());
         }
         let node = session.peer.node;
         let known = self.streams.get_mut(&stream).ok_or(Violation::Unasked)?;
-        known.pull.filter(|pull| pull.session == id).ok_or(Violation::Unasked)?;
+        let pull = known.pull.filter(|pull| pull.session == id).ok_or(Violation::Unasked)?;
         let received = known.received;
         known.ahead.remove(&id);
         match reason {
@@ -349,8 +415,9 @@ impl Replica {
                 session.remote.remove(&stream);
             }
             StopReason::Forked => {
-                let ours = Some(received.chain);
-                self.halt(id, Fork { stream: stream.clone(), node, lsn: received.lsn, ours, theirs: None });
+                let lsn = pull.after;
+                let ours = Some(received.chain).filter(|_| received.lsn == lsn);
+                self.halt(id, Fork { stream: stream.clone(), node, lsn, ours, theirs: None }, true);
             }
         }
         // A continuation of the pull may have crossed this word; what it brings is dropped.

@@ -8,8 +8,8 @@ use super::Replica;
 use crate::disk::{DiskRequest, ReadFailure, Ticket};
 use crate::event::{Fork, Violation};
 use crate::limits::{
-    DISK_READS_MAX, MESSAGE_BYTES_MAX, PULL_STREAMS_PER_SESSION_MAX, RECORD_COST_BYTES,
-    RECORDS_PER_MESSAGE_MAX, SEND_QUEUE_BYTES_MAX,
+    DISK_READS_MAX, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX, SEND_QUEUE_MESSAGES_MAX,
+    SERVE_STREAMS_PER_SESSION_MAX,
 };
 use crate::message::{Bodies, BodyBytes, Message, Pull, Records, StopReason};
 use crate::peer::SessionId;
@@ -27,7 +27,7 @@ impl Replica {
         }
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let Pull { stream, after, chain, until } = pull;
-        let full = session.serves.len() >= PULL_STREAMS_PER_SESSION_MAX;
+        let full = session.serves.len() >= SERVE_STREAMS_PER_SESSION_MAX;
         match session.serves.get_mut(&stream) {
             Some(serving) if serving.until == after => serving.until = until,
             Some(_) => return Err(Violation::Pull),
@@ -68,8 +68,10 @@ impl Replica {
     /// Queues a session for a disk read.
     pub(super) fn want_reads(&mut self, id: SessionId) {
         let ready = self.sessions.get(&id).is_some_and(|session| {
-            let ahead_bytes = session.data_bytes + session.reading * MESSAGE_BYTES_MAX;
-            !session.turns.is_empty() && session.credit > 0 && ahead_bytes < SEND_QUEUE_BYTES_MAX
+            let ahead_bytes = session.data_bytes + session.reading * session.message_bytes;
+            !session.turns.is_empty()
+                && session.credit > 0
+                && ahead_bytes < SEND_QUEUE_MESSAGES_MAX * session.message_bytes
         });
         if ready && !self.readers.contains(&id) {
             self.readers.push_back(id);
@@ -78,26 +80,36 @@ impl Replica {
 
     /// The next work for the disk, until there is none.
     pub fn poll_disk(&mut self) -> Option<DiskRequest> {
-        if let Some(adopt) = self.adoptions.pop_front() {
-            return Some(adopt);
+        if let Some(request) = self.requests.pop_front() {
+            return Some(request);
         }
         while self.reading.len() < DISK_READS_MAX {
             let id = self.readers.pop_front()?;
             let ticket = self.ticket();
             let Some(session) = self.sessions.get_mut(&id) else { continue };
-            let Some(stream) = session.turns.pop_front() else { continue };
+            let Some(stream) = session.next_turn() else { continue };
             let Some(serving) = session.serves.get_mut(&stream) else { continue };
             serving.reading = Some(ticket);
             let after = serving.after;
+            let bytes_max = session.message_bytes;
             session.reading += 1;
             self.reading.insert(ticket, (id, stream.clone()));
             self.want_reads(id);
-            return Some(DiskRequest::Read { ticket, stream, after, bytes_max: MESSAGE_BYTES_MAX });
+            return Some(DiskRequest::Read { ticket, stream, after, bytes_max });
         }
         None
     }
 
     pub(super) fn was_read(&mut self, ticket: Ticket, outcome: Result<Vec<Record>, ReadFailure>) {
+        if let Some(id) = self.searching.remove(&ticket) {
+            return self.middle_was_read(id, ticket, outcome);
+        }
+        if let Some(claim) = self.checking.remove(&ticket) {
+            return self.claim_was_read(claim, outcome);
+        }
+        if let Some(branch) = self.copying.remove(&ticket) {
+            return self.branch_was_read(&branch, ticket, outcome);
+        }
         let Some((id, stream)) = self.reading.remove(&ticket) else { return };
         if let Some(session) = self.sessions.get_mut(&id) {
             session.reading = session.reading.saturating_sub(1);
@@ -122,10 +134,10 @@ impl Replica {
             session.serves.remove(stream);
             session.data.push_back(Message::Stopped { stream: stream.clone(), reason: StopReason::Forked });
             let fork = Fork { stream: stream.clone(), node, lsn, ours: None, theirs: Some(claimed) };
-            self.halt(id, fork);
+            self.halt(id, fork, true);
             return;
         }
-        match message_of(stream, serving.after, serving.until, records) {
+        match message_of(stream, serving.after, serving.until, records, session.message_bytes) {
             None => {
                 session.serves.remove(stream);
                 session
@@ -148,7 +160,13 @@ impl Replica {
 }
 
 /// As many of the records as one message takes, and the last LSN of them. `None` when they are not what was asked for.
-fn message_of(stream: &StreamId, after: Lsn, until: Lsn, records: Vec<Record>) -> Option<(Lsn, Records)> {
+fn message_of(
+    stream: &StreamId,
+    after: Lsn,
+    until: Lsn,
+    records: Vec<Record>,
+    bytes_max: usize,
+) -> Option<(Lsn, Records)> {
     let first = after.next()?;
     let mut last = after;
     let mut chain = None;
@@ -159,7 +177,7 @@ fn message_of(stream: &StreamId, after: Lsn, until: Lsn, records: Vec<Record>) -
             return None;
         }
         let cost = record.body.len() + RECORD_COST_BYTES;
-        let full = bytes + cost > MESSAGE_BYTES_MAX || bodies.len() == RECORDS_PER_MESSAGE_MAX;
+        let full = bytes + cost > bytes_max || bodies.len() == RECORDS_PER_MESSAGE_MAX;
         if record.lsn > until || (full && !bodies.is_empty()) {
             break;
         }

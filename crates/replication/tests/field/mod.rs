@@ -144,7 +144,7 @@ impl Field {
         for (i, sites) in grants.iter().enumerate() {
             let id = NodeId([u8::try_from(i).unwrap() + 1; 16]);
             let run = Run(field.rng.random());
-            let replica = Replica::new(Options::new(id, run, sites.clone()), []);
+            let replica = Replica::new(Options::new(id, run, sites.clone(), 0), []);
             field.nodes.push(Node {
                 id,
                 sites: sites.clone(),
@@ -336,7 +336,10 @@ impl Field {
         node.disk.pending.clear();
         node.disk.sync_scheduled = false;
         node.tails = node.disk.vector().into_iter().filter(|(id, _)| id.node == node.id).collect();
-        node.replica = Replica::new(Options::new(node.id, node.run, node.sites.clone()), node.disk.vector());
+        node.replica = Replica::new(
+            Options::new(node.id, node.run, node.sites.clone(), u64::from(node.life)),
+            node.disk.vector(),
+        );
         for key in cut {
             self.cut(key, false);
         }

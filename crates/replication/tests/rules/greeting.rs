@@ -19,7 +19,7 @@ fn neighbouring_versions_agree_and_others_are_refused() {
     for (version_min, version_max, agreed) in cases {
         let mut stand = Stand::new(vec![]);
         stand.connect(ONE, peer_node(ONE), Sites::All, true);
-        let hello = Hello { version_min, version_max, node: peer_node(ONE), credit_bytes: 1 };
+        let hello = Hello { version_min, version_max, node: peer_node(ONE), credit_bytes: 1, instance: 1 };
         let outcome = stand.hear(ONE, Message::Hello(hello));
         let expected = match agreed {
             Some(_) => Ok(()),
@@ -51,6 +51,9 @@ fn a_session_begins_with_one_hello_of_the_node_that_the_certificate_names() {
 
     stand.connect(SessionId(4), US, Sites::All, true);
     stand.events();
+    let ours =
+        Hello { version_min: 1, version_max: PROTOCOL_VERSION, node: US, credit_bytes: 1, instance: 1 };
+    assert_eq!(stand.hear(SessionId(4), Message::Hello(ours)), Err(Violation::Itself));
     assert_eq!(stand.hear(SessionId(4), Message::Keepalive), Ok(()), "a closed session is not listened to");
 }
 
@@ -79,27 +82,40 @@ fn a_peer_may_neither_tell_nor_pull_what_it_is_not_granted() {
 }
 
 #[test]
-fn nobody_writes_this_nodes_own_stream() {
+fn what_a_disk_lost_of_this_nodes_own_stream_is_fetched_and_held_to_the_chain() {
     let own = StreamId { site: site("s"), node: US, run: RUN };
     let held = chain(&own, 2, 99, 0);
     let claimed = chain(&own, 5, 99, 0);
     let mut stand = Stand::new(vec![(own.clone(), head(&held))]);
     stand.ready(ONE);
     stand.hear(ONE, hold(&own, head(&claimed))).unwrap();
-    assert_eq!(stand.pulls(), []);
+    assert_eq!(stand.pulls(), [(ONE, Lsn(2), Lsn(5))]);
     assert!(matches!(
         stand.events().as_slice(),
         [Event::OwnStreamAhead { claimed: Lsn(5), written: Lsn(2), .. }]
     ));
-    assert_eq!(stand.hear(ONE, records(&claimed[2..])), Err(Violation::Unasked));
-    assert_eq!(stand.disk(Ok(())), 0);
+    let forged = chain(&own, 5, 3, 7);
+    let mut forged = records(&forged[2..]);
+    if let Message::Records(records) = &mut forged {
+        records.chain = head(&claimed).chain;
+    }
+    stand.hear(ONE, forged).unwrap();
+    assert_eq!(stand.disk(Ok(())), 0, "what does not hash to what was told is nobody's record");
 
-    // Also when nothing of it was written here yet.
-    let unknown = StreamId { site: site("t"), ..own };
-    stand.ready(TWO);
-    stand.hear(TWO, hold(&unknown, Head { lsn: Lsn(7), chain: ChainHash([1; 16]) })).unwrap();
-    assert_eq!(stand.pulls(), []);
-    assert!(matches!(stand.events().as_slice(), [Event::OwnStreamAhead { claimed: Lsn(7), .. }]));
+    let mut stand = Stand::new(vec![(own.clone(), head(&held))]);
+    stand.ready(ONE);
+    stand.hear(ONE, hold(&own, head(&claimed))).unwrap();
+    stand.hear(ONE, records(&claimed[2..])).unwrap();
+    assert_eq!(stand.disk(Ok(())), 3);
+    assert_eq!(stand.replica.vector().next(), Some((&own, head(&claimed))));
+
+    // A run that is over is a stream like any other.
+    stand.events();
+    stand.said();
+    stand.replica.begin_run(stand.now, Run(2));
+    stand.hear(ONE, hold(&own, head(&chain(&own, 6, 99, 0)))).unwrap();
+    assert_eq!(stand.events(), []);
+    assert_eq!(stand.pulls(), [(ONE, Lsn(5), Lsn(6))]);
 }
 
 #[test]

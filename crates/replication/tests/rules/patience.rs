@@ -3,7 +3,7 @@
 use tidelog_record::{ChainHash, Lsn, NodeId, Record, Run, StreamId};
 use tidelog_replication::*;
 
-use crate::stand::{ONE, RUN, Stand, TWO, WINDOW, chain, head, hold, ms, peer_node, stream};
+use crate::stand::{ONE, RUN, Stand, TWO, US, WINDOW, chain, head, hello, hold, ms, peer_node, stream};
 
 #[test]
 fn a_reader_that_gives_no_credit_costs_a_bounded_amount() {
@@ -127,8 +127,46 @@ fn a_newer_session_of_a_node_takes_the_older_ones_place() {
     let mut stand = Stand::new(vec![]);
     stand.ready(ONE);
     stand.connect(TWO, peer_node(ONE), Sites::All, true);
+    assert_eq!(stand.events(), [], "who it is has not been said yet");
+    stand.hear(TWO, hello(ONE)).unwrap();
     let closed = Event::Closed { session: ONE, reason: CloseReason::Replaced };
-    assert_eq!(stand.events(), [closed]);
+    assert_eq!(stand.events().first(), Some(&closed));
+}
+
+#[test]
+fn a_life_of_a_node_that_comes_back_after_another_one_is_a_copy_and_both_are_served() {
+    let mut stand = Stand::new(vec![]);
+    let mut join = |session: u64, instance| {
+        let session = SessionId(session);
+        stand.connect(session, peer_node(ONE), Sites::All, false);
+        let Message::Hello(hello) = hello(ONE) else { unreachable!() };
+        stand.hear(session, Message::Hello(Hello { instance, ..hello })).unwrap();
+        let (mut closed, mut cloned) = (vec![], false);
+        for event in stand.events() {
+            match event {
+                Event::Closed { session, .. } => closed.push(session.0),
+                Event::Cloned { node } => cloned |= node == peer_node(ONE),
+                _ => {}
+            }
+        }
+        (closed, cloned)
+    };
+    assert_eq!(join(1, 70), (vec![], false));
+    assert_eq!(join(2, 71), (vec![1], false), "a restart");
+    assert_eq!(join(3, 71), (vec![2], false), "the same life again");
+    assert_eq!(join(4, 70), (vec![], true), "the life that seemed to be over");
+    assert_eq!(join(5, 70), (vec![4], false), "each has one session");
+    assert_eq!(join(6, 71), (vec![3], true));
+}
+
+#[test]
+fn a_node_that_meets_its_own_copy_says_so() {
+    let mut stand = Stand::new(vec![]);
+    stand.connect(ONE, US, Sites::All, true);
+    let Message::Hello(hello) = hello(ONE) else { unreachable!() };
+    let outcome = stand.hear(ONE, Message::Hello(Hello { node: US, instance: 99, ..hello }));
+    assert_eq!(outcome, Err(Violation::Itself));
+    assert_eq!(stand.events().first(), Some(&Event::Cloned { node: US }));
 }
 
 #[test]
@@ -137,13 +175,20 @@ fn when_both_dial_at_once_both_keep_the_same_connection() {
     let (small, large) = (NodeId([1; 16]), NodeId([2; 16]));
     for order in [[0usize, 1], [1, 0]] {
         for (us, them) in [(small, large), (large, small)] {
-            let mut replica = Replica::new(Options::new(us, RUN, Sites::All), []);
+            let mut replica = Replica::new(Options::new(us, RUN, Sites::All, 1), []);
             for i in order {
                 let dialled = (i == 0) == (us == small);
                 let session = SessionId(u64::try_from(i).unwrap() + 1);
                 replica.connected(ms(1), session, Peer { node: them, sites: Sites::All, dialled });
             }
-            let closed: Vec<Event> = std::iter::from_fn(|| replica.poll_event()).collect();
+            for i in order {
+                let session = SessionId(u64::try_from(i).unwrap() + 1);
+                let hello =
+                    Hello { version_min: 1, version_max: 1, node: them, credit_bytes: 1, instance: 1 };
+                replica.handle_message(ms(2), session, Message::Hello(hello)).unwrap();
+            }
+            let events = std::iter::from_fn(|| replica.poll_event());
+            let closed: Vec<Event> = events.filter(|event| matches!(event, Event::Closed { .. })).collect();
             assert_eq!(
                 closed,
                 [Event::Closed { session: TWO, reason: CloseReason::Replaced }],

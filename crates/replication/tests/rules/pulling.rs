@@ -161,11 +161,23 @@ fn a_disk_that_refuses_is_left_alone_for_a_while_and_the_records_are_pulled_agai
     stand.hear(ONE, records(&all[3..])).unwrap();
     assert_eq!(stand.disk(Ok(())), 0, "what comes after a refusal is dropped");
     stand.hear(ONE, Message::Stopped { stream: s.clone(), reason: StopReason::Cancelled }).unwrap();
-    let pulled = |said: Vec<(SessionId, Message)>| said.iter().any(|(_, m)| matches!(m, Message::Pull(_)));
-    assert!(!pulled(stand.wait(RETRY_AFTER_DISK_FAILURE_MS - 10)));
-    assert!(pulled(stand.wait(20)));
-    stand.hear(ONE, records(&all)).unwrap();
-    assert_eq!(stand.disk(Ok(())), 6);
+    let pulls = |said: Vec<(SessionId, Message)>| -> Vec<(Lsn, Lsn)> {
+        let pull =
+            |message| if let Message::Pull(pull) = message { Some((pull.after, pull.until)) } else { None };
+        said.into_iter().filter_map(|(_, message)| pull(message)).collect()
+    };
+    for _ in 0..3 {
+        assert_eq!(pulls(stand.wait(RETRY_AFTER_DISK_FAILURE_MS - 10)), []);
+        assert_eq!(pulls(stand.wait(20)), [(Lsn(0), Lsn(1))], "one record, to see whether there is room");
+        stand.hear(ONE, records(&all[..1])).unwrap();
+        stand.disk(Err(AdoptFailure::Refused));
+    }
+    stand.wait(RETRY_AFTER_DISK_FAILURE_MS + 10);
+    stand.hear(ONE, records(&all[..1])).unwrap();
+    assert_eq!(stand.disk(Ok(())), 1);
+    assert_eq!(stand.pulls(), [(ONE, Lsn(1), Lsn(6))]);
+    stand.hear(ONE, records(&all[1..])).unwrap();
+    assert_eq!(stand.disk(Ok(())), 5);
     assert_eq!(stand.replica.vector().next(), Some((&s, head(&all))));
 }
 

@@ -62,7 +62,7 @@ pub struct Stand {
 
 impl Stand {
     pub fn new(vector: Vec<(StreamId, Head)>) -> Self {
-        Self { replica: Replica::new(Options::new(US, RUN, Sites::All), vector), now: Duration::ZERO }
+        Self { replica: Replica::new(Options::new(US, RUN, Sites::All, 1), vector), now: Duration::ZERO }
     }
 
     pub fn connect(&mut self, session: SessionId, node: NodeId, sites: Sites, dialled: bool) {
@@ -142,6 +142,7 @@ pub fn hello(session: SessionId) -> Message {
         version_max: PROTOCOL_VERSION,
         node: peer_node(session),
         credit_bytes: WINDOW,
+        instance: session.0,
     })
 }
 
