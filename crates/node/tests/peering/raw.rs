@@ -54,7 +54,7 @@ impl Raw {
 
     /// Says hello as a node that speaks these versions.
     pub async fn hello(&mut self, version_min: u16, version_max: u16) {
-        let hello = Hello { version_min, version_max, node: self.node, credit_bytes: 1 << 20 };
+        let hello = Hello { version_min, version_max, node: self.node, credit_bytes: 1 << 20, instance: 1 };
         self.say(&Message::Hello(hello)).await;
     }
 
