@@ -221,6 +221,13 @@ impl StreamIndex {
         self.gaps.iter().filter(touches).any(Gap::by_policy)
     }
 
+    /// Forgets points in memory that segments hold. A segment may come before one of older records, whose points stay.
+    pub fn forget_sealed(&mut self) {
+        let mut tables = std::mem::take(&mut self.tables);
+        tables.forget(|first, last| self.sealed_through(first.0, last.0));
+        self.tables = tables;
+    }
+
     /// Takes in a segment, in place of the segments and gaps that it covers.
     pub fn install(&mut self, sealed: Arc<Sealed>) {
         let (first, last) = (sealed.seal.first, sealed.seal.last);

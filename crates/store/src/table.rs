@@ -238,11 +238,11 @@ impl Tables {
         self.list.front()
     }
 
-    /// Forgets the tables whose points all stand in records up to `last`. One that holds later points too stays whole: what is
-    /// in a segment as well is counted once by every answer (invariant 8).
-    pub fn forget(&mut self, last: Lsn) {
+    /// Forgets the tables of which all records with points, from the first to the last, are sealed. One that holds others too stays
+    /// whole: what is in a segment as well is counted once by every answer (invariant 8).
+    pub fn forget(&mut self, is_sealed: impl Fn(Lsn, Lsn) -> bool) {
         let newest = self.list.len();
-        self.list.retain(|table| table.last_with_points > last);
+        self.list.retain(|table| !is_sealed(table.first, table.last_with_points));
         if self.list.len() < newest && self.list.is_empty() {
             self.closed = false;
         }

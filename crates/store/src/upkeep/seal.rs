@@ -56,7 +56,9 @@ impl Keeper {
     fn due(&self, now: Instant, is_idle: bool) -> Option<Due> {
         let shared = &self.shared;
         let index = read_locked(&shared.index);
-        for stream in index.streams.values() {
+        // In the order of sites, so that equal histories make equal logs.
+        let streams = index.sites.values().flatten().filter_map(|key| index.streams.get(key));
+        for stream in streams {
             let is_own = stream.stream.node == shared.node && stream.stream.run == shared.run;
             if !is_own || !stream.seals.is_empty() {
                 continue;
@@ -366,7 +368,7 @@ impl Keeper {
                 .map(|gap| range_name(&key, gap.seal.first, gap.seal.last, GAP_SUFFIX))
                 .collect();
             held.install(sealed);
-            held.tables.forget(seal.last);
+            held.forget_sealed();
             let own =
                 index.streams.values().filter(|s| s.stream.node == shared.node && s.stream.run == shared.run);
             (covered, healed, own.map(|s| s.tables.len()).max().unwrap_or(0))
