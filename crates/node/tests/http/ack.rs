@@ -91,7 +91,11 @@ fn what_is_confirmed_is_in_the_cloud_and_what_is_not_says_where_it_stands() {
     let path = format!("{POINTS}?ack=cloud&ack_timeout=60");
     assert_eq!(gateway.post(&path, "application/msgpack", &body).status, 200);
     let stream = own_stream(&gateway);
-    assert_eq!((&stream["lsn"], &stream["cloud_lsn"]), (&json!(4), &json!(4)));
+    assert_eq!(
+        (&stream["lsn"], &stream["cloud_lsn"]),
+        (&json!(5), &json!(5)),
+        "four posts, and the start before them"
+    );
     until("the status to count the cloud", || own_stream(&gateway)["held_by"] == 1);
     assert_eq!(gateway.metric("tidelog_cloud_lag_records"), 0.0);
     assert_eq!(gateway.metric("tidelog_streams_held_by_peers{peers=\"1\"}"), 1.0);
