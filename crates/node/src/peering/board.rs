@@ -44,14 +44,14 @@ pub struct PeerStatus {
     pub last_progress_ms_ago: Option<u64>,
     /// Why the last session or attempt ended.
     pub last_error: Option<String>,
-    /// Records that it has and this node lacks.
-    pub behind_records: u64,
+    /// Records that it has and this node lacks; not known before the first look at a session.
+    pub behind_records: Option<u64>,
     /// About what they take on their way, in bytes; not known before any record travelled.
     pub behind_bytes: Option<u64>,
     /// How long the oldest of them has been there, in seconds, as far as this process saw it.
     pub behind_s: Option<u64>,
-    /// Records that this node has and it lacks.
-    pub ahead_records: u64,
+    /// Records that this node has and it lacks; as `behind_records`.
+    pub ahead_records: Option<u64>,
     /// As `behind_bytes`.
     pub ahead_bytes: Option<u64>,
     /// As `behind_s`.
@@ -160,10 +160,10 @@ impl Board {
     ) {
         if let Some(entry) = self.lock().peers.get_mut(key) {
             entry.progress_at = Some(progress_at);
-            entry.status.behind_records = progress.behind_records;
+            entry.status.behind_records = Some(progress.behind_records);
             (entry.status.behind_bytes, entry.status.behind_s) = (behind.bytes, behind.seconds);
             (entry.status.ahead_bytes, entry.status.ahead_s) = (ahead.bytes, ahead.seconds);
-            entry.status.ahead_records = progress.ahead_records;
+            entry.status.ahead_records = Some(progress.ahead_records);
             entry.status.forked_streams = progress.forked_streams;
             entry.status.received_bytes = progress.received_bytes;
             entry.status.sent_bytes = progress.sent_bytes;
