@@ -152,6 +152,11 @@ impl Index {
         self.files.iter().map(|file| file.end).sum()
     }
 
+    /// Bytes of the log files that begin behind a position.
+    pub fn log_behind(&self, position: u64) -> u64 {
+        self.files.iter().rev().take_while(|file| file.first > position).map(|file| file.end).sum()
+    }
+
     /// Whether one of the node's streams in `run` is beyond [`OWN_LSN_MAX`].
     pub fn is_full(&self, node: NodeId, run: Run) -> bool {
         self.of_run(node, run).any(|held| held.top().0.0 > OWN_LSN_MAX)
@@ -166,8 +171,18 @@ impl Index {
         run
     }
 
+    /// The streams of a site, in the order in which they were first met.
+    pub fn of_site(&self, site: &SiteName) -> impl Iterator<Item = &StreamIndex> {
+        self.sites.get(site).into_iter().flatten().filter_map(|key| self.streams.get(key))
+    }
+
+    /// All streams, site by site: the order in which upkeep goes through them, so that equal histories make equal logs.
+    pub fn in_order(&self) -> impl Iterator<Item = &StreamIndex> {
+        self.sites.values().flatten().filter_map(|key| self.streams.get(key))
+    }
+
     fn of_run(&self, node: NodeId, run: Run) -> impl Iterator<Item = &StreamIndex> {
-        self.streams.values().filter(move |held| held.stream.node == node && held.stream.run == run)
+        self.in_order().filter(move |held| held.stream.node == node && held.stream.run == run)
     }
 
     pub fn push_file(&mut self, file: LogFile) {
@@ -291,10 +306,10 @@ impl Index {
     /// that an answer does not depend on which stream a point came in. But a segment that is newer at its end than one which is left
     /// was dropped for its beginning: its clock ran ahead, and what is shown must not end with it.
     pub fn raise_horizon_to_gaps(&mut self, site: &SiteName) {
-        let streams = || self.sites.get(site).into_iter().flatten().filter_map(|key| self.streams.get(key));
-        let left = streams().flat_map(|stream| &stream.sealed).map(|sealed| sealed.segment.time_range().1);
+        let left =
+            self.of_site(site).flat_map(|stream| &stream.sealed).map(|sealed| sealed.segment.time_range().1);
         let left = left.min();
-        let asked = streams().flat_map(|stream| &stream.gaps).filter_map(|gap| {
+        let asked = self.of_site(site).flat_map(|stream| &stream.gaps).filter_map(|gap| {
             let (oldest, newest) = gap.time_ns;
             match gap.reason {
                 GapReason::Rotten => None,

@@ -66,8 +66,7 @@ impl Shared {
     /// How many segments of a site may have points in a range.
     pub(super) fn segments_within(&self, site: &SiteName, range: &RangeInclusive<i64>) -> usize {
         let index = read_locked(&self.index);
-        let streams = index.sites.get(site).into_iter().flatten().filter_map(|key| index.streams.get(key));
-        streams.map(|stream| within(stream, range).count()).sum()
+        index.of_site(site).map(|stream| within(stream, range).count()).sum()
     }
 
     /// What stands where at this moment.
@@ -83,7 +82,7 @@ impl Shared {
         let canonical: Vec<Vec<u8>> = series.iter().map(|series| series.canonical()).collect();
         let mut segments = Vec::new();
         let index = read_locked(&self.index);
-        for stream in index.sites.get(site).into_iter().flatten().filter_map(|key| index.streams.get(key)) {
+        for stream in index.of_site(site) {
             for table in stream.tables.iter() {
                 for (canonical, found) in canonical.iter().zip(&mut tables) {
                     if let Some(points) = table.get(canonical).map(&take).filter(|points| !points.is_empty())

@@ -169,8 +169,7 @@ type Held<'i> = (&'i StreamId, &'i Arc<Sealed>);
 
 /// The segments of a site.
 fn of_site<'i>(index: &'i Index, site: &SiteName) -> impl Iterator<Item = Held<'i>> {
-    let streams = index.sites.get(site).into_iter().flatten().filter_map(|key| index.streams.get(key));
-    streams.flat_map(|stream| stream.sealed.iter().map(|sealed| (&stream.stream, sealed)))
+    index.of_site(site).flat_map(|stream| stream.sealed.iter().map(|sealed| (&stream.stream, sealed)))
 }
 
 /// By what segments are ordered from the oldest on: their newest point; or their oldest where the newest is in the future, for a clock

@@ -11,10 +11,11 @@ use tidelog_record::{ChainHash, Lsn, Seal, StreamId, StreamKey};
 
 use super::{Keeper, UpkeepError, io};
 use crate::disk::{DiskFile, OpenMode};
+use crate::index::Index;
 use crate::sealed::{GAP_SUFFIX, NEW_SUFFIX, SEGMENT_DIR, Sealed, range_name, segment_name};
 use crate::segment::{self, SealError, Sealed as Made, Segment, Span};
 use crate::shared::{Urgency, read_locked, write_locked};
-use crate::table::Table;
+use crate::stream::StreamIndex;
 use crate::writer::Job;
 
 /// Bodies that are read at once to be sealed, in bytes.
@@ -56,31 +57,30 @@ impl Keeper {
     fn due(&self, now: Instant, is_idle: bool) -> Option<Due> {
         let shared = &self.shared;
         let index = read_locked(&shared.index);
-        // In the order of sites, so that equal histories make equal logs.
-        let streams = index.sites.values().flatten().filter_map(|key| index.streams.get(key));
-        for stream in streams {
+        for stream in index.in_order() {
             let is_own = stream.stream.node == shared.node && stream.stream.run == shared.run;
             if !is_own || !stream.seals.is_empty() {
                 continue;
             }
+            let Some(first) = stream.sealed_upto().next() else { continue };
+            let oldest = stream.tables.oldest().filter(|table| table.points > 0);
             let (last, begin_file) = if let Some(table) = stream.tables.full() {
                 (table.last, false)
-            } else {
+            } else if let Some(table) = oldest {
                 let enough = self.options.seal_points.div_ceil(16);
                 // A few points are worth a segment if they are all that holds a log file.
                 let written = index.files.last().map_or(0, |file| file.end);
-                let holds = |table: &Table| written >= table.bytes.saturating_add(HELD_BYTES_MIN);
-                let waited =
-                    |table: &Table| now.saturating_duration_since(table.begun) >= self.options.seal_after;
-                let Some(table) = stream.tables.oldest() else { continue };
-                if table.points == 0
-                    || !((is_idle && (table.points >= enough || holds(table))) || waited(table))
-                {
+                let holds = written >= table.bytes.saturating_add(HELD_BYTES_MIN);
+                let waited = now.saturating_duration_since(table.begun) >= self.options.seal_after;
+                if !(waited || (is_idle && (table.points >= enough || holds))) {
                     continue;
                 }
                 (table.last, is_idle)
+            } else if self.holds_log(&index, stream, first) {
+                (stream.upto, is_idle)
+            } else {
+                continue;
             };
-            let Some(first) = stream.sealed_upto().next() else { continue };
             if last < first || last > stream.upto {
                 continue;
             }
@@ -90,16 +90,34 @@ impl Keeper {
         None
     }
 
+    /// Whether what a stream has from `first` on, which is no points, keeps much of the log from being trimmed: its last seal, to
+    /// which another would add as little.
+    fn holds_log(&self, index: &Index, stream: &StreamIndex, first: Lsn) -> bool {
+        let behind = || stream.walk_from(first).map_or(0, |position| index.log_behind(position));
+        first <= stream.upto
+            && index.log_bytes() > self.options.log_keep_bytes_max
+            && behind() >= HELD_BYTES_MIN
+    }
+
     /// Packs what nobody will seal: streams of authors that are gone, and of earlier runs of this node. `false` when there is none.
     pub(super) fn seal_abandoned(&mut self, now: Instant) -> Result<bool, UpkeepError> {
         let due = {
             let index = read_locked(&self.shared.index);
-            index.streams.values().find_map(|stream| {
-                let is_current =
-                    stream.stream.node == self.shared.node && stream.stream.run == self.shared.run;
-                let table = stream.tables.oldest().filter(|_| !is_current && stream.seals.is_empty())?;
-                let waited = now.saturating_duration_since(table.begun) >= self.options.seal_abandoned_after;
-                let (first, last) = (stream.sealed_upto().next()?, table.last.min(stream.upto));
+            let is_long = index.log_bytes() > self.options.log_keep_bytes_max;
+            index.in_order().find_map(|stream| {
+                let is_own = stream.stream.node == self.shared.node;
+                if (is_own && stream.stream.run == self.shared.run) || !stream.seals.is_empty() {
+                    return None;
+                }
+                let first = stream.sealed_upto().next()?;
+                let (last, waited) = if let Some(table) = stream.tables.oldest() {
+                    let waited =
+                        now.saturating_duration_since(table.begun) >= self.options.seal_abandoned_after;
+                    // Another author may come back and seal; nobody goes back to an earlier run of this node.
+                    (table.last.min(stream.upto), waited || (is_own && is_long))
+                } else {
+                    (stream.upto, self.holds_log(&index, stream, first))
+                };
                 let is_due = waited && first <= last && stream.held_through(first, last);
                 is_due.then(|| (stream.stream.clone(), first, last, stream.ordinal_next()))
             })
@@ -115,7 +133,7 @@ impl Keeper {
         loop {
             let due = {
                 let index = read_locked(&self.shared.index);
-                index.streams.values().find_map(|stream| {
+                index.in_order().find_map(|stream| {
                     let seal =
                         stream.seals.values().find(|seal| stream.held_through(seal.first, seal.last))?;
                     Some((stream.stream.clone(), *seal))

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -50,6 +50,14 @@ pub fn body(device: u32, time: i64, value: f64) -> Vec<u8> {
     let series = Series::new("temperature", [("device", format!("{device}"))]).unwrap();
     let batch = Batch { series: vec![(series, vec![(time, Value::F64(value))])], ..Batch::default() };
     batch.encode().unwrap()
+}
+
+/// Records of one point each, a second apart.
+pub fn seconds(store: &Store, range: std::ops::Range<i64>) {
+    for second in range {
+        store.append_blocking(&site(), body(1, second * 1_000_000_000, second as f64)).unwrap();
+    }
+    store.upkeep(Instant::now()).unwrap();
 }
 
 /// A body that no other call makes: `number` stands in it.

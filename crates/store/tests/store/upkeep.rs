@@ -9,17 +9,16 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tidelog_record::{Batch, Lsn, Record, Run, Seal, Series, StreamId, Value, Values};
+use tidelog_record::{Batch, Lsn, Record, Run, Seal, Series, SiteName, StreamId, Value, Values};
 use tidelog_store::aggregate::{Accumulator, Function, Steps};
-use tidelog_store::{
-    AppendError, Keep, Position, ReadError, Retention, ScanError, StateIn, Store, StoreOptions,
-};
+use tidelog_store::segment::{self, Span};
+use tidelog_store::{AppendError, Position, ReadError, ScanError, StateIn, Store, StoreOptions};
 
-use crate::model::{Author, Model, NODE, body, judge_answers, open, random_body, site, small};
+use crate::model::{Author, Model, NODE, body, judge_answers, open, random_body, seconds, site, small};
 use crate::sim_disk::SimDisk;
 use crate::verify::checked;
 
-fn work(store: &Store, model: &mut Model, rng: &mut StdRng, numbers: std::ops::Range<i64>) {
+pub fn work(store: &Store, model: &mut Model, rng: &mut StdRng, numbers: std::ops::Range<i64>) {
     for number in numbers {
         model.append(store, &site(), random_body(rng, number)).expect("a whole disk takes a record");
         if number % 7 == 0 {
@@ -29,12 +28,12 @@ fn work(store: &Store, model: &mut Model, rng: &mut StdRng, numbers: std::ops::R
     store.upkeep(Instant::now()).unwrap();
 }
 
-fn files(disk: &SimDisk, suffix: &str) -> Vec<PathBuf> {
+pub fn files(disk: &SimDisk, suffix: &str) -> Vec<PathBuf> {
     disk.files().into_iter().filter(|path| path.extension().is_some_and(|found| found == suffix)).collect()
 }
 
 /// All records of a store's own stream.
-fn own(store: &Store) -> Vec<Record> {
+pub fn own(store: &Store) -> Vec<Record> {
     let stream = StreamId { site: site(), node: store.node(), run: store.run() };
     store.read(&stream, Lsn::ZERO, usize::MAX).unwrap()
 }
@@ -143,6 +142,105 @@ fn a_seal_that_this_nodes_bytes_do_not_agree_with_leaves_the_records_in_the_log(
 }
 
 #[test]
+fn points_of_a_range_that_was_not_sealed_stay_in_answers_when_a_later_one_is() {
+    let (store, _) = open(&SimDisk::default(), small(8));
+    let mut author = Author::new(3);
+    for time in 0..10 {
+        author.write(body(1, time, 0.5));
+    }
+    author.write(Seal { first: Lsn(1), last: Lsn(10), ordinal: 0, parts: 1, hash: [9; 16] }.encode());
+    for time in 10..30 {
+        author.write(body(1, time, 0.5));
+    }
+    let (first, last) = (Lsn(12), Lsn(31));
+    let chain = |lsn: Lsn| author.records[usize::try_from(lsn.0).unwrap() - 1].chain;
+    let span = Span {
+        stream: author.stream.clone(),
+        ordinal: 1,
+        parts: 1,
+        first,
+        last,
+        before: chain(Lsn(11)),
+        after: chain(last),
+    };
+    let mut bodies = author.records[11..31].iter().map(|record| record.body.clone());
+    let made = segment::seal(&span, &mut || Ok(bodies.next()), &mut |_| Ok(())).unwrap();
+    author.write(Seal { first, last, ordinal: 1, parts: 1, hash: made.hash }.encode());
+    store.adopt_blocking(author.records.clone()).unwrap();
+    store.upkeep(Instant::now()).unwrap();
+    let stats = store.stats();
+    assert_eq!((stats.segments_disagreed, stats.segments), (1, 1));
+    let all = store.scan(&site(), &|_| true, i64::MIN..=i64::MAX).unwrap();
+    assert_eq!(all[0].1.len(), 30);
+    assert_eq!(judge_answers(&store), author.records);
+}
+
+#[test]
+fn a_log_file_with_rot_is_set_apart_when_its_records_are_sealed_and_holds_up_no_other() {
+    let disk = SimDisk::default();
+    let mut options = small(16);
+    options.upkeep.log_keep_bytes_max = 1 << 20;
+    let (store, _) = open(&disk, options.clone());
+    store.set_cursor("bridge", Position::ZERO).unwrap();
+    seconds(&store, 0..300);
+    let before = store.scan(&site(), &|_| true, i64::MIN..=i64::MAX).unwrap();
+    assert_eq!(store.stats().files_trimmed, 0);
+    drop(store);
+    let oldest = files(&disk, "log").into_iter().min().unwrap();
+    disk.change(&oldest, |bytes| bytes[400] ^= 1);
+    let rotten = disk.bytes(&oldest);
+
+    // Nobody wants the log any more.
+    options.upkeep.log_keep_bytes_max = 0;
+    let (store, recovery) = open(&disk, options);
+    assert!(!recovery.findings.is_empty());
+    seconds(&store, 300..600);
+    let stats = store.stats();
+    assert!(stats.files_trimmed > 3 && stats.log_bytes < 20_000, "{stats:?}");
+    let kept = files(&disk, "log").into_iter().filter(|path| path.starts_with("/store/quarantine"));
+    assert!(
+        kept.map(|path| disk.bytes(&path)).any(|bytes| bytes == rotten),
+        "it is kept for whoever mends it"
+    );
+    let after = store.scan(&site(), &|_| true, i64::MIN..=i64::MAX).unwrap();
+    assert_eq!(after[0].1[..300], before[0].1[..]);
+}
+
+/// Six megabytes of log in small steps, with upkeep between them.
+fn write_much(store: &Store) {
+    let house: SiteName = "house".parse().unwrap();
+    for second in 0..600i64 {
+        let series = Series::new("words", [("device", "1")]).unwrap();
+        let said = (second * 1_000_000_000, Value::Text("x".repeat(10_000)));
+        let batch = Batch { series: vec![(series, vec![said])], ..Batch::default() };
+        store.append_blocking(&house, batch.encode().unwrap()).unwrap();
+        store.upkeep(Instant::now()).unwrap();
+    }
+}
+
+#[test]
+fn the_last_seal_of_a_stream_that_fell_silent_does_not_hold_the_log_of_one_that_did_not() {
+    let mut options = small(17);
+    (options.log_file_bytes_max, options.upkeep.log_keep_bytes_max) = (1 << 18, 1 << 18);
+    // Of this node's own streams, and of another's that it follows.
+    let (own_stream, _) = open(&SimDisk::default(), options.clone());
+    seconds(&own_stream, 0..30);
+    let (author, _) = open(&SimDisk::default(), options.clone());
+    seconds(&author, 0..30);
+    let (follower, _) =
+        open(&SimDisk::default(), StoreOptions { node: tidelog_record::NodeId([8; 16]), ..options });
+    follower.adopt_blocking(own(&author)).unwrap();
+    for store in [own_stream, follower] {
+        write_much(&store);
+        let stats = store.stats();
+        assert!(stats.files_trimmed > 15 && stats.log_bytes < 3 << 20, "{stats:?}");
+        assert!(stats.segments < 60, "{stats:?}");
+        assert_eq!(store.scan(&site(), &|_| true, i64::MIN..=i64::MAX).unwrap()[0].1.len(), 30);
+        judge_answers(&store);
+    }
+}
+
+#[test]
 fn what_an_author_left_unsealed_does_not_hold_the_log_and_gives_way_when_it_comes_back() {
     let mut rng = StdRng::seed_from_u64(21);
     let (authors_disk, mut model) = (SimDisk::default(), Model::default());
@@ -181,150 +279,6 @@ fn what_an_author_left_unsealed_does_not_hold_the_log_and_gives_way_when_it_come
     assert!(judge_answers(&store).len() > 90);
     let records = store.read(&stream, Lsn::ZERO, usize::MAX).unwrap();
     assert_eq!(records, own(&author));
-}
-
-/// Records of one point each, a second apart.
-fn seconds(store: &Store, range: std::ops::Range<i64>) {
-    for second in range {
-        store.append_blocking(&site(), body(1, second * 1_000_000_000, second as f64)).unwrap();
-    }
-    store.upkeep(Instant::now()).unwrap();
-}
-
-fn times(store: &Store) -> Vec<i64> {
-    let all = store.scan(&site(), &|_| true, i64::MIN..=i64::MAX).unwrap();
-    all.into_iter().flat_map(|(_, points)| points).map(|(time, _)| time / 1_000_000_000).collect()
-}
-
-fn keeping(all: Keep, drop_when_full: bool) -> StoreOptions {
-    let mut options = small(8);
-    options.upkeep.retention = Retention { all, sites: BTreeMap::new(), drop_when_full };
-    options
-}
-
-#[test]
-fn what_is_too_old_is_no_longer_shown_and_then_dropped_and_noted() {
-    let disk = SimDisk::default();
-    let keep = Keep { age: Some(Duration::from_secs(100)), bytes: None };
-    let (store, _) = open(&disk, keeping(keep, false));
-    seconds(&store, 0..300);
-    assert_eq!(times(&store).len(), 300, "without a clock that can be trusted nothing is too old");
-    let vector = store.vector();
-    store.trust_clock(350 * 1_000_000_000);
-    store.upkeep(Instant::now()).unwrap();
-    assert_eq!(store.horizon(&site()), Some(250 * 1_000_000_000));
-    assert_eq!(
-        times(&store),
-        (250..300).collect::<Vec<_>>(),
-        "exactly what policy keeps, whatever segments are"
-    );
-    let stats = store.stats();
-    assert!(stats.segments_dropped > 0 && stats.points_dropped > 100, "{stats:?}");
-    assert_eq!(store.vector(), vector, "what policy dropped counts as held");
-    assert_eq!(store.last(&site(), &store.series(&site(), &|_| true).unwrap()).unwrap().len(), 1);
-    drop(store);
-    let (store, recovery) = open(&disk, keeping(keep, false));
-    assert_eq!((recovery.findings, store.vector()), (vec![], vector));
-    assert!(
-        times(&store).len() < 150,
-        "what was dropped does not come back from the log: {:?}",
-        times(&store)
-    );
-    store.trust_clock(350 * 1_000_000_000);
-    store.upkeep(Instant::now()).unwrap();
-    assert_eq!(times(&store), (250..300).collect::<Vec<_>>());
-    seconds(&store, 300..310);
-    assert_eq!(times(&store).last(), Some(&309));
-}
-
-#[test]
-fn the_oldest_segments_go_when_a_site_takes_too_many_bytes() {
-    let disk = SimDisk::default();
-    let (store, _) = open(&disk, keeping(Keep { age: None, bytes: Some(2_000) }, false));
-    for at in 0..10 {
-        seconds(&store, at * 100..at * 100 + 100);
-    }
-    let stats = store.stats();
-    assert!(stats.segment_bytes <= 2_000 && stats.segments_dropped > 0, "{stats:?}");
-    let shown = times(&store);
-    assert_eq!(shown.last(), Some(&999));
-    assert!(
-        shown.len() < 1_000 && shown.windows(2).all(|pair| pair[0] + 1 == pair[1]),
-        "only the oldest are gone"
-    );
-}
-
-#[test]
-fn a_clock_that_ran_ahead_for_a_moment_keeps_no_segment_for_ever_and_hides_nothing_that_is_written_later() {
-    const AHEAD_S: i64 = 3_000_000_000;
-    for keep in
-        [Keep { age: None, bytes: Some(2_000) }, Keep { age: Some(Duration::from_secs(300)), bytes: None }]
-    {
-        let disk = SimDisk::default();
-        let (mut store, _) = open(&disk, keeping(keep, false));
-        seconds(&store, AHEAD_S..AHEAD_S + 1);
-        for at in 0..20 {
-            store.trust_clock((at * 100 + 100) * 1_000_000_000);
-            seconds(&store, at * 100..at * 100 + 100);
-            if at % 5 == 4 {
-                drop(store);
-                store = open(&disk, keeping(keep, false)).0;
-                store.trust_clock((at * 100 + 100) * 1_000_000_000);
-                store.upkeep(Instant::now()).unwrap();
-            }
-        }
-        let shown: Vec<i64> = times(&store).into_iter().filter(|time| *time < AHEAD_S).collect();
-        assert!(shown.len() >= 100 && shown.len() < 2_000, "{keep:?}: {}", shown.len());
-        assert!(shown.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{keep:?}: only the oldest are gone");
-        assert_eq!(shown.last(), Some(&1_999), "{keep:?}");
-        if keep.bytes.is_some() {
-            assert!(store.stats().segment_bytes <= 2_000, "{:?}", store.stats());
-            assert!(!times(&store).contains(&AHEAD_S), "it went with what was written beside it");
-        } else {
-            assert!(times(&store).contains(&AHEAD_S), "it is not too old");
-        }
-    }
-}
-
-#[test]
-fn of_all_sites_the_oldest_segment_gives_way_to_a_full_disk() {
-    let disk = SimDisk::default();
-    let (store, _) = open(&disk, keeping(Keep::default(), true));
-    let first: tidelog_record::SiteName = "a-site".parse().unwrap();
-    for second in 1_000..1_300 {
-        store.append_blocking(&first, body(1, second * 1_000_000_000, 1.0)).unwrap();
-    }
-    seconds(&store, 0..300);
-    assert!(store.stats().open_points < 48, "both streams are sealed: {:?}", store.stats());
-    // A merge may find room for a while.
-    for _ in 0..20 {
-        if store.stats().segments_dropped > 0 {
-            break;
-        }
-        disk.set_room(Some(disk.used()));
-        drop(store.append_blocking(&site(), body(1, 300_000_000_000, 1.0)));
-        drop(store.upkeep(Instant::now()));
-    }
-    assert!(store.stats().segments_dropped > 0);
-    assert!(store.horizon(&site()).is_some(), "the older site gave way");
-    assert_eq!(store.horizon(&first), None);
-}
-
-#[test]
-fn on_a_full_disk_the_oldest_goes_where_the_configuration_says_so_and_else_writes_are_refused() {
-    for drop_when_full in [true, false] {
-        let disk = SimDisk::default();
-        let (store, _) = open(&disk, keeping(Keep::default(), drop_when_full));
-        seconds(&store, 0..600);
-        disk.set_room(Some(disk.used()));
-        let refused = store.append_blocking(&site(), body(1, 1, 1.0));
-        assert!(refused.is_err(), "there is no room");
-        // A seal finds no room either.
-        drop(store.upkeep(Instant::now()));
-        let taken = store.append_blocking(&site(), body(1, 700_000_000_000, 1.0));
-        assert_eq!(taken.is_ok(), drop_when_full);
-        assert_eq!(store.stats().segments_dropped > 0, drop_when_full);
-    }
 }
 
 #[test]
