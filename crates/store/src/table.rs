@@ -73,6 +73,18 @@ impl TableColumn {
         Points { times, values }
     }
 
+    /// First and last time, ns.
+    pub fn ends(&self) -> Option<(i64, i64)> {
+        (!self.times.is_empty()).then_some((self.min, self.max))
+    }
+
+    /// How many points are within `range`, if that can be told without sorting them.
+    pub fn count_within(&self, range: &RangeInclusive<i64>) -> Option<u64> {
+        let before = |bound: &dyn Fn(&i64) -> bool| self.times.partition_point(bound);
+        let count = || before(&|time| time <= range.end()) - before(&|time| time < range.start());
+        self.ascending.then(|| count() as u64)
+    }
+
     /// The newest point.
     pub fn last(&self) -> Option<(i64, Value)> {
         if self.ascending {

@@ -55,7 +55,10 @@ pub(super) struct Snapshot {
 }
 
 /// The segments of a stream that may have points in a range.
-fn within<'s>(stream: &'s StreamIndex, range: &RangeInclusive<i64>) -> impl Iterator<Item = &'s Arc<Sealed>> {
+pub(super) fn within<'s>(
+    stream: &'s StreamIndex,
+    range: &RangeInclusive<i64>,
+) -> impl Iterator<Item = &'s Arc<Sealed>> {
     stream.sealed.iter().filter(|sealed| {
         let (first, last) = sealed.segment.time_range();
         sealed.segment.points() > 0 && first <= *range.end() && last >= *range.start()

@@ -2,6 +2,7 @@
 //! `(series, timestamp)` the greater value is the point (invariant 8), so answers do not depend on arrival, nor on what is sealed or
 //! merged. Memory is bounded by what a group of series takes, and of a series that is larger by a part of it.
 
+mod count;
 mod gather;
 mod last;
 mod steps;

@@ -1,0 +1,84 @@
+//! How many points a whole site has. What stands alone in its time is counted as a whole, by a segment's footer or a table's
+//! columns; where several stand in the same time, their series may share points, and each is looked at.
+
+use std::ops::{ControlFlow, RangeInclusive};
+use std::sync::Arc;
+
+use tidelog_record::{Series, SiteName};
+
+use super::gather::within;
+use crate::aggregate::{Function, Steps};
+use crate::errors::ReadError;
+use crate::shared::{Shared, read_locked};
+
+/// A stretch of time in which something of the site stands.
+struct Stretch {
+    first: i64,
+    last: i64,
+    /// Points within the range asked, if that is known.
+    points: Option<u64>,
+}
+
+impl Shared {
+    /// Points of a site within a range. `series` are all that it has.
+    pub(crate) fn count_all(
+        &self,
+        site: &SiteName,
+        series: &[Arc<Series>],
+        range: &RangeInclusive<i64>,
+    ) -> Result<u64, ReadError> {
+        let Some(range) = self.visible(site, range) else { return Ok(0) };
+        let mut total = 0u64;
+        for stretch in joined(self.stretches(site, &range)) {
+            if let Some(points) = stretch.points {
+                total += points;
+                continue;
+            }
+            let seen = stretch.first.max(*range.start())..=stretch.last.min(*range.end());
+            let Ok(steps) = Steps::one(seen) else { continue };
+            self.aggregate(site, series, &steps, &[Function::Count], &mut |_, of_one| {
+                total += of_one.counted();
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(total)
+    }
+
+    fn stretches(&self, site: &SiteName, range: &RangeInclusive<i64>) -> Vec<Stretch> {
+        let index = read_locked(&self.index);
+        let mut stretches = Vec::new();
+        for stream in index.of_site(site) {
+            for sealed in within(stream, range) {
+                let (first, last) = sealed.segment.time_range();
+                let is_inside = range.contains(&first) && range.contains(&last);
+                stretches.push(Stretch { first, last, points: is_inside.then(|| sealed.segment.points()) });
+            }
+            for table in stream.tables.iter() {
+                let columns = || table.columns().iter().filter_map(|column| column.ends());
+                let ends = columns().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+                let Some((first, last)) = ends.filter(|(a, b)| a <= range.end() && b >= range.start()) else {
+                    continue;
+                };
+                let points = table.columns().iter().map(|column| column.count_within(range)).sum();
+                stretches.push(Stretch { first, last, points });
+            }
+        }
+        stretches.sort_unstable_by_key(|stretch| (stretch.first, stretch.last));
+        stretches
+    }
+}
+
+/// Stretches that touch, as one of which nothing is known.
+fn joined(ordered: Vec<Stretch>) -> Vec<Stretch> {
+    let mut joined: Vec<Stretch> = Vec::new();
+    for stretch in ordered {
+        match joined.last_mut() {
+            Some(before) if before.last >= stretch.first => {
+                before.last = before.last.max(stretch.last);
+                before.points = None;
+            }
+            _ => joined.push(stretch),
+        }
+    }
+    joined
+}
