@@ -4,9 +4,14 @@
 //! identity := magic 8 | version u16 | node 16 | run u64 | crc u32        little-endian
 //! ```
 
+use std::io;
+use std::path::Path;
+
 use tidelog_record::{NodeId, Run};
 
+use crate::disk::{Disk, write_atomically};
 use crate::frame::Fields;
+use crate::recovery::move_to_quarantine;
 
 pub(crate) const FILE_NAME: &str = "identity";
 pub(crate) const VERSION: u16 = 1;
@@ -17,6 +22,24 @@ pub(crate) const BYTES: usize = 38;
 pub(crate) struct Identity {
     pub node: NodeId,
     pub run: Run,
+}
+
+/// An identity that the disk does not hold yet. Nothing is written under its run before it does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unwritten {
+    pub identity: Identity,
+    /// A file that cannot be read is in its place.
+    pub replaces_damage: bool,
+}
+
+impl Unwritten {
+    pub fn write(&self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+        let is_there = || Ok::<_, io::Error>(disk.list(dir)?.iter().any(|name| name == FILE_NAME));
+        if self.replaces_damage && is_there()? {
+            move_to_quarantine(disk, dir, dir, FILE_NAME)?;
+        }
+        write_atomically(disk, dir, FILE_NAME, &self.identity.encode())
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]

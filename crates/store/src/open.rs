@@ -9,22 +9,22 @@ use std::thread;
 
 use tidelog_record::{Boot, NodeId, Run, StreamId};
 
-use crate::disk::{Disk, OpenMode, read_full, write_atomically};
+use crate::disk::{Disk, OpenMode, read_full};
 use crate::errors::{Finding, OpenError};
 use crate::frame::Header;
 use crate::history::History;
-use crate::identity::{self, Identity, IdentityError};
+use crate::identity::{self, Identity, IdentityError, Unwritten};
 use crate::index::Index;
 use crate::installed::install_all;
 use crate::options::{StateIn, StoreOptions};
-use crate::recovery::{LOG_DIR, Recovered, at, move_to_quarantine, recover};
+use crate::recovery::{LOG_DIR, Recovered, at, recover};
 use crate::segment::Cache;
 use crate::shared::{Queue, Shared, WriteState, read_locked};
 use crate::state::State;
 use crate::store::Inner;
 use crate::table::TableBounds;
 use crate::upkeep::{Keeper, Upkeep};
-use crate::writer::{Job, Tip, Writer};
+use crate::writer::{Job, Tip, Writer, is_full};
 
 pub(crate) const LOCK_FILE: &str = "lock";
 
@@ -51,7 +51,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
     if let Some(header) = recovered.header {
         must_be(dir, options.node, header.node)?;
     }
-    let run = settle_run(disk.as_ref(), dir, options, &found, &mut recovered)?;
+    let (run, unwritten) = settle_run(disk.as_ref(), dir, options, &found, &mut recovered)?;
     // A file holds records of one run of its author, so that damage in it casts doubt on that run alone.
     recovered.last_is_closed |= recovered.header.is_some_and(|header| header.run != run);
     if recovered.last_is_closed {
@@ -102,6 +102,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         dir: dir.to_owned(),
         node: options.node,
         run,
+        unwritten,
         salts: options.entropy,
         log_file_bytes_max: options.log_file_bytes_max,
         tip,
@@ -193,7 +194,7 @@ fn settle_run(
     options: &StoreOptions,
     found: &Found,
     recovered: &mut Recovered,
-) -> Result<Run, OpenError> {
+) -> Result<(Run, Option<Unwritten>), OpenError> {
     let drawn = Run(options.entropy);
     let findings = &mut recovered.report.findings;
     let empty = recovered.header.is_none() && findings.is_empty();
@@ -225,17 +226,17 @@ fn settle_run(
         Some(run) => run,
         None => recovered.index.unused_run(options.node, drawn),
     };
-    if let Found::Damaged = found {
-        let moved = move_to_quarantine(disk, dir, dir, identity::FILE_NAME);
-        moved.map_err(at("set apart", &dir.join(identity::FILE_NAME)))?;
+    let identity = Identity { node: options.node, run };
+    if matches!(found, Found::Whole(found) if *found == identity) {
+        return Ok((run, None));
     }
-    let as_found = matches!(found, Found::Whole(identity) if identity.run == run);
-    if !as_found {
-        let identity = Identity { node: options.node, run };
-        write_atomically(disk, dir, identity::FILE_NAME, &identity.encode())
-            .map_err(at("write", &dir.join(identity::FILE_NAME)))?;
+    let unwritten = Unwritten { identity, replaces_damage: matches!(found, Found::Damaged) };
+    match unwritten.write(disk, dir) {
+        Ok(()) => Ok((run, None)),
+        // What is there can be read; the writer writes it before it writes anything else.
+        Err(error) if is_full(&error) && !recovered.report.created => Ok((run, Some(unwritten))),
+        Err(error) => Err(at("write", &dir.join(identity::FILE_NAME))(error)),
     }
-    Ok(run)
 }
 
 /// Appends again this node's own records of a damaged last commit, under its new run. Other nodes' records come again from

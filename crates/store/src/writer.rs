@@ -14,6 +14,7 @@ use crate::adopt::{Placed, Tail};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::errors::{AdoptError, AppendError};
 use crate::frame::{FRAMES_AT, FrameWriter, HEADER_BYTES, Header, RecordFrame};
+use crate::identity::Unwritten;
 use crate::index::{Indexed, Intake, LogFile};
 use crate::options::{LOG_FILE_BYTES_LIMIT, LOG_FILE_BYTES_MIN};
 use crate::position::Position;
@@ -109,6 +110,8 @@ pub(crate) struct Writer {
     pub dir: PathBuf,
     pub node: NodeId,
     pub run: Run,
+    /// What has to be on the disk before anything is written under the run.
+    pub unwritten: Option<Unwritten>,
     pub salts: u64,
     pub log_file_bytes_max: u64,
     pub tip: Option<Tip>,
@@ -301,6 +304,11 @@ impl Writer {
 
     /// Sees to it that there is a file to append to.
     fn ready_tip(&mut self, begin_file: bool) -> Result<(), Stop> {
+        if let Some(unwritten) = &self.unwritten {
+            let written = unwritten.write(self.disk.as_ref(), &self.dir);
+            written.map_err(|error| stop_of("write the identity", &error))?;
+            self.unwritten = None;
+        }
         let bytes_max = self.log_file_bytes_max.clamp(LOG_FILE_BYTES_MIN, LOG_FILE_BYTES_LIMIT);
         let next = match &self.tip {
             Some(tip) if tip.end < bytes_max && !begin_file => return Ok(()),

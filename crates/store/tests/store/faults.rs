@@ -1,6 +1,6 @@
 //! A full disk, a failed sync, a second process, another node's directory: what the caller is told, and what still works.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tidelog_record::{BATCH_BYTES_MAX, Lsn, NodeId};
 use tidelog_store::{
-    AdoptError, AppendError, OpenError, Position, StateError, Store, StoreOptions, WriteState,
+    AdoptError, AppendError, Finding, OpenError, Position, StateError, Store, StoreOptions, WriteState,
 };
 
 use crate::model::{Author, Model, body, open, options, random_body, site, small};
@@ -52,6 +52,51 @@ fn a_full_disk_refuses_clearly_stays_readable_and_recovers() {
             model.append(&store, &site(), random_body(&mut rng, number)).unwrap();
         }
         assert_eq!(store.stats().write_state, WriteState::Ready);
+        model.judge(&store);
+    }
+}
+
+#[test]
+fn a_start_that_has_to_begin_a_run_on_a_full_disk_reads_and_refuses_and_recovers() {
+    for damage in ["log", "identity", "both"] {
+        let disk = SimDisk::default();
+        let mut model = Model::default();
+        let (store, _) = open(&disk, small(1));
+        for number in 0..5 {
+            model.append(&store, &site(), body(1, number, 1.0)).unwrap();
+        }
+        drop(store);
+        let flip = |path: &Path, at: usize| disk.change(path, |bytes| bytes[at] ^= 1);
+        let is_log = |path: &PathBuf| path.extension().is_some_and(|end| end == "log");
+        if damage != "identity" {
+            let log = disk.files().into_iter().find(is_log).unwrap();
+            // The last commit: its record is served, and its run is in doubt.
+            let at = disk.bytes(&log).len() - 3;
+            flip(&log, at);
+            model.acknowledged.pop_last();
+        }
+        if damage != "log" {
+            flip(Path::new("/store/identity"), 20);
+        }
+        disk.set_room(Some(disk.used()));
+        for entropy in [2, 3] {
+            let (store, recovery) = open(&disk, small(entropy));
+            assert!(!recovery.findings.is_empty(), "{damage}");
+            model.judge(&store);
+            let refused = body(1, 9, 1.0);
+            model.given.insert(refused.clone());
+            assert_eq!(store.append_blocking(&site(), refused), Err(AppendError::Full), "{damage}");
+        }
+        let (store, _) = open(&disk, small(4));
+        disk.set_room(None);
+        for number in 100..110 {
+            model.append(&store, &site(), body(1, number, 2.0)).unwrap();
+        }
+        model.judge(&store);
+        drop(store);
+        let (store, recovery) = open(&disk, small(5));
+        let renewed = recovery.findings.iter().any(|finding| matches!(finding, Finding::RunRenewed { .. }));
+        assert!(!renewed, "{damage}: {:?}", recovery.findings);
         model.judge(&store);
     }
 }
