@@ -2,7 +2,7 @@
 //! aggregates by steps. Series are named in ascending order, as [`Store::select`] gives them.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use tidelog_record::{Series, SiteName, Value};
@@ -165,6 +165,13 @@ impl Store {
         })?;
         debug_assert!(alike, "all were made of the same steps and functions");
         Ok(gathered)
+    }
+
+    /// How many points a site has within a range (ns), where that can be told without a look at its series. `None` says that series
+    /// may share points: then [`Store::aggregate`] counts them.
+    #[must_use]
+    pub fn count(&self, site: &SiteName, range: &RangeInclusive<i64>) -> Option<u64> {
+        self.shared().count_apart(site, range)
     }
 
     /// The count of a site's points, if a group of series is all that the site has and nothing else is asked.

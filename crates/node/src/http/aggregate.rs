@@ -11,8 +11,8 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Response};
 use tidelog_query::parse_duration;
 use tidelog_query::promql::METRIC_LABEL;
-use tidelog_record::Series;
-use tidelog_store::aggregate::{Function, Steps};
+use tidelog_record::{Series, Value};
+use tidelog_store::aggregate::{Aggregates, Function, Steps};
 
 use super::Api;
 use super::error::ApiError;
@@ -94,6 +94,14 @@ impl How {
         Ok(Self { steps, functions, by })
     }
 
+    /// Whether the one question is how many points there are.
+    fn counts_all(&self, question: &Question) -> bool {
+        self.functions == [Function::Count]
+            && self.steps.count() == 1
+            && self.by.as_ref().is_some_and(Vec::is_empty)
+            && question.series.iter().any(Vec::is_empty)
+    }
+
     /// The groups in the order of their labels' values, each with the series in it.
     fn groups(&self, series: Vec<Arc<Series>>) -> Vec<(Group, Vec<Arc<Series>>)> {
         let Some(by) = &self.by else {
@@ -114,20 +122,31 @@ impl How {
 
 fn write(question: &Question, how: &How, series_max: u64, sender: &Sender) -> io::Result<Vec<u8>> {
     let (site, store) = (&question.site, &sender.context.store);
-    let series = asking::chosen(store, site, &question.series).map_err(unread)?;
-    let (heads, groups): (Vec<_>, Vec<_>) = how.groups(bounded(series, series_max)?).into_iter().unzip();
     // Where nothing was said of a start, the one step has none to show.
     let shows_start = question.start.is_some();
     let mut rows = Rows::begin(question.form, site, &how.functions, shows_start);
+    let mut tell = |head: &Group, aggregates: &Aggregates| {
+        let written = rows.group(head, aggregates, PIECE_BYTES, |bytes| sender.send(bytes));
+        if written.is_err() || sender.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    if how.counts_all(question)
+        && let Some(count) = store.count(site, &question.range())
+    {
+        let aggregates = Aggregates {
+            starts: vec![how.steps.start_of(0)],
+            columns: vec![vec![Some(Value::I64(i64::try_from(count).unwrap_or(i64::MAX)))]],
+        };
+        // Nothing follows, so whether its reader is gone is told by the end.
+        if count > 0 && tell(&Group::Labels(Vec::new()), &aggregates).is_break() {
+            return Ok(Vec::new());
+        }
+        return Ok(rows.end());
+    }
+    let series = asking::chosen(store, site, &question.series).map_err(unread)?;
+    let (heads, groups): (Vec<_>, Vec<_>) = how.groups(bounded(series, series_max)?).into_iter().unzip();
     store
         .aggregate(site, &groups, &how.steps, &how.functions, |at, aggregates| {
-            let Some(head) = heads.get(at) else { return ControlFlow::Break(()) };
-            let written = rows.group(head, &aggregates, PIECE_BYTES, |bytes| sender.send(bytes));
-            if written.is_err() || sender.is_over() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            heads.get(at).map_or(ControlFlow::Break(()), |head| tell(head, &aggregates))
         })
         .map_err(unread)?;
     Ok(rows.end())

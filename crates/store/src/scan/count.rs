@@ -20,6 +20,12 @@ struct Stretch {
 }
 
 impl Shared {
+    /// Points of a site within a range, if each stands where nothing else does.
+    pub(crate) fn count_apart(&self, site: &SiteName, range: &RangeInclusive<i64>) -> Option<u64> {
+        let Some(range) = self.visible(site, range) else { return Some(0) };
+        joined(self.stretches(site, &range)).into_iter().map(|stretch| stretch.points).sum()
+    }
+
     /// Points of a site within a range. `series` are all that it has.
     pub(crate) fn count_all(
         &self,
