@@ -9,6 +9,7 @@ use tidelog_record::{Series, SiteName, Value};
 
 use crate::aggregate::{Accumulator, Aggregates, Function, Steps};
 use crate::catalogue::{CatalogueError, Matcher};
+use crate::errors::ReadError;
 use crate::scan::ScanError;
 use crate::segment::Section;
 use crate::store::Store;
@@ -169,8 +170,10 @@ impl Store {
 
     /// How many points a site has within a range (ns), where that can be told without a look at its series. `None` says that series
     /// may share points: then [`Store::aggregate`] counts them.
-    #[must_use]
-    pub fn count(&self, site: &SiteName, range: &RangeInclusive<i64>) -> Option<u64> {
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn count(&self, site: &SiteName, range: &RangeInclusive<i64>) -> Result<Option<u64>, ReadError> {
         self.shared().count_apart(site, range)
     }
 

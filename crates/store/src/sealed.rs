@@ -21,23 +21,34 @@ pub(crate) struct Sealed {
     pub before: ChainHash,
     pub after: ChainHash,
     pub name: String,
-    /// Points of its longest series, once they were counted.
-    longest: OnceLock<u64>,
+    counts: OnceLock<Counts>,
+}
+
+/// What is counted of a segment's series once somebody asks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// Points of all series: different times.
+    pub points: u64,
+    /// Points of its longest series: what merging it takes in memory.
+    pub longest: u64,
 }
 
 impl Sealed {
     pub fn new(segment: Arc<Segment>, seal: Seal, before: ChainHash, after: ChainHash, name: String) -> Self {
-        Self { segment, seal, before, after, name, longest: OnceLock::new() }
+        Self { segment, seal, before, after, name, counts: OnceLock::new() }
     }
 
-    /// Points of its longest series: what merging it takes in memory.
-    pub fn longest(&self) -> Result<u64, SegmentError> {
-        if let Some(longest) = self.longest.get() {
-            return Ok(*longest);
+    /// How many points its series have, told by its directory.
+    pub fn counts(&self) -> Result<Counts, SegmentError> {
+        if let Some(counts) = self.counts.get() {
+            return Ok(*counts);
         }
-        let mut longest = 0;
-        self.segment.each_series(|_, _, whole| longest = longest.max(whole.count))?;
-        Ok(*self.longest.get_or_init(|| longest))
+        let mut counts = Counts::default();
+        self.segment.each_series(|_, _, whole| {
+            counts.points += whole.count;
+            counts.longest = counts.longest.max(whole.count);
+        })?;
+        Ok(*self.counts.get_or_init(|| counts))
     }
 
     pub fn records(&self) -> u64 {

@@ -130,7 +130,7 @@ fn write(question: &Question, how: &How, series_max: u64, sender: &Sender) -> io
         if written.is_err() || sender.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     if how.counts_all(question)
-        && let Some(count) = store.count(site, &question.range())
+        && let Some(count) = store.count(site, &question.range()).map_err(unread)?
     {
         let aggregates = Aggregates {
             starts: vec![how.steps.start_of(0)],

@@ -1,5 +1,5 @@
-//! How many points a whole site has. What stands alone in its time is counted as a whole, by a segment's footer or a table's
-//! columns; where several stand in the same time, their series may share points, and each is looked at.
+//! How many points a whole site has. What stands alone in its time is counted as a whole, by a segment's directory, which is read
+//! once, or a table's columns; where several stand in the same time, their series may share points, and each is looked at.
 
 use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
@@ -9,21 +9,38 @@ use tidelog_record::{Series, SiteName};
 use super::gather::within;
 use crate::aggregate::{Function, Steps};
 use crate::errors::ReadError;
+use crate::sealed::Sealed;
 use crate::shared::{Shared, read_locked};
 
 /// A stretch of time in which something of the site stands.
 struct Stretch {
     first: i64,
     last: i64,
-    /// Points within the range asked, if that is known.
-    points: Option<u64>,
+    points: Known,
+}
+
+/// What is known of the points of a stretch that are within the range asked.
+enum Known {
+    Not,
+    Count(u64),
+    /// All of a segment.
+    Segment(Arc<Sealed>),
 }
 
 impl Shared {
     /// Points of a site within a range, if each stands where nothing else does.
-    pub(crate) fn count_apart(&self, site: &SiteName, range: &RangeInclusive<i64>) -> Option<u64> {
-        let Some(range) = self.visible(site, range) else { return Some(0) };
-        joined(self.stretches(site, &range)).into_iter().map(|stretch| stretch.points).sum()
+    pub(crate) fn count_apart(
+        &self,
+        site: &SiteName,
+        range: &RangeInclusive<i64>,
+    ) -> Result<Option<u64>, ReadError> {
+        let Some(range) = self.visible(site, range) else { return Ok(Some(0)) };
+        let mut total = 0;
+        for stretch in joined(self.stretches(site, &range)) {
+            let Some(points) = self.points_of(&stretch)? else { return Ok(None) };
+            total += points;
+        }
+        Ok(Some(total))
     }
 
     /// Points of a site within a range. `series` are all that it has.
@@ -36,7 +53,7 @@ impl Shared {
         let Some(range) = self.visible(site, range) else { return Ok(0) };
         let mut total = 0u64;
         for stretch in joined(self.stretches(site, &range)) {
-            if let Some(points) = stretch.points {
+            if let Some(points) = self.points_of(&stretch)? {
                 total += points;
                 continue;
             }
@@ -50,6 +67,17 @@ impl Shared {
         Ok(total)
     }
 
+    fn points_of(&self, stretch: &Stretch) -> Result<Option<u64>, ReadError> {
+        match &stretch.points {
+            Known::Not => Ok(None),
+            Known::Count(points) => Ok(Some(*points)),
+            Known::Segment(sealed) => match sealed.counts() {
+                Ok(counts) => Ok(Some(counts.points)),
+                Err(error) => Err(self.bad_segment(sealed, &error)),
+            },
+        }
+    }
+
     fn stretches(&self, site: &SiteName, range: &RangeInclusive<i64>) -> Vec<Stretch> {
         let index = read_locked(&self.index);
         let mut stretches = Vec::new();
@@ -57,7 +85,8 @@ impl Shared {
             for sealed in within(stream, range) {
                 let (first, last) = sealed.segment.time_range();
                 let is_inside = range.contains(&first) && range.contains(&last);
-                stretches.push(Stretch { first, last, points: is_inside.then(|| sealed.segment.points()) });
+                let points = if is_inside { Known::Segment(Arc::clone(sealed)) } else { Known::Not };
+                stretches.push(Stretch { first, last, points });
             }
             for table in stream.tables.iter() {
                 let columns = || table.columns().iter().filter_map(|column| column.ends());
@@ -65,7 +94,9 @@ impl Shared {
                 let Some((first, last)) = ends.filter(|(a, b)| a <= range.end() && b >= range.start()) else {
                     continue;
                 };
-                let points = table.columns().iter().map(|column| column.count_within(range)).sum();
+                let points: Option<u64> =
+                    table.columns().iter().map(|column| column.count_within(range)).sum();
+                let points = points.map_or(Known::Not, Known::Count);
                 stretches.push(Stretch { first, last, points });
             }
         }
@@ -81,7 +112,7 @@ fn joined(ordered: Vec<Stretch>) -> Vec<Stretch> {
         match joined.last_mut() {
             Some(before) if before.last >= stretch.first => {
                 before.last = before.last.max(stretch.last);
-                before.points = None;
+                before.points = Known::Not;
             }
             _ => joined.push(stretch),
         }

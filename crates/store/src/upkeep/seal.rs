@@ -205,7 +205,8 @@ impl Keeper {
     pub(super) fn has_memory_for_series(&self, tiles: &[Arc<Sealed>]) -> bool {
         let points = tiles.iter().map(|tile| tile.segment.points()).sum::<u64>();
         // What cannot be read is found by merging, which sets it apart.
-        let longest = || tiles.iter().map(|tile| tile.longest().unwrap_or(0)).sum::<u64>();
+        let longest =
+            || tiles.iter().map(|tile| tile.counts().map_or(0, |counts| counts.longest)).sum::<u64>();
         points <= self.options.points_in_memory_max || longest() <= self.options.points_in_memory_max
     }
 

@@ -497,7 +497,7 @@ proptest! {
             }).unwrap();
             let points: usize = model.values().map(|points| points.range(range.clone()).count()).sum();
             prop_assert_eq!(usize::try_from(counted), Ok(points));
-            prop_assert!(store.count(&site(), &range).is_none_or(|count| count == points as u64));
+            prop_assert!(store.count(&site(), &range).unwrap().is_none_or(|count| count == points as u64));
             let answer = store.scan(&site(), &|_| true, range.clone()).unwrap();
             let answer: Vec<_> = answer.into_iter().map(|(series, points)| (series.as_ref().clone(), points)).collect();
             let expected: Vec<_> = model.iter().map(|(series, all)| {
