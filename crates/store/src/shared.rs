@@ -253,6 +253,8 @@ impl Shared {
         let is_ready = state == WriteState::Ready;
         *locked(&self.write_state) = state;
         if !is_ready {
+            // Who has looked at the state and is about to wait for room holds the queue: it is to wait before it is called.
+            drop(locked(&self.queue));
             self.room.notify_all();
         }
     }
