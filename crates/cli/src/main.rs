@@ -1,11 +1,12 @@
 //! The `tidelog` command: asks a node over HTTP and prints what it says (`status`, `query`, `peers`), keeps the authority
-//! whose certificates nodes prove themselves with (`ca`), and checks a store that no node has open (`verify`). It holds no options of
-//! a node and changes no log.
+//! whose certificates nodes prove themselves with (`ca`), the tokens that open their HTTP API (`token`), and checks a store that no node
+//! has open (`verify`). It holds no options of a node and changes no log.
 
 mod ask;
 mod ca;
 mod new_files;
 mod peers;
+mod token;
 mod verify;
 mod words;
 
@@ -19,6 +20,7 @@ use tidelog_store::VerifyError;
 
 use ask::{AskError, ask};
 use ca::{CaError, CaVerb};
+use token::{TokenError, TokenVerb};
 use verify::Aside;
 
 /// Exit status of `verify` when something is wrong with the store.
@@ -84,6 +86,9 @@ enum Verb {
     /// The authority of a cluster, and the certificates that its nodes prove themselves with.
     #[command(subcommand)]
     Ca(CaVerb),
+    /// The tokens that open a node's HTTP API: made, listed and revoked in its file, effective at once, also while it runs.
+    #[command(subcommand)]
+    Token(TokenVerb),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -102,6 +107,8 @@ enum CommandError {
     Ca(CaError),
     #[error(transparent)]
     Verify(VerifyError),
+    #[error(transparent)]
+    Token(TokenError),
     #[error("{0}")]
     Output(#[from] io::Error),
 }
@@ -120,6 +127,15 @@ impl From<CaError> for CommandError {
         match error {
             CaError::Output(error) => Self::Output(error),
             error => Self::Ca(error),
+        }
+    }
+}
+
+impl From<TokenError> for CommandError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Output(error) => Self::Output(error),
+            error => Self::Token(error),
         }
     }
 }
@@ -174,6 +190,7 @@ fn run(verb: Verb, out: &mut impl Write) -> Result<ExitCode, CommandError> {
             }
         }
         Verb::Ca(verb) => ca::run(verb, SystemTime::now(), out)?,
+        Verb::Token(verb) => token::run(verb, SystemTime::now(), out)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::ClockWatch;
 use crate::context::{NodeContext, StartError, StatusBoard, wall_ms};
+use crate::door::{Doors, tokens_path};
 use crate::files::write_whole;
 use crate::held::HeldElsewhere;
 use crate::http::{self, Api, Limits};
@@ -99,10 +100,11 @@ async fn start(
     std::fs::create_dir_all(&common.data)
         .map_err(|source| StartError::File { path: common.data.clone(), source })?;
     let metrics = Arc::new(Metrics::new()?);
+    let doors = Arc::new(Doors::open(tokens_path(&common.data, common.http_tokens.as_deref()))?);
     let bind = |source| StartError::Bind { purpose: "http", address: common.http, source };
     let listener = TcpListener::bind(common.http).await.map_err(bind)?;
     let http = listener.local_addr().map_err(bind)?;
-    let api = Api::new(version, Arc::clone(&metrics), Limits::of(common));
+    let api = Api::new(version, Arc::clone(&metrics), Limits::of(common), Arc::clone(&doors));
     tasks.spawn(http::serve(listener, api.clone(), shutdown.clone(), tasks.clone()));
 
     let identity = Identity::load(&common.data, common.peering.key.as_deref())?;
@@ -120,6 +122,7 @@ async fn start(
     };
     tasks.spawn(tell_time(context.store.clone(), shutdown.clone()));
     start_parts(&context, common, &identity).await?;
+    context.status.section("doors", move || doors.as_json());
     api.recovered(context.clone());
     write_address(&common.data, HTTP_ADDRESS_FILE, http)?;
     tracing::info!(node = %identity.node, run = %context.store.run(), %http, version, "ready");

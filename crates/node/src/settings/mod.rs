@@ -44,6 +44,11 @@ pub struct Common {
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
     pub commit_interval_ms: u32,
 
+    /// File of the tokens that open the HTTP API, which `tidelog token` writes; `DIR/tokens.json` without it. While there is no such
+    /// file, no token is asked for.
+    #[arg(long, value_name = "FILE")]
+    pub http_tokens: Option<PathBuf>,
+
     /// Largest HTTP request body, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 8 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1024..))]
     pub http_body_bytes_max: u32,

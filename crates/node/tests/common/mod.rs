@@ -1,5 +1,7 @@
 //! A node in this process on a free port, and a client for it.
 
+pub mod door;
+
 use std::path::Path;
 
 use clap::{Args, Command, FromArgMatches};
