@@ -197,6 +197,10 @@ fn what_keeps_it_from_starting_is_said_and_is_not_success() {
     assert!(code == 1 && log.contains("node.key"), "{log}");
     let (code, _, log) = output(daemon().args(["--http", "127.0.0.1:0", "--data", "/proc/nowhere"]));
     assert!(code == 1 && log.contains("/proc/nowhere"), "{log}");
+    let empty = tempfile::tempdir().unwrap();
+    let (code, _, log) = output(daemon().args(["--http", "0.0.0.0:0", "--data"]).arg(empty.path()));
+    assert!(code == 2 && log.contains("neither tokens nor TLS") && log.contains("--insecure"), "{log}");
+    assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0);
     running.signal("-TERM");
     assert_eq!(running.ended().0, Some(0));
 }

@@ -4,6 +4,7 @@
 //! Without a file the doors are open, and only for this machine; from the moment there is one, whoever has no token stays outside.
 
 mod access;
+mod binding;
 mod credential;
 mod file;
 mod keeper;
@@ -15,5 +16,6 @@ pub use scope::Scope;
 pub use token::{Hash, RandomError, Token, TokenId, TokenParseError};
 
 pub(crate) use access::{Access, Denied};
+pub(crate) use binding::{Protection, check as check_binding};
 pub(crate) use credential::{Malformed, of_headers, of_influx_query};
 pub(crate) use keeper::Doors;

@@ -16,6 +16,7 @@ mod routes;
 mod rows;
 mod server;
 mod stream;
+mod tls;
 mod write;
 
 use std::sync::{Arc, OnceLock};
@@ -37,6 +38,7 @@ use error::{ApiError, ErrorCode};
 
 pub use routes::{ServedRoute, served_routes};
 pub(crate) use server::serve;
+pub(crate) use tls::{Files as TlsFiles, Reload as TlsReload};
 
 /// The readers of bodies alone.
 pub(crate) mod untrusted {
