@@ -10,10 +10,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tidelog_node::door::{
-    Entry, RandomError, Scope, TOKENS_MAX, Token, TokenFileError, change, read, tokens_path,
+    Entry, RandomError, Scope, Sites, TOKENS_MAX, Token, TokenFileError, change, read, tokens_path,
 };
 use tidelog_record::SiteName;
-use tidelog_replication::Sites;
 
 use crate::words::{instant, printable, table};
 

@@ -13,6 +13,7 @@ mod token;
 
 pub use file::{Entry, TOKENS_MAX, TokenFileError, change, read, tokens_path};
 pub use scope::Scope;
+pub use tidelog_replication::Sites;
 pub use token::{Hash, RandomError, Token, TokenId, TokenParseError};
 
 pub(crate) use access::{Access, Denied};

@@ -219,3 +219,110 @@ impl Act {
         tracing::info!(target: "audit", %id, name, %method, route, outcome, "request");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::door::{Doors, Entry, Sites, TokenFileError, change, tokens_path};
+    use crate::http::Limits;
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::post;
+    use clap::{Args, Command, FromArgMatches};
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    fn make(dir: &Path, name: &str, scope: Scope) -> Token {
+        let token = Token::draw().unwrap();
+        let entry = Entry {
+            id: token.id(),
+            name: name.to_owned(),
+            scopes: [scope].into(),
+            sites: Sites::Only(["a".parse().unwrap()].into()),
+            created_s: 0,
+            last_digits: token.last_digits(),
+            hash: token.hash(),
+        };
+        let made = change(&tokens_path(dir, None), |tokens| {
+            tokens.push(entry);
+            Ok::<_, TokenFileError>(())
+        });
+        made.unwrap();
+        token
+    }
+
+    fn api(dir: &Path) -> Api {
+        let command = crate::settings::Common::augment_args(Command::new("test"));
+        let common = crate::settings::Common::from_arg_matches(&command.get_matches_from(["test"])).unwrap();
+        let doors = Doors::open(tokens_path(dir, None)).unwrap();
+        Api::new("test", Arc::new(Metrics::new().unwrap()), Limits::of(&common), Arc::new(doors))
+    }
+
+    fn post_with(token: &Token, target: &str) -> Request {
+        let head = format!("Bearer {}", token.reveal());
+        Request::post(target).header("authorization", head).body(Body::empty()).unwrap()
+    }
+
+    fn within<T>(run: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run)
+    }
+
+    #[test]
+    fn acts_of_administration_are_told_with_their_token_and_without_its_secret_or_what_was_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let (boss, reader) = (make(dir.path(), "boss", Scope::Admin), make(dir.path(), "eve", Scope::Read));
+        let api = api(dir.path());
+        let guarded = Guard { api: api.clone(), need: Need::Token(Scope::Admin), manner: Manner::Own };
+        let served = post(async || "done").route_layer(from_fn_with_state(guarded, guard));
+        let service = TowerToHyperService::new(Router::new().route("/act/{what}", served).with_state(api));
+        let log = dir.path().join("log");
+        let file = Mutex::new(std::fs::File::create(&log).unwrap());
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(file).finish();
+        let statuses = tracing::subscriber::with_default(lines, || {
+            [&boss, &reader].map(|token| {
+                let asked = service.call(post_with(token, "/act/restart?password=hunter2"));
+                within(asked).unwrap().status().as_u16()
+            })
+        });
+        assert_eq!(statuses, [200, 403]);
+        let log = std::fs::read_to_string(log).unwrap();
+        let told: Vec<&str> = log.lines().filter(|line| line.contains(" audit: ")).collect();
+        let [done, refused] = told.as_slice() else { unreachable!("{log}") };
+        for (line, token, name, outcome) in [(done, &boss, "boss", "200"), (refused, &reader, "eve", "scope")]
+        {
+            for word in [&token.id().to_string(), name, "POST", "/act/{what}", outcome] {
+                assert!(line.contains(word), "{word} is not in {line}");
+            }
+        }
+        assert!(!log.contains("hunter2") && !log.contains(&boss.reveal()) && !log.contains(&reader.reveal()));
+    }
+
+    #[test]
+    fn a_handler_without_a_door_before_it_gives_nobody_a_site() {
+        let dir = tempfile::tempdir().unwrap();
+        let api = api(dir.path());
+        let unguarded = Router::new().route("/bare", post(async |_: Visitor| "in")).with_state(api);
+        let token = make(dir.path(), "n", Scope::Read);
+        let asked = TowerToHyperService::new(unguarded).call(post_with(&token, "/bare"));
+        assert_eq!(within(asked).unwrap().status().as_u16(), 403);
+    }
+
+    #[test]
+    fn a_route_that_asks_nobody_for_its_site_is_shut_by_its_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let token = make(dir.path(), "n", Scope::Read);
+        let api = api(dir.path());
+        let guarded = Guard { api: api.clone(), need: Need::Token(Scope::Read), manner: Manner::Own };
+        let served = post(async || "in").route_layer(from_fn_with_state(guarded, guard));
+        let service = TowerToHyperService::new(Router::new().route("/{site}/x", served).with_state(api));
+        for (target, status) in
+            [("/a/x", 200), ("/b/x", 403), ("/%61/x", 200), ("/a%2Fb/x", 403), ("/A/x", 403)]
+        {
+            let answer = within(service.call(post_with(&token, target))).unwrap();
+            assert_eq!(answer.status().as_u16(), status, "{target}");
+        }
+    }
+}

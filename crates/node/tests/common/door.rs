@@ -5,8 +5,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use tidelog_node::door::{Entry, Scope, Token, TokenFileError, change, tokens_path};
-use tidelog_replication::Sites;
+use tidelog_node::door::{Entry, Scope, Sites, Token, TokenFileError, change, tokens_path};
 
 /// Makes a token as the command does; no sites are all sites.
 pub fn make_token(dir: &Path, scopes: &[Scope], sites: &[&str]) -> Token {

@@ -1,5 +1,8 @@
 //! The doors: what is open without tokens, and what a token opens.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -140,5 +143,27 @@ fn a_body_that_is_refused_at_the_door_leaves_its_client_an_answer_and_no_point()
     }
     let held = raw(&running.url, "GET", "/api/v1/sites/default/points", &[&bearer(&reader)], "").text;
     assert!(held.contains(r#""series":[]"#), "{held}");
+    running.stop();
+}
+
+#[test]
+fn a_head_without_end_is_cut_off_and_served_to_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(dir.path(), &[]);
+    let token = make_token(dir.path(), &[Scope::Read], &[]);
+    let with_filler = |bytes| {
+        let mut stream = TcpStream::connect(running.url.strip_prefix("http://").unwrap()).unwrap();
+        let (bearer, filler) = (bearer(&token), "x".repeat(bytes));
+        let lines = ["GET /api/v1/sites HTTP/1.1", "Host: x", "Connection: close", &bearer];
+        let head = format!("{}\r\nX-Filler: {filler}\r\n\r\n", lines.join("\r\n"));
+        // The node may close before it has read all of it, and its answer may be lost with the connection.
+        drop(stream.write_all(head.as_bytes()));
+        let mut answer = Vec::new();
+        drop(stream.read_to_end(&mut answer));
+        String::from_utf8(answer).unwrap()
+    };
+    assert!(with_filler(8 * 1024).starts_with("HTTP/1.1 200 "));
+    let refused = with_filler(512 * 1024);
+    assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 431 "), "{refused}");
     running.stop();
 }
