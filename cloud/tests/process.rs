@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use tidelog_node::door::{Entry, Scope, Sites, Token, TokenFileError, change, tokens_path};
+
 /// Longest wait for a process to be ready or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -29,6 +31,10 @@ struct Running {
 
 impl Running {
     fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    fn start_with(dir: &Path, flags: &[&str]) -> Self {
         // A process that was killed leaves its address behind.
         if dir.join("http.addr").exists() {
             std::fs::remove_file(dir.join("http.addr")).unwrap();
@@ -37,6 +43,7 @@ impl Running {
         let mut child = command
             .args(["--http", "127.0.0.1:0", "--log-format", "json", "--data"])
             .arg(dir)
+            .args(flags)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -197,6 +204,62 @@ fn what_keeps_it_from_starting_is_said_and_is_not_success() {
     assert!(code == 1 && log.contains("node.key"), "{log}");
     let (code, _, log) = output(daemon().args(["--http", "127.0.0.1:0", "--data", "/proc/nowhere"]));
     assert!(code == 1 && log.contains("/proc/nowhere"), "{log}");
+    let empty = tempfile::tempdir().unwrap();
+    let (code, _, log) = output(daemon().args(["--http", "0.0.0.0:0", "--data"]).arg(empty.path()));
+    assert!(code == 2 && log.contains("neither tokens nor TLS") && log.contains("--insecure"), "{log}");
+    assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0);
     running.signal("-TERM");
     assert_eq!(running.ended().0, Some(0));
+}
+
+#[test]
+fn tokens_come_and_go_in_the_log_and_no_secret_ever_stands_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start_with(dir.path(), &["--log-level", "trace"]);
+    let token = Token::draw().unwrap();
+    let entry = Entry {
+        id: token.id(),
+        name: "telegraf".to_owned(),
+        scopes: [Scope::Read].into(),
+        sites: Sites::All,
+        created_s: 0,
+        last_digits: token.last_digits(),
+        hash: token.hash(),
+    };
+    let set = |entries: Vec<Entry>| {
+        let set = change(&tokens_path(dir.path(), None), |tokens| {
+            *tokens = entries;
+            Ok::<_, TokenFileError>(())
+        });
+        set.unwrap();
+    };
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let statuses = || {
+        let secret = token.reveal();
+        let get = |scheme: &str| {
+            let asked = agent.get(format!("{}/api/v1/status", running.url));
+            asked.header("authorization", format!("{scheme} {secret}")).call().unwrap().status().as_u16()
+        };
+        let in_query = format!("{}/write?db=plant&u=x&p={secret}", running.url);
+        let written = agent.post(in_query).send("t value=1 5").unwrap().status().as_u16();
+        [get("Bearer"), get("Token"), get("Digest"), written]
+    };
+    set(vec![entry]);
+    assert_eq!(statuses(), [200, 200, 401, 403]);
+    set(Vec::new());
+    assert_eq!(statuses(), [401; 4]);
+    running.signal("-TERM");
+    let (code, log) = running.ended();
+    assert_eq!(code, Some(0));
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said: Vec<_> = lines.iter().filter(|line| line["target"] == "audit").collect();
+    let messages: Vec<_> = said.iter().map(|line| line["message"].as_str().unwrap()).collect();
+    let locked = "doors locked: every request needs a token";
+    assert_eq!(messages, [locked, "token in force", "token revoked"]);
+    for line in &said[1..] {
+        assert_eq!((&line["name"], &line["id"]), (&"telegraf".into(), &token.id().to_string().into()));
+    }
+    let revealed = token.reveal();
+    let secret = revealed.rsplit('_').next().unwrap();
+    assert!(!log.contains(secret) && !log.contains(&secret[..16]));
 }

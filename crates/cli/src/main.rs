@@ -1,11 +1,12 @@
 //! The `tidelog` command: asks a node over HTTP and prints what it says (`status`, `query`, `peers`), keeps the authority
-//! whose certificates nodes prove themselves with (`ca`), and checks a store that no node has open (`verify`). It holds no options of
-//! a node and changes no log.
+//! whose certificates nodes prove themselves with (`ca`), the tokens that open their HTTP API (`token`), and checks a store that no node
+//! has open (`verify`). It holds no options of a node and changes no log.
 
 mod ask;
 mod ca;
 mod new_files;
 mod peers;
+mod token;
 mod verify;
 mod words;
 
@@ -17,8 +18,9 @@ use std::time::SystemTime;
 use clap::{Parser, Subcommand, ValueEnum};
 use tidelog_store::VerifyError;
 
-use ask::{AskError, ask};
+use ask::{AskError, Whom};
 use ca::{CaError, CaVerb};
+use token::{TokenError, TokenVerb};
 use verify::Aside;
 
 /// Exit status of `verify` when something is wrong with the store.
@@ -41,13 +43,13 @@ struct Arguments {
 enum Verb {
     /// Who a node is, what it holds, and how far each of its consumers is behind.
     Status {
-        /// Address of the node's HTTP API, as http://127.0.0.1:8433
-        url: String,
+        #[command(flatten)]
+        whom: Whom,
     },
     /// Points of the series that a selector means.
     Query {
-        /// Address of the node's HTTP API, as http://127.0.0.1:8433
-        url: String,
+        #[command(flatten)]
+        whom: Whom,
         /// PromQL selector, as 'temperature{room="lab"}'; may be repeated. All series without one.
         selectors: Vec<String>,
         /// Site to ask for.
@@ -65,8 +67,8 @@ enum Verb {
     },
     /// The nodes that a node replicates with: state, records still to fetch and to send, last progress, last error.
     Peers {
-        /// Address of the node's HTTP API, as http://127.0.0.1:8433
-        url: String,
+        #[command(flatten)]
+        whom: Whom,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -84,6 +86,9 @@ enum Verb {
     /// The authority of a cluster, and the certificates that its nodes prove themselves with.
     #[command(subcommand)]
     Ca(CaVerb),
+    /// The tokens that open a node's HTTP API: made, listed and revoked in its file, effective at once, also while it runs.
+    #[command(subcommand)]
+    Token(TokenVerb),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -102,6 +107,8 @@ enum CommandError {
     Ca(CaError),
     #[error(transparent)]
     Verify(VerifyError),
+    #[error(transparent)]
+    Token(TokenError),
     #[error("{0}")]
     Output(#[from] io::Error),
 }
@@ -124,6 +131,15 @@ impl From<CaError> for CommandError {
     }
 }
 
+impl From<TokenError> for CommandError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Output(error) => Self::Output(error),
+            error => Self::Token(error),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     match run(Arguments::parse().command, &mut io::stdout().lock()) {
         Ok(status) => status,
@@ -141,8 +157,8 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb, out: &mut impl Write) -> Result<ExitCode, CommandError> {
     match verb {
-        Verb::Status { url } => writeln!(out, "{:#}", ask::status(&url)?)?,
-        Verb::Query { url, selectors, site, start, end, format } => {
+        Verb::Status { whom } => writeln!(out, "{:#}", whom.status()?)?,
+        Verb::Query { whom, selectors, site, start, end, format } => {
             let mut query = form_urlencoded::Serializer::new(String::new());
             query.extend_pairs(selectors.iter().map(|selector| ("match", selector)));
             query.extend_pairs(start.iter().map(|start| ("start", start)));
@@ -155,12 +171,11 @@ fn run(verb: Verb, out: &mut impl Write) -> Result<ExitCode, CommandError> {
                     Form::Json => "json",
                 },
             );
-            let base = url.trim_end_matches('/');
-            let mut answer = ask(&format!("{base}/api/v1/sites/{site}/points?{}", query.finish()))?;
+            let (mut answer, _) = whom.ask(&format!("/api/v1/sites/{site}/points?{}", query.finish()))?;
             io::copy(&mut answer.body_mut().as_reader(), out)?;
         }
-        Verb::Peers { url, json } => {
-            let status = ask::status(&url)?;
+        Verb::Peers { whom, json } => {
+            let status = whom.status()?;
             if json {
                 writeln!(out, "{:#}", peers::section(&status))?;
             } else {
@@ -174,6 +189,7 @@ fn run(verb: Verb, out: &mut impl Write) -> Result<ExitCode, CommandError> {
             }
         }
         Verb::Ca(verb) => ca::run(verb, SystemTime::now(), out)?,
+        Verb::Token(verb) => token::run(verb, SystemTime::now(), out)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -215,5 +231,48 @@ mod tests {
         assert!(said(&["tidelog", "query", &url, "t{"]).unwrap_err().starts_with("400: match: "));
         runtime.block_on(node.stop());
         assert!(said(&["tidelog", "status", &url]).unwrap_err().contains(&url));
+    }
+
+    #[test]
+    fn a_node_behind_tls_and_tokens_is_asked_with_an_authority_and_a_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let data = at("data");
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(at("http.pem"), made.cert.pem()).unwrap();
+        std::fs::write(at("http.key"), made.signing_key.serialize_pem()).unwrap();
+        let token = said(&[
+            "tidelog",
+            "token",
+            "create",
+            "--name",
+            "n",
+            "--scope",
+            "read",
+            "--all-sites",
+            "--data",
+            &data,
+        ]);
+        let token = token.unwrap().trim_end().to_owned();
+        let words = ["test", "--http", "0.0.0.0:0", "--data", &data];
+        let words =
+            [&words[..], &["--http-tls-certificate", &at("http.pem"), "--http-tls-key", &at("http.key")]];
+        let matches = Common::augment_args(Command::new("test")).get_matches_from(words.concat());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let settings = Common::from_arg_matches(&matches).unwrap();
+        let node = runtime.block_on(Node::start(&settings, "test")).unwrap();
+        let url = format!("https://localhost:{}", node.http_address().port());
+
+        let ca = at("http.pem");
+        let status = said(&["tidelog", "status", &url, "--token", &token, "--ca", &ca]).unwrap();
+        assert!(status.contains("\"locked\": true"), "{status}");
+        said(&["tidelog", "peers", &url, "--token", &token, "--ca", &ca]).unwrap();
+        let refused = said(&["tidelog", "status", &url, "--ca", &ca]).unwrap_err();
+        assert!(refused.starts_with("401: ") && refused.contains("TIDELOG_TOKEN"), "{refused}");
+        let refused = said(&["tidelog", "status", &url, "--token", &token]).unwrap_err();
+        assert!(refused.contains(&url) && !refused.contains(&token), "{refused}");
+        let refused = said(&["tidelog", "status", &url, "--ca", &at("http.key")]).unwrap_err();
+        assert!(refused.contains("no certificate in it"), "{refused}");
+        runtime.block_on(node.stop());
     }
 }

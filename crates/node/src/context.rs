@@ -121,6 +121,9 @@ pub enum StartError {
         /// What the store says.
         source: tidelog_store::OpenError,
     },
+    /// The file of tokens cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] crate::door::TokenFileError),
     /// The node's key or certificate cannot be used.
     #[error("identity: {0}")]
     Identity(String),

@@ -36,7 +36,8 @@ pub trait Daemon: Args + FromArgMatches + Send + 'static {
     /// # Errors
     /// [`StartError::Setting`] names the one that is at fault.
     fn check(&self) -> Result<(), StartError> {
-        peering::check(&self.common().peering)
+        peering::check(&self.common().peering)?;
+        crate::node::check_doors(self.common())
     }
 
     /// Starts what this daemon has and others have not.

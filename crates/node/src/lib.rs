@@ -6,6 +6,7 @@ mod backoff;
 mod clock;
 mod context;
 pub mod daemon;
+pub mod door;
 pub mod files;
 pub mod held;
 mod http;
@@ -20,6 +21,7 @@ pub mod settings;
 pub mod untrusted;
 
 pub use context::{NodeContext, StartError, StatusBoard};
+pub use http::{ServedRoute, served_routes};
 pub use identity::Identity;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics, MetricsError};
 pub use node::{HTTP_ADDRESS_FILE, Node};

@@ -108,6 +108,8 @@ metrics! {
     http_seconds: seconds "tidelog_http_request_seconds" "Time from an HTTP request's head to its answer's head." ["route"];
     http_connections: gauge "tidelog_http_connections" "Open HTTP connections." [];
     http_dropped: counters "tidelog_http_connections_dropped_total" "HTTP connections closed from this side, by reason." ["reason"];
+    http_certificate_until: gauge "tidelog_http_certificate_until_seconds" "The last second of the HTTP API's certificate, Unix time; 0 without TLS." [];
+    denied: counters "tidelog_http_denied_total" "HTTP requests refused at the door, by reason: no_token, malformed, unknown_token, scope, site." ["reason"];
     points_out: counter "tidelog_query_points_total" "Points written into answers." [];
 
     mqtt_connected: gauges "tidelog_mqtt_connected" "1 while the session with the broker stands." ["role"];

@@ -16,9 +16,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::ClockWatch;
 use crate::context::{NodeContext, StartError, StatusBoard, wall_ms};
+use crate::door::{Doors, Protection, check_binding, tokens_path};
 use crate::files::write_whole;
 use crate::held::HeldElsewhere;
-use crate::http::{self, Api, Limits};
+use crate::http::{self, Api, Limits, TlsFiles, TlsReload};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::settings::Common;
@@ -99,11 +100,23 @@ async fn start(
     std::fs::create_dir_all(&common.data)
         .map_err(|source| StartError::File { path: common.data.clone(), source })?;
     let metrics = Arc::new(Metrics::new()?);
+    let (doors, missing) = open_doors(common)?;
+    if let Some(missing) = missing {
+        tracing::warn!(address = %common.http, missing, "other machines reach the HTTP API, as --insecure says");
+    }
+    let doors = Arc::new(doors);
+    let (reload, present) = match TlsFiles::of(common)? {
+        None => (None, None),
+        Some(files) => {
+            let (reload, present) = TlsReload::begin(files, &metrics)?;
+            (Some(reload), Some(present))
+        }
+    };
     let bind = |source| StartError::Bind { purpose: "http", address: common.http, source };
     let listener = TcpListener::bind(common.http).await.map_err(bind)?;
     let http = listener.local_addr().map_err(bind)?;
-    let api = Api::new(version, Arc::clone(&metrics), Limits::of(common));
-    tasks.spawn(http::serve(listener, api.clone(), shutdown.clone(), tasks.clone()));
+    let api = Api::new(version, Arc::clone(&metrics), Limits::of(common), Arc::clone(&doors));
+    tasks.spawn(http::serve(listener, present, api.clone(), shutdown.clone(), tasks.clone()));
 
     let identity = Identity::load(&common.data, common.peering.key.as_deref())?;
     let store = open_store(common, version, &identity).await?;
@@ -120,10 +133,31 @@ async fn start(
     };
     tasks.spawn(tell_time(context.store.clone(), shutdown.clone()));
     start_parts(&context, common, &identity).await?;
+    context.status.section("doors", move || doors.as_json());
+    if let Some(reload) = reload {
+        reload.show(&context.status);
+        tasks.spawn(reload.run(shutdown.clone()));
+    }
     api.recovered(context.clone());
     write_address(&common.data, HTTP_ADDRESS_FILE, http)?;
     tracing::info!(node = %identity.node, run = %context.store.run(), %http, version, "ready");
     Ok(Node { context, http })
+}
+
+/// Opens the doors, if they may stand where the settings put them; what they lack there.
+fn open_doors(common: &Common) -> Result<(Doors, Option<&'static str>), StartError> {
+    let doors = Doors::open(tokens_path(&common.data, common.http_tokens.as_deref()))?;
+    let (tokens, tls) = (doors.are_locked(), TlsFiles::of(common)?.is_some());
+    let missing = check_binding(common.http, Protection { tokens, tls, insecure: common.http_insecure })?;
+    Ok((doors, missing))
+}
+
+/// Whether the HTTP API may listen where the settings say, with what stands before it.
+///
+/// # Errors
+/// [`StartError`] names the setting or the file that is at fault.
+pub(crate) fn check_doors(common: &Common) -> Result<(), StartError> {
+    open_doors(common).map(drop)
 }
 
 /// The memory that the machine has, where the kernel says it.

@@ -1,8 +1,10 @@
-//! What the bodies that clients post become, as functions of bytes alone: for fuzz targets, which neither open a socket nor keep a
+//! What the bodies that clients post and the tokens that they show become, as functions of bytes alone: for fuzz targets, which neither open a socket nor keep a
 //! store. No part of the interface.
 
+use axum::http::{HeaderMap, HeaderValue, header};
 use tidelog_record::Batch;
 
+use crate::door::{Token, of_headers, of_influx_query};
 use crate::http::untrusted::{BodyForm, records_of_lines as of_lines};
 
 fn records(form: BodyForm, body: &[u8]) -> Vec<Vec<u8>> {
@@ -28,4 +30,15 @@ pub fn records_of_msgpack(body: &[u8]) -> Vec<Vec<u8>> {
 #[must_use]
 pub fn records_of_lines(body: &[u8]) -> [Vec<Vec<u8>>; 2] {
     of_lines(body)
+}
+
+/// The tokens that are found in the value of a request's `Authorization` and in its query, written out.
+#[must_use]
+pub fn tokens_of_request(authorization: &[u8], query: &str) -> [Option<String>; 2] {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_bytes(authorization) {
+        headers.insert(header::AUTHORIZATION, value);
+    }
+    let found = [of_headers(&headers), of_influx_query(query)];
+    found.map(|token| token.ok().flatten().as_ref().map(Token::reveal))
 }

@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use tidelog_node::Metrics;
 use tidelog_node::settings::{Common, document};
+use tidelog_node::{Metrics, served_routes};
 
 /// Compares what stands between the markers of `block` with `expected`, or writes it there.
 fn check(file: &str, block: &str, expected: &str) {
@@ -25,6 +25,16 @@ fn check(file: &str, block: &str, expected: &str) {
 #[test]
 fn the_manual_names_every_option_with_its_default() {
     check("CONFIGURATION.md", "both", &format!("```toml\n{}```\n", document::<Common>()));
+}
+
+#[test]
+fn the_manual_names_the_scope_of_every_route() {
+    let mut table = String::from("| request | scope |\n|---|---|\n");
+    for route in served_routes() {
+        let scope = route.scope.map_or("none: no token is needed", |scope| scope.name());
+        table.push_str(&format!("| `{} {}` | {scope} |\n", route.method, route.path));
+    }
+    check("HTTP.md", "scopes", &table);
 }
 
 #[test]

@@ -7,10 +7,16 @@ mod ack;
 #[path = "http/aggregate.rs"]
 mod aggregate;
 mod common;
+#[path = "http/isolation.rs"]
+mod isolation;
 #[path = "http/line.rs"]
 mod line;
 #[path = "http/prometheus.rs"]
 mod prometheus;
+#[path = "http/tls.rs"]
+mod tls;
+#[path = "http/tokens.rs"]
+mod tokens;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -24,7 +24,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     Target { name: "body", run: record::body, seeds: record::body_seeds },
     Target { name: "series", run: record::series, seeds: record::series_seeds },
     Target { name: "msgpack", run: record::msgpack, seeds: record::msgpack_seeds },
@@ -43,6 +43,7 @@ pub const TARGETS: [Target; 18] = [
     Target { name: "points", run: network::points, seeds: network::points_seeds },
     Target { name: "mqtt", run: network::mqtt, seeds: network::mqtt_seeds },
     Target { name: "selector", run: network::selector, seeds: network::selector_seeds },
+    Target { name: "token", run: network::token, seeds: network::token_seeds },
 ];
 
 /// The target of this name.

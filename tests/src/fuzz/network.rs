@@ -1,4 +1,4 @@
-//! What peers and clients send: replication, line protocol, points, MQTT payloads, selectors.
+//! What peers and clients send: replication, line protocol, points, MQTT payloads, selectors, tokens.
 
 use std::time::Duration;
 
@@ -198,4 +198,24 @@ pub(super) fn selector(bytes: &[u8]) {
         }
     }
     drop(parse_instant(text));
+}
+
+/// A token's text, for seeds.
+const TOKEN: &str = "tl_0123456789abcdef_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+pub(super) fn token_seeds() -> Vec<Vec<u8>> {
+    // The last is `Basic`, of the user `u` and that token.
+    let basic = "Basic dTp0bF8wMTIzNDU2Nzg5YWJjZGVmXzAxMjM0NTY3ODlhYmNkZWYwMTIzNDU2Nzg5YWJjZGVmMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    let texts = [&format!("Bearer {TOKEN}"), &format!("Token u:{TOKEN}"), &format!("u=x&p={TOKEN}"), basic];
+    texts.into_iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+/// What is found in a request is a token, whole and in its one form, wherever it stood.
+pub(super) fn token(bytes: &[u8]) {
+    let query = std::str::from_utf8(bytes).unwrap_or_default();
+    for found in untrusted::tokens_of_request(bytes, query).into_iter().flatten() {
+        assert_eq!(found.len(), TOKEN.len());
+        let again = untrusted::tokens_of_request(format!("Bearer {found}").as_bytes(), &format!("p={found}"));
+        assert_eq!(again, [Some(found.clone()), Some(found)]);
+    }
 }

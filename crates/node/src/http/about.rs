@@ -8,12 +8,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use prometheus::IntCounter;
 use serde_json::{Map, Value, json};
-use tidelog_record::{Lsn, StreamId};
+use tidelog_record::{Lsn, SiteName, StreamId};
 use tidelog_store::catalogue::{MatchOp, Matcher};
 
 use super::Api;
 use super::error::{ApiError, ErrorCode};
-use super::write::parse_site;
+use super::guard::Visitor;
 use crate::asking;
 use crate::context::NodeContext;
 use crate::held::Cloud;
@@ -125,8 +125,9 @@ fn cloud_lsn(context: &NodeContext, stream: &StreamId, lsn: Lsn) -> Lsn {
     }
 }
 
-/// Who this is, what it holds, how far each consumer is behind, and what the parts say of themselves.
-pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+/// Who this is, what it holds, how far each consumer is behind, and what the parts say of themselves. Whoever may not see every site
+/// is told of the streams of those that it may see, and nothing that is of all sites together.
+pub(super) async fn status(State(api): State<Api>, visitor: Visitor) -> Result<Json<Value>, ApiError> {
     let context = api.running()?;
     let (store, head) = (&context.store, context.store.head());
     let cursors: Vec<Value> = store
@@ -139,6 +140,7 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiErr
     let streams: Vec<Value> = store
         .vector()
         .into_iter()
+        .filter(|(stream, ..)| visitor.sees(&stream.site))
         .map(|(stream, lsn, chain)| {
             json!({
                 "site": stream.site.as_str(),
@@ -151,16 +153,21 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiErr
             })
         })
         .collect();
-    let stats = store.stats();
     let mut status = Map::new();
-    status.extend(context.status.read());
+    if visitor.sees_everything() {
+        status.extend(context.status.read());
+    }
     status.insert("version".to_owned(), json!(api.version));
     status.insert("node".to_owned(), json!(store.node().to_string()));
     status.insert("run".to_owned(), json!(store.run().to_string()));
+    status.insert("streams".to_owned(), Value::Array(streams));
+    if !visitor.sees_everything() {
+        return Ok(Json(Value::Object(status)));
+    }
+    let stats = store.stats();
     status.insert("site".to_owned(), json!(context.site.as_str()));
     status.insert("head".to_owned(), json!(head.0));
     status.insert("cursors".to_owned(), Value::Array(cursors));
-    status.insert("streams".to_owned(), Value::Array(streams));
     status.insert(
         "store".to_owned(),
         json!({
@@ -179,19 +186,21 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiErr
     Ok(Json(Value::Object(status)))
 }
 
-/// The sites of which anything is held.
-pub(super) async fn sites(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+/// The sites of which anything is held, as far as they may be seen.
+pub(super) async fn sites(State(api): State<Api>, visitor: Visitor) -> Result<Json<Value>, ApiError> {
     let sites = api.running()?.store.sites();
-    Ok(Json(json!({"sites": sites.iter().map(tidelog_record::SiteName::as_str).collect::<Vec<_>>()})))
+    let seen: Vec<_> = sites.iter().filter(|site| visitor.sees(site)).map(SiteName::as_str).collect();
+    Ok(Json(json!({"sites": seen})))
 }
 
 /// The devices of a site. Thin: they are read off the label `device` of its series; there is no registry yet, so nothing
 /// is known of a device that never sent.
 pub(super) async fn devices(
     State(api): State<Api>,
+    visitor: Visitor,
     Path(site): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let (site, store) = (parse_site(&site)?, api.running()?.store.clone());
+    let (site, store) = (visitor.site(&site)?, api.running()?.store.clone());
     let found = tokio::task::spawn_blocking(move || {
         let has_device =
             Matcher::new(DEVICE_LABEL, MatchOp::NotEqual, "").map_err(|error| error.to_string())?;

@@ -16,6 +16,7 @@ use tidelog_store::aggregate::{Aggregates, Function, Steps};
 
 use super::Api;
 use super::error::ApiError;
+use super::guard::Visitor;
 use super::question::{Question, bad};
 use super::rows::{Group, Rows};
 use super::stream::{PIECE_BYTES, Sender, bounded, stream, unread};
@@ -35,13 +36,14 @@ struct How {
 
 pub(super) async fn get_aggregate(
     State(api): State<Api>,
+    visitor: Visitor,
     Path(site): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
     api.running()?;
     let query = query.unwrap_or_default();
-    let question = Question::read(&site, &query, &headers, &["start", "end", "step", "fn", "by"])?;
+    let question = Question::read(&visitor, &site, &query, &headers, &["start", "end", "step", "fn", "by"])?;
     let how = How::read(&question)?;
     let series_max = api.limits.query.series_max;
     stream(&api, question.form, move |sender| write(&question, &how, series_max, sender)).await

@@ -11,6 +11,9 @@ use tidelog_store::AppendError;
 /// How long a client should wait before it tries again, in seconds.
 const RETRY_AFTER_S: u16 = 1;
 
+/// How a client may prove itself.
+const SCHEMES: [&str; 2] = ["Bearer realm=\"tidelog\"", "Basic realm=\"tidelog\", charset=\"UTF-8\""];
+
 /// What went wrong, in one word. Clients decide by it; the message is for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -25,6 +28,10 @@ pub(crate) enum ErrorCode {
     BadParameter,
     /// The site's name is none.
     BadSite,
+    /// There is no token, or none that is known.
+    Unauthorized,
+    /// The token does not grant it.
+    Forbidden,
     /// No such path.
     NotFound,
     /// The path exists, the method does not.
@@ -53,6 +60,8 @@ impl ErrorCode {
             Self::BadBody | Self::BadPoint | Self::BadLine | Self::BadParameter | Self::BadSite => {
                 StatusCode::BAD_REQUEST
             }
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
@@ -74,6 +83,8 @@ impl ErrorCode {
             Self::BadLine => "bad_line",
             Self::BadParameter => "bad_parameter",
             Self::BadSite => "bad_site",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotAcceptable => "not_acceptable",
@@ -142,6 +153,11 @@ impl ApiError {
         if matches!(self.code, ErrorCode::Busy | ErrorCode::Unavailable | ErrorCode::DiskFull) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
         }
+        if self.code == ErrorCode::Unauthorized {
+            for scheme in SCHEMES {
+                response.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+            }
+        }
         response
     }
 }
@@ -184,6 +200,8 @@ mod tests {
             BadLine,
             BadParameter,
             BadSite,
+            Unauthorized,
+            Forbidden,
             NotFound,
             MethodNotAllowed,
             NotAcceptable,

@@ -5,15 +5,18 @@ mod about;
 mod aggregate;
 mod answer;
 mod error;
+mod guard;
 mod level;
 mod line;
 mod posted;
 mod prometheus;
 mod question;
 mod read;
+mod routes;
 mod rows;
 mod server;
 mod stream;
+mod tls;
 mod write;
 
 use std::sync::{Arc, OnceLock};
@@ -24,16 +27,18 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
 use tidelog_query::promql::Bounds;
 use tokio::sync::Semaphore;
 
 use crate::context::NodeContext;
+use crate::door::Doors;
 use crate::metrics::Metrics;
 use crate::settings::Common;
 use error::{ApiError, ErrorCode};
 
+pub use routes::{ServedRoute, served_routes};
 pub(crate) use server::serve;
+pub(crate) use tls::{Files as TlsFiles, Reload as TlsReload};
 
 /// The readers of bodies alone.
 pub(crate) mod untrusted {
@@ -77,6 +82,7 @@ pub(crate) struct Api {
     pub version: &'static str,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
+    pub doors: Arc<Doors>,
     node: Arc<OnceLock<NodeContext>>,
     queries: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
@@ -85,7 +91,7 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    pub fn new(version: &'static str, metrics: Arc<Metrics>, limits: Limits) -> Self {
+    pub fn new(version: &'static str, metrics: Arc<Metrics>, limits: Limits, doors: Arc<Doors>) -> Self {
         let body_bytes = usize::try_from(limits.body_bytes_max).unwrap_or(Semaphore::MAX_PERMITS);
         let body_bytes = body_bytes.saturating_mul(BODIES_MAX).min(Semaphore::MAX_PERMITS);
         let cloud_waiters = (limits.connections_max / level::WAITERS_PER_CONNECTION).max(1);
@@ -94,6 +100,7 @@ impl Api {
             version,
             metrics,
             limits,
+            doors,
             cloud_waiters: Arc::new(Semaphore::new(cloud_waiters.min(Semaphore::MAX_PERMITS))),
             node: Arc::new(OnceLock::new()),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
@@ -115,19 +122,7 @@ impl Api {
 }
 
 pub(crate) fn router(api: Api) -> Router {
-    Router::new()
-        .route("/healthz", get(about::healthz))
-        .route("/readyz", get(about::readyz))
-        .route("/metrics", get(about::metrics))
-        .route("/api/v1/status", get(about::status))
-        .route("/api/v1/sites", get(about::sites))
-        .route("/api/v1/sites/{site}/devices", get(about::devices))
-        .route("/api/v1/sites/{site}/points", get(read::get_points).post(write::post_points))
-        .route("/api/v1/sites/{site}/last", get(read::get_last))
-        .route("/api/v1/sites/{site}/aggregate", get(aggregate::get_aggregate))
-        .route("/api/v2/write", post(line::write_v2))
-        .route("/write", post(line::write_v1))
-        .merge(prometheus::routes())
+    routes::guarded(&api)
         .fallback(async || ApiError::new(ErrorCode::NotFound, "no such path: see docs/HTTP.md"))
         .method_not_allowed_fallback(async || {
             ApiError::new(ErrorCode::MethodNotAllowed, "this path does not take this method")

@@ -9,7 +9,7 @@ use tidelog_record::SiteName;
 
 use super::answer::AnswerForm;
 use super::error::{ApiError, ErrorCode};
-use super::write::parse_site;
+use super::guard::Visitor;
 use crate::asking::{Alternatives, alternatives};
 
 /// A parameter is bad.
@@ -32,8 +32,14 @@ pub(super) struct Question {
 impl Question {
     /// Reads a URL; `others` are the names of parameters that this question knows besides `match`, `format` and, where the
     /// question is one about a range of time, `start` and `end`.
-    pub fn read(site: &str, query: &str, headers: &HeaderMap, others: &[&str]) -> Result<Self, ApiError> {
-        let site = parse_site(site)?;
+    pub fn read(
+        visitor: &Visitor,
+        site: &str,
+        query: &str,
+        headers: &HeaderMap,
+        others: &[&str],
+    ) -> Result<Self, ApiError> {
+        let site = visitor.site(site)?;
         let (mut matches, mut start, mut end, mut format) = (Vec::new(), None, None, None);
         let mut kept = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {

@@ -14,29 +14,33 @@ use axum::http::{HeaderMap, Response};
 use super::Api;
 use super::answer::Answer;
 use super::error::ApiError;
+use super::guard::Visitor;
 use super::question::Question;
 use super::stream::{Gone, PIECE_BYTES, Sender, bounded, stream, unread};
 use crate::asking;
 
 pub(super) async fn get_points(
     State(api): State<Api>,
+    visitor: Visitor,
     Path(site): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
     api.running()?;
-    let question = Question::read(&site, query.as_deref().unwrap_or_default(), &headers, &["start", "end"])?;
+    let question =
+        Question::read(&visitor, &site, query.as_deref().unwrap_or_default(), &headers, &["start", "end"])?;
     stream(&api, question.form, move |sender| write_points(&question, sender)).await
 }
 
 pub(super) async fn get_last(
     State(api): State<Api>,
+    visitor: Visitor,
     Path(site): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
     api.running()?;
-    let question = Question::read(&site, query.as_deref().unwrap_or_default(), &headers, &[])?;
+    let question = Question::read(&visitor, &site, query.as_deref().unwrap_or_default(), &headers, &[])?;
     let series_max = api.limits.query.series_max;
     stream(&api, question.form, move |sender| write_last(&question, series_max, sender)).await
 }

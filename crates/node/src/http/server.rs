@@ -1,4 +1,4 @@
-//! Connections: accepted up to a bound, each with a time limit on its heads and on taking its answers, all ended
+//! Connections: accepted up to a bound, each with a time limit on its handshake, on its heads and on taking its answers, all ended
 //! within the shutdown time. What is said on them is the router's affair.
 
 use std::future::Future;
@@ -16,14 +16,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::tls::Present;
 use super::{Api, router};
 use crate::metrics::Metrics;
 
 /// Longest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// Longest time that a TLS handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// How long open requests may take to finish once the node is to end.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -31,8 +37,14 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// Pause after the system refused a connection (no file descriptors left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes connections until `shutdown`, each as a task of `tasks`.
-pub(crate) async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken, tasks: TaskTracker) {
+/// Takes connections until `shutdown`, each as a task of `tasks`; with `tls` in TLS alone.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<Present>,
+    api: Api,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+) {
     let connections_max = usize::try_from(api.limits.connections_max).unwrap_or(Semaphore::MAX_PERMITS);
     let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
     let (metrics, stall) = (Arc::clone(&api.metrics), api.limits.stall);
@@ -55,26 +67,58 @@ pub(crate) async fn serve(listener: TcpListener, api: Api, shutdown: Cancellatio
                 }
             },
         };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
         let (metrics, service, shutdown) = (Arc::clone(&metrics), service.clone(), shutdown.clone());
+        let acceptor = tls.as_ref().map(|tls| tls.borrow().acceptor());
         tasks.spawn(async move {
             metrics.http_connections.inc();
-            converse(stream, service, stall, &shutdown, &metrics).await;
+            match acceptor {
+                None => converse(stream, service, stall, &shutdown, &metrics).await,
+                Some(acceptor) => {
+                    if let Some(stream) = shake_hands(&acceptor, stream, stall, &shutdown, &metrics).await {
+                        converse(stream, service, stall, &shutdown, &metrics).await;
+                    }
+                }
+            }
             metrics.http_connections.dec();
             drop(place);
         });
     }
 }
 
-async fn converse(
+/// The stream within TLS; none when the other side fails to begin it in time.
+async fn shake_hands(
+    acceptor: &TlsAcceptor,
     stream: TcpStream,
+    stall: Duration,
+    shutdown: &CancellationToken,
+    metrics: &Metrics,
+) -> Option<TlsStream<TcpStream>> {
+    let shaken = tokio::select! {
+        () = shutdown.cancelled() => return None,
+        shaken = timeout(stall.min(HANDSHAKE_MAX), acceptor.accept(stream)) => shaken,
+    };
+    let reason = match shaken {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "TLS");
+            "tls"
+        }
+        Err(_) => "tls_timeout",
+    };
+    metrics.http_dropped.with_label_values(&[reason]).inc();
+    None
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
     service: Router,
     stall: Duration,
     shutdown: &CancellationToken,
     metrics: &Metrics,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
-    }
     let io = TokioIo::new(Patient { stream, stall, stalled: None });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -104,14 +148,14 @@ async fn converse(
 }
 
 /// A stream on which the other side must take bytes within a time.
-struct Patient {
-    stream: TcpStream,
+struct Patient<S> {
+    stream: S,
     stall: Duration,
     /// Runs while the other side takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
+impl<S> Patient<S> {
     fn judge<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.stalled = None;
@@ -124,7 +168,7 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -134,7 +178,7 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Api;
 use super::error::{ApiError, ErrorCode};
+use super::guard::Visitor;
 use super::level::{Asked, Level, Positions, Wanted, unconfirmed};
 use super::posted::BodyForm;
 use super::question::bad;
@@ -45,6 +46,7 @@ pub(super) struct Accepted {
 
 pub(super) async fn post_points(
     State(api): State<Api>,
+    visitor: Visitor,
     Path(site): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -55,7 +57,7 @@ pub(super) async fn post_points(
         error
     };
     let context = api.running().map_err(refused)?;
-    let site = parse_site(&site).map_err(refused)?;
+    let site = visitor.site(&site).map_err(refused)?;
     let wanted = level_of(query.as_deref().unwrap_or_default()).map_err(refused)?;
     let form = form_of(&headers).map_err(refused)?;
     let reserved = wanted.reserve(&api, context).map_err(refused)?;
@@ -81,6 +83,7 @@ fn level_of(query: &str) -> Result<Wanted, ApiError> {
     asked.wanted()
 }
 
+/// A site by its name; whether it may be asked for the [`Visitor`] decides.
 pub(super) fn parse_site(text: &str) -> Result<SiteName, ApiError> {
     text.parse().map_err(|error: tidelog_record::SiteNameError| {
         ApiError::new(ErrorCode::BadSite, format!("{text:?}: {error}"))
@@ -108,10 +111,18 @@ const REFUSED_BYTES_MAX: u64 = 1024 * 1024;
 /// How long that may take.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 
-async fn throw_away(body: &mut Body) {
+/// Reads the body of a request that is refused, if it is short.
+pub(super) async fn throw_away(headers: &HeaderMap, body: &mut Body) {
+    if stated_length(headers).is_none_or(|length| length > REFUSED_BYTES_MAX) {
+        return;
+    }
     let read = async { while let Some(Ok(_)) = body.frame().await {} };
     // Whoever is too slow is cut off like one that is too long.
     drop(timeout(REFUSED_FOR, read).await);
+}
+
+fn stated_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The whole body, within the bounds on its length, on its time and on what all bodies take together.
@@ -122,12 +133,9 @@ pub(super) async fn collect(
 ) -> Result<(Bytes, OwnedSemaphorePermit), ApiError> {
     let most = api.limits.body_bytes_max;
     let too_large = || ApiError::new(ErrorCode::TooLarge, format!("the body is longer than {most} bytes"));
-    let stated =
-        headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-    if let Some(length) = stated.filter(|length| *length > u64::from(most)) {
-        if length <= REFUSED_BYTES_MAX {
-            throw_away(&mut body).await;
-        }
+    let stated = stated_length(headers);
+    if stated.is_some_and(|length| length > u64::from(most)) {
+        throw_away(headers, &mut body).await;
         return Err(too_large());
     }
     let claim = stated.and_then(|length| u32::try_from(length).ok()).unwrap_or(most);

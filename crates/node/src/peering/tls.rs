@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use rcgen::PublicKeyData;
 use rustls::client::WebPkiServerVerifier;
@@ -20,6 +19,7 @@ use super::authority::SERVER_NAME;
 use super::certificate::{Certificate, Proven, certificates_of_pem, read_proven};
 use super::revocation::lists_of_pem;
 use crate::context::StartError;
+use crate::files::{Look, look};
 use crate::identity::Identity;
 use crate::settings::PeeringSettings;
 
@@ -30,9 +30,6 @@ pub(super) struct Files {
     ca: PathBuf,
     crl: Option<PathBuf>,
 }
-
-/// How a file looks from outside: when it was written, how long it is, and which it is.
-type Look = Option<(SystemTime, u64, u64)>;
 
 impl Files {
     /// `None` when the settings ask for no peering; an error when they ask for it and leave out a part.
@@ -54,12 +51,8 @@ impl Files {
 
     /// How they all look now; when that changes, they are to be read again.
     pub fn look(&self) -> Vec<Look> {
-        use std::os::unix::fs::MetadataExt as _;
-        let look = |path: &PathBuf| {
-            let found = std::fs::metadata(path).ok()?;
-            Some((found.modified().ok()?, found.len(), found.ino()))
-        };
-        [Some(&self.cert), Some(&self.ca), self.crl.as_ref()].into_iter().flatten().map(look).collect()
+        let files = [Some(&self.cert), Some(&self.ca), self.crl.as_ref()];
+        files.into_iter().flatten().map(|path| look(path)).collect()
     }
 }
 

@@ -13,7 +13,7 @@ mod store;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use tidelog_query::promql::Bounds;
 use tidelog_record::SiteName;
 
@@ -43,6 +43,34 @@ pub struct Common {
     /// How long an append may wait for others to share its disk sync, in milliseconds. Acknowledgements wait with it.
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
     pub commit_interval_ms: u32,
+
+    /// File of the tokens that open the HTTP API, which `tidelog token` writes; `DIR/tokens.json` without it. While there is no such
+    /// file, no token is asked for.
+    #[arg(long, value_name = "FILE")]
+    pub http_tokens: Option<PathBuf>,
+
+    /// Certificate of the HTTP API with the chain behind it, PEM; with it, the API speaks TLS and nothing else. Read again when it
+    /// changes.
+    #[arg(long, value_name = "FILE")]
+    pub http_tls_certificate: Option<PathBuf>,
+
+    /// Private key of that certificate, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub http_tls_key: Option<PathBuf>,
+
+    /// Answer other machines also without tokens or without TLS, which is otherwise refused: for networks that are trusted, or behind a
+    /// proxy that asks for both.
+    #[arg(
+        long,
+        visible_alias = "insecure",
+        value_name = "true|false",
+        default_value_t = false,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub http_insecure: bool,
 
     /// Largest HTTP request body, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 8 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1024..))]

@@ -1,5 +1,7 @@
 //! A node in this process on a free port, and a client for it.
 
+pub mod door;
+
 use std::path::Path;
 
 use clap::{Args, Command, FromArgMatches};
@@ -15,7 +17,9 @@ const ANSWER_BYTES_MAX: u64 = 512 * 1024 * 1024;
 pub fn settings(dir: &Path, flags: &[&str]) -> Common {
     let words = ["test", "--http", "127.0.0.1:0", "--data"].map(str::to_owned).into_iter();
     let words = words.chain([dir.display().to_string()]).chain(flags.iter().map(|flag| (*flag).to_owned()));
-    let matches = Common::augment_args(Command::new("test")).try_get_matches_from(words).unwrap();
+    // A flag that a test gives counts more than one that stands here.
+    let command = Common::augment_args(Command::new("test")).args_override_self(true);
+    let matches = command.try_get_matches_from(words).unwrap();
     Common::from_arg_matches(&matches).unwrap()
 }
 

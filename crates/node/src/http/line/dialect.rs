@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use tidelog_record::SiteName;
 
 use crate::http::error::{ApiError, ErrorCode};
+use crate::http::guard::Visitor;
 use crate::http::level::{Asked, Wanted};
-use crate::http::write::parse_site;
 
 /// Which of the two paths is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(in crate::http) enum Dialect {
     V1,
     V2,
 }
@@ -63,6 +63,8 @@ fn code(code: ErrorCode) -> &'static str {
         | ErrorCode::BadSite
         | ErrorCode::NotAcceptable
         | ErrorCode::Timeout => "invalid",
+        ErrorCode::Unauthorized => "unauthorized",
+        ErrorCode::Forbidden => "forbidden",
         ErrorCode::NotFound => "not found",
         ErrorCode::MethodNotAllowed => "method not allowed",
         ErrorCode::TooLarge => "request too large",
@@ -74,7 +76,7 @@ fn code(code: ErrorCode) -> &'static str {
 }
 
 impl Target {
-    pub fn read(dialect: Dialect, query: &str, own: &SiteName) -> Result<Self, ApiError> {
+    pub fn read(dialect: Dialect, visitor: &Visitor, query: &str, own: &SiteName) -> Result<Self, ApiError> {
         let bad = |message: String| Err(ApiError::new(ErrorCode::BadParameter, message));
         let name_of_site = if dialect == Dialect::V1 { "db" } else { "bucket" };
         let (mut site, mut unit_ns, mut asked) = (None, None, Asked::default());
@@ -91,7 +93,7 @@ impl Target {
                 name if name == name_of_site => {
                     // Clients of the first version write to the second's buckets as `database/retention policy`.
                     let bare = value.split_once('/').map_or(&*value, |(database, _)| database);
-                    if site.replace(parse_site(bare)?).is_some() {
+                    if site.replace(visitor.site(bare)?).is_some() {
                         return bad(format!("parameter {name:?} stands twice"));
                     }
                 }
@@ -105,7 +107,7 @@ impl Target {
                 }
             }
         }
-        let site = site.unwrap_or_else(|| own.clone());
+        let site = site.map_or_else(|| visitor.admitted(own), Ok)?;
         Ok(Self { site, unit_ns: unit_ns.unwrap_or(1), wanted: asked.wanted()? })
     }
 }
@@ -113,10 +115,11 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::door::Access;
 
     #[test]
     fn bucket_or_database_names_the_site_and_precision_the_unit() {
-        let own: SiteName = "own".parse().unwrap();
+        let (own, anyone): (SiteName, _) = ("own".parse().unwrap(), Visitor::with(Access::OPEN));
         let cases = [
             (Dialect::V2, "", "own", 1),
             (Dialect::V2, "org=x&bucket=plant&precision=ms", "plant", 1_000_000),
@@ -129,9 +132,9 @@ mod tests {
         ];
         for (dialect, query, site, unit_ns) in cases {
             let expected = Target { site: site.parse().unwrap(), unit_ns, wanted: Wanted::Node };
-            assert_eq!(Target::read(dialect, query, &own), Ok(expected), "{query}");
+            assert_eq!(Target::read(dialect, &anyone, query, &own), Ok(expected), "{query}");
         }
-        let waits = Target::read(Dialect::V2, "bucket=plant&ack=cloud&ack_timeout=1", &own).unwrap();
+        let waits = Target::read(Dialect::V2, &anyone, "bucket=plant&ack=cloud&ack_timeout=1", &own).unwrap();
         assert_eq!(waits.wanted, Wanted::Cloud(std::time::Duration::from_secs(1)));
         let bad = [
             (Dialect::V1, "db=plant&ack=all", ErrorCode::BadParameter),
@@ -145,7 +148,7 @@ mod tests {
             (Dialect::V1, "precision=d", ErrorCode::BadParameter),
         ];
         for (dialect, query, code) in bad {
-            assert_eq!(Target::read(dialect, query, &own).unwrap_err().code, code, "{query}");
+            assert_eq!(Target::read(dialect, &anyone, query, &own).unwrap_err().code, code, "{query}");
         }
     }
 }

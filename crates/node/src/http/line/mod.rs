@@ -28,10 +28,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Api;
 use super::error::{ApiError, ErrorCode};
+use super::guard::Visitor;
 use super::level::{Level, Positions, unconfirmed};
 use super::write::{SMALL_BODY_BYTES_MAX, append, collect, durable};
 use crate::context::NodeContext;
-use dialect::{Dialect, Target};
+pub(super) use dialect::Dialect;
+use dialect::Target;
 use gather::{Full, Gather};
 use parse::{BadLine, Line, LineFault, Lines};
 
@@ -90,38 +92,42 @@ impl Gathers {
 /// `POST /api/v2/write`.
 pub(super) async fn write_v2(
     State(api): State<Api>,
+    visitor: Visitor,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    answer(Dialect::V2, &api, query, &headers, body).await
+    answer(Dialect::V2, &api, &visitor, query, &headers, body).await
 }
 
 /// `POST /write`.
 pub(super) async fn write_v1(
     State(api): State<Api>,
+    visitor: Visitor,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    answer(Dialect::V1, &api, query, &headers, body).await
+    answer(Dialect::V1, &api, &visitor, query, &headers, body).await
 }
 
 async fn answer(
     dialect: Dialect,
     api: &Api,
+    visitor: &Visitor,
     query: Option<String>,
     headers: &HeaderMap,
     body: Body,
 ) -> Response {
-    let refused = match take_in(dialect, api, query.as_deref().unwrap_or_default(), headers, body).await {
-        Ok((taken, level)) => match (taken.refusal(), level) {
-            (None, Level::Node | Level::Cloud) => return StatusCode::NO_CONTENT.into_response(),
-            (None, Level::Unconfirmed(known)) => return unconfirmed(taken.points, known),
-            (Some(refusal), _) => refusal,
-        },
-        Err(error) => error,
-    };
+    let refused =
+        match take_in(dialect, api, visitor, query.as_deref().unwrap_or_default(), headers, body).await {
+            Ok((taken, level)) => match (taken.refusal(), level) {
+                (None, Level::Node | Level::Cloud) => return StatusCode::NO_CONTENT.into_response(),
+                (None, Level::Unconfirmed(known)) => return unconfirmed(taken.points, known),
+                (Some(refusal), _) => refusal,
+            },
+            Err(error) => error,
+        };
     api.metrics.refused.with_label_values(&[VIA, refused.code.name()]).inc();
     refused.answered(dialect.error_body(&refused))
 }
@@ -129,12 +135,13 @@ async fn answer(
 async fn take_in(
     dialect: Dialect,
     api: &Api,
+    visitor: &Visitor,
     query: &str,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Taken, Level), ApiError> {
     let context = api.running()?;
-    let target = Target::read(dialect, query, &context.site)?;
+    let target = Target::read(dialect, visitor, query, &context.site)?;
     let gzip = is_gzip(headers)?;
     let reserved = target.wanted.reserve(api, context)?;
     let (body, permit) = collect(api, headers, body).await?;

@@ -6,7 +6,8 @@ use tidelog_query::{Selectors, parse_instant};
 use tidelog_record::SiteName;
 
 use super::super::Api;
-use super::super::write::{collect, parse_site};
+use super::super::guard::Visitor;
+use super::super::write::collect;
 use super::refusal::{Kind, Refusal};
 use crate::context::NodeContext;
 
@@ -33,6 +34,7 @@ impl Form {
         request: Request,
     ) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
+        let visitor = Visitor::of(&parts.extensions)?;
         let mut pairs = Vec::new();
         if parts.method == Method::POST {
             let (body, _permit) = collect(api, &parts.headers, body).await?;
@@ -43,19 +45,14 @@ impl Form {
         let of_path = |name| path.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_owned());
         let label = of_path("name").unwrap_or_default();
         let site = of_path("site");
-        let mut form = Self { pairs, label, site: context.site.clone() };
-        if let Some(name) =
-            site.or_else(|| form.one("site").map(str::to_owned)).or(of_header(&parts.headers)?)
-        {
-            form.site = parse_site(&name)?;
-        }
-        Ok(form)
+        let named = site.or_else(|| one(&pairs, "site").map(str::to_owned)).or(of_header(&parts.headers)?);
+        let site = named.map_or_else(|| visitor.admitted(&context.site), |name| visitor.site(&name))?;
+        Ok(Self { pairs, label, site })
     }
 
     /// A parameter's value; an empty one is none.
     pub fn one(&self, name: &str) -> Option<&str> {
-        let value = self.pairs.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
-        value.filter(|value| !value.is_empty())
+        one(&self.pairs, name)
     }
 
     fn all(&self, name: &str) -> Vec<&str> {
@@ -100,6 +97,11 @@ impl Form {
             Refusal::parameter(name, format!("cannot parse {text:?} to a valid {what}"))
         })
     }
+}
+
+fn one<'p>(pairs: &'p [(String, String)], name: &str) -> Option<&'p str> {
+    let value = pairs.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+    value.filter(|value| !value.is_empty())
 }
 
 fn of_header(headers: &HeaderMap) -> Result<Option<String>, Refusal> {

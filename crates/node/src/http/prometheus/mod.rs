@@ -11,30 +11,51 @@ mod query;
 mod refusal;
 mod source;
 
-use axum::Router;
-use axum::routing::{MethodRouter, get};
+use axum::handler::Handler;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 
 use super::Api;
+use super::error::ApiError;
+use super::guard::{Manner, Need};
+use super::routes::Route;
+use refusal::Refusal;
 
 /// The two places at which the API stands.
-pub(super) fn routes() -> Router<Api> {
-    Router::new().nest("/api/v1", paths()).nest("/prometheus/{site}/api/v1", paths())
+const PLACES: [&str; 2] = ["/api/v1", "/prometheus/{site}/api/v1"];
+
+/// A refusal of the node's in the form that clients of Prometheus read.
+pub(super) fn refuse(error: ApiError) -> Response {
+    let frame = error.answered(());
+    let mut response = Refusal::from(error).into_response();
+    // What else is said in the heads, as how to prove oneself and when to come back.
+    for (name, value) in frame.headers() {
+        if !response.headers().contains_key(name) || name == header::WWW_AUTHENTICATE {
+            response.headers_mut().append(name, value.clone());
+        }
+    }
+    response
 }
 
-fn paths() -> Router<Api> {
-    fn both<H, T>(handler: H) -> MethodRouter<Api>
-    where
-        H: axum::handler::Handler<T, Api>,
-        T: 'static,
-    {
-        get(handler.clone()).post(handler)
+/// All paths at both places.
+pub(super) fn routes(need: Need) -> Vec<Route> {
+    PLACES.into_iter().flat_map(|place| at(place, need)).collect()
+}
+
+fn at(place: &str, need: Need) -> Vec<Route> {
+    fn both<H: Handler<T, Api>, T: 'static>(path: &str, need: Need, handler: H) -> [Route; 2] {
+        let manner = Manner::Prometheus;
+        [Route::get(path, need, manner, handler.clone()), Route::post(path, need, manner, handler)]
     }
-    Router::new()
-        .route("/query", both(query::instant))
-        .route("/query_range", both(query::range))
-        .route("/series", both(names::series))
-        .route("/labels", both(names::labels))
-        .route("/label/{name}/values", get(names::values))
-        .route("/metadata", get(names::metadata))
-        .route("/status/buildinfo", get(names::build))
+    let path = |name: &str| format!("{place}{name}");
+    let mut routes = vec![
+        Route::get(&path("/label/{name}/values"), need, Manner::Prometheus, names::values),
+        Route::get(&path("/metadata"), need, Manner::Prometheus, names::metadata),
+        Route::get(&path("/status/buildinfo"), need, Manner::Prometheus, names::build),
+    ];
+    routes.extend(both(&path("/query"), need, query::instant));
+    routes.extend(both(&path("/query_range"), need, query::range));
+    routes.extend(both(&path("/series"), need, names::series));
+    routes.extend(both(&path("/labels"), need, names::labels));
+    routes
 }

@@ -8,7 +8,7 @@ use tidelog_query::promql::QueryError;
 
 use super::super::error::{ApiError, ErrorCode};
 
-/// Prometheus's types of errors.
+/// Prometheus's types of errors, and two for the door, which Prometheus has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     BadData,
@@ -17,6 +17,8 @@ pub(super) enum Kind {
     Canceled,
     Internal,
     Unavailable,
+    Unauthorized,
+    Forbidden,
 }
 
 impl Kind {
@@ -28,6 +30,8 @@ impl Kind {
             Self::Canceled => "canceled",
             Self::Internal => "internal",
             Self::Unavailable => "unavailable",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
         }
     }
 
@@ -36,6 +40,8 @@ impl Kind {
             Self::BadData => StatusCode::BAD_REQUEST,
             Self::Execution => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Timeout | Self::Canceled | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -77,6 +83,8 @@ impl From<ApiError> for Refusal {
     fn from(error: ApiError) -> Self {
         let kind = match error.code {
             ErrorCode::Unavailable | ErrorCode::Busy => Kind::Unavailable,
+            ErrorCode::Unauthorized => Kind::Unauthorized,
+            ErrorCode::Forbidden => Kind::Forbidden,
             code if code.status().is_client_error() => Kind::BadData,
             _ => Kind::Internal,
         };

@@ -1,0 +1,103 @@
+//! Every route there is, each with what it needs of whoever asks: a path that does not stand here is not served, and one that does
+//! has its door.
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+use super::guard::{Guard, Manner, Need, guard};
+use super::line::{self, Dialect};
+use super::{Api, about, aggregate, prometheus, read, write};
+use crate::door::Scope;
+
+/// One method of one path.
+pub(super) struct Route {
+    pub method: Method,
+    pub path: String,
+    pub need: Need,
+    pub manner: Manner,
+    answers: MethodRouter<Api>,
+}
+
+impl Route {
+    pub fn get<H: Handler<T, Api>, T: 'static>(path: &str, need: Need, manner: Manner, handler: H) -> Self {
+        let (method, path) = (Method::GET, path.to_owned());
+        Self { method, path, need, manner, answers: on(MethodFilter::GET, handler) }
+    }
+
+    pub fn post<H: Handler<T, Api>, T: 'static>(path: &str, need: Need, manner: Manner, handler: H) -> Self {
+        let (method, path) = (Method::POST, path.to_owned());
+        Self { method, path, need, manner, answers: on(MethodFilter::POST, handler) }
+    }
+}
+
+/// A route as it is seen from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedRoute {
+    /// `GET`, which answers `HEAD` too, or `POST`.
+    pub method: String,
+    /// The path, with its variable parts in braces.
+    pub path: String,
+    /// The scope that a token needs for it; none where everybody may ask.
+    pub scope: Option<Scope>,
+}
+
+/// Every route of the HTTP API: what the manual and the tests of its doors go by.
+#[must_use]
+pub fn served_routes() -> Vec<ServedRoute> {
+    let seen = |Route { method, path, need, .. }: Route| {
+        let scope = match need {
+            Need::Nothing => None,
+            Need::Token(scope) => Some(scope),
+        };
+        ServedRoute { method: method.to_string(), path, scope }
+    };
+    routes().into_iter().map(seen).collect()
+}
+
+const OPEN: Need = Need::Nothing;
+const READ: Need = Need::Token(Scope::Read);
+const WRITE: Need = Need::Token(Scope::Write);
+
+/// All of them.
+pub(super) fn routes() -> Vec<Route> {
+    let own = Manner::Own;
+    let mut routes = vec![
+        Route::get("/healthz", OPEN, own, about::healthz),
+        Route::get("/readyz", OPEN, own, about::readyz),
+        Route::get("/metrics", READ, own, about::metrics),
+        Route::get("/api/v1/status", READ, own, about::status),
+        Route::get("/api/v1/sites", READ, own, about::sites),
+        Route::get("/api/v1/sites/{site}/devices", READ, own, about::devices),
+        Route::get("/api/v1/sites/{site}/points", READ, own, read::get_points),
+        Route::post("/api/v1/sites/{site}/points", WRITE, own, write::post_points),
+        Route::get("/api/v1/sites/{site}/last", READ, own, read::get_last),
+        Route::get("/api/v1/sites/{site}/aggregate", READ, own, aggregate::get_aggregate),
+        Route::post("/api/v2/write", WRITE, Manner::Influx(Dialect::V2), line::write_v2),
+        Route::post("/write", WRITE, Manner::Influx(Dialect::V1), line::write_v1),
+    ];
+    routes.extend(prometheus::routes(READ));
+    routes
+}
+
+/// The routes as a router, each behind its door.
+pub(super) fn guarded(api: &Api) -> Router<Api> {
+    routes().into_iter().fold(Router::new(), |router, route| {
+        let Route { path, need, manner, answers, .. } = route;
+        let guarded = Guard { api: api.clone(), need, manner };
+        router.route(&path, answers.route_layer(from_fn_with_state(guarded, guard)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_two_questions_whether_the_node_lives_need_no_token() {
+        let open: Vec<_> = routes().into_iter().filter(|route| route.need == OPEN).map(|r| r.path).collect();
+        assert_eq!(open, ["/healthz", "/readyz"]);
+    }
+}
