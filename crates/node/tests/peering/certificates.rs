@@ -53,7 +53,8 @@ async fn a_revoked_peer_is_shown_out_and_refused_until_it_has_another_certificat
     put(cloud_dir, "ca.crl", &list(&authority, 2, &[serial(east_dir)]));
     let refused = "tidelog_peer_refused_total{reason=\"certificate_revoked\"}";
     until("the session to be ended, and the next one refused", || cloud.counted(refused) >= 2).await;
-    assert_eq!(cloud.counted("tidelog_peer_sessions_ended_total{reason=\"certificate\"}"), 1);
+    let ended = "tidelog_peer_sessions_ended_total{reason=\"certificate\"}";
+    until("the end to be counted", || cloud.counted(ended) == 1).await;
     let error = || east.peers()[0]["last_error"].as_str().unwrap_or_default().to_owned();
     until("the reason at the one who is refused", || {
         error().contains("this node's certificate: it is revoked")
@@ -94,7 +95,8 @@ async fn a_node_whose_certificate_expired_is_told_so_and_recovers_with_a_new_fil
     east.append("plant", 0, 10).await;
     let error = || east.peers()[0]["last_error"].as_str().unwrap_or_default().to_owned();
     until("the reason", || error().contains("refused this node's certificate: it is expired")).await;
-    assert!(cloud.counted("tidelog_peer_refused_total{reason=\"certificate_expired\"}") > 0);
+    let expired = "tidelog_peer_refused_total{reason=\"certificate_expired\"}";
+    until("it to be counted", || cloud.counted(expired) > 0).await;
     assert_eq!(records(&cloud), 0);
     issue(dirs[1].path(), &authority, &Sites::All);
     equal(&[&cloud, &east], 10).await;

@@ -45,7 +45,7 @@ async fn neighbouring_versions_speak_the_one_they_share_and_others_are_told_why_
     peer.hello(newest + 1, newest + 2).await;
     let words = closing_words(&mut peer).await;
     assert_eq!(words, format!("no common version: the peer speaks {} to {}", newest + 1, newest + 2));
-    assert_eq!(node.counted("tidelog_peer_refused_total{reason=\"version\"}"), 1);
+    until("it to be counted", || node.counted("tidelog_peer_refused_total{reason=\"version\"}") == 1).await;
     node.stop().await;
 }
 
@@ -67,9 +67,13 @@ async fn a_new_session_takes_the_place_of_the_one_before() {
     newer.hello(1, 1).await;
     while !newer.next().await.is_some_and(|message| told(&message)) {}
     assert_eq!(closing_words(&mut older).await, "replaced by another session of the same node");
-    assert_eq!(node.counted("tidelog_peer_sessions_ended_total{reason=\"replaced\"}"), 1);
-    assert_eq!(node.peers().as_array().unwrap().len(), 1);
-    assert_eq!(node.peers()[0]["state"], "connected");
+    let replaced = "tidelog_peer_sessions_ended_total{reason=\"replaced\"}";
+    until("the end to be counted", || node.counted(replaced) == 1).await;
+    until("one row, of the newer", || {
+        let peers = node.peers();
+        peers.as_array().unwrap().len() == 1 && peers[0]["state"] == "connected"
+    })
+    .await;
     node.stop().await;
 }
 
@@ -124,8 +128,11 @@ async fn a_connection_that_falls_silent_without_an_end_is_found_on_both_sides_an
     })
     .await
     .expect("the silent cut is found");
-    assert_eq!(cloud.peers()[0]["state"], "gone");
-    assert_eq!(cloud.peers()[0]["last_error"], "nothing heard for too long");
+    until("the row to say so", || {
+        let row = cloud.peers()[0].clone();
+        row["state"] == "gone" && row["last_error"] == "nothing heard for too long"
+    })
+    .await;
     swallow.send_replace(false);
     equal(&[&cloud, &east], 20).await;
     for node in [east, cloud] {
