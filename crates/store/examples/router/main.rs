@@ -59,6 +59,12 @@ impl Settings {
                 "--every" => settings.every = value()?.parse()?,
                 "--record-seconds" => settings.record_seconds = value()?.parse::<u64>()?.max(1),
                 "--memory-mib" => settings.memory_mib = value()?.parse()?,
+                _ if word.starts_with('-') => {
+                    let known = "--hours, --series, --every, --record-seconds and --memory-mib";
+                    return Err(
+                        format!("{word}: the options are {known}, each with a number behind it").into()
+                    );
+                }
                 _ => dir = Some(PathBuf::from(word)),
             }
         }
