@@ -170,7 +170,7 @@ impl Reserved {
     pub async fn reach(self, context: &NodeContext, positions: &Positions) -> Level {
         let Some((timeout, place)) = self.0 else { return Level::Node };
         let (held, began) = (&context.held, Instant::now());
-        let mut outcome = Outcome { metrics: &context.metrics, word: "client_left" };
+        let mut outcome = Outcome { metrics: &context.metrics, word: "client_left", place: Some(place) };
         outcome.metrics.ack_waiting.inc();
         outcome.word = tokio::select! {
             biased;
@@ -178,7 +178,7 @@ impl Reserved {
             () = context.shutdown.cancelled() => "ending",
             () = tokio::time::sleep(timeout) => "timeout",
         };
-        drop(place);
+        drop(outcome.place.take());
         if outcome.word == "confirmed" {
             return Level::Cloud;
         }
@@ -194,16 +194,19 @@ impl Reserved {
     }
 }
 
-/// Counts how a wait ended, also when the client went away in the middle of it.
+/// Counts how a wait ended, also when the client went away in the middle of it. Who sees that one waits less finds its place free, and
+/// its end counted.
 struct Outcome<'a> {
     metrics: &'a Metrics,
     word: &'static str,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Outcome<'_> {
     fn drop(&mut self) {
-        self.metrics.ack_waiting.dec();
+        drop(self.place.take());
         self.metrics.acks.with_label_values(&[self.word]).inc();
+        self.metrics.ack_waiting.dec();
     }
 }
 

@@ -78,6 +78,8 @@ async fn a_repeat_is_known_within_a_session_and_after_a_restart() {
     publish(broker.port, (0..50).chain(0..50).map(message).collect()).await;
     eventually("all are received", || node.metric("tidelog_mqtt_received_messages_total") == 100).await;
     eventually("50 are held", || node.context.store.stats().records == 50).await;
+    // A message is known to be a repeat after it was counted as received.
+    eventually("50 are repeats", || node.metric("tidelog_ingest_repeats_total{via=\"mqtt\"}") >= 50).await;
     assert_eq!(node.metric("tidelog_ingest_repeats_total{via=\"mqtt\"}"), 50);
     // While the node is away the broker keeps what comes; much of it is a repeat of what the log holds.
     let dir = node.stop().await;
@@ -85,6 +87,7 @@ async fn a_repeat_is_known_within_a_session_and_after_a_restart() {
     let node = TestNode::start_in(dir, 3, &flags(&settings));
     eventually("all are received", || node.metric("tidelog_mqtt_received_messages_total") == 80).await;
     eventually("80 are held", || node.context.store.stats().records == 80).await;
+    eventually("50 are repeats", || node.metric("tidelog_ingest_repeats_total{via=\"mqtt\"}") >= 50).await;
     assert_eq!(node.metric("tidelog_ingest_repeats_total{via=\"mqtt\"}"), 50);
     drop(node.stop().await);
 }
