@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
 use tidelog_node::door::{Entry, Scope, Sites, Token, TokenFileError, change, tokens_path};
@@ -27,6 +28,8 @@ fn output(command: &mut Command) -> (i32, String, String) {
 struct Running {
     child: Child,
     url: String,
+    /// A file, and no pipe: a process that says much would wait for somebody to read it.
+    log: File,
 }
 
 impl Running {
@@ -39,19 +42,20 @@ impl Running {
         if dir.join("http.addr").exists() {
             std::fs::remove_file(dir.join("http.addr")).unwrap();
         }
+        let log = tempfile::tempfile().unwrap();
         let mut command = daemon();
         let mut child = command
             .args(["--http", "127.0.0.1:0", "--log-format", "json", "--data"])
             .arg(dir)
             .args(flags)
-            .stderr(Stdio::piped())
+            .stderr(log.try_clone().unwrap())
             .spawn()
             .unwrap();
         let address = wait_for(|| {
             assert!(child.try_wait().unwrap().is_none(), "ended instead of starting");
             std::fs::read_to_string(dir.join("http.addr")).ok()
         });
-        Self { child, url: format!("http://{}", address.trim()) }
+        Self { child, url: format!("http://{}", address.trim()), log }
     }
 
     fn signal(&self, name: &str) {
@@ -63,7 +67,8 @@ impl Running {
     fn ended(mut self) -> (Option<i32>, String) {
         let status = wait_for(|| self.child.try_wait().unwrap());
         let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        self.log.rewind().unwrap();
+        self.log.read_to_string(&mut log).unwrap();
         (status.code(), log)
     }
 
