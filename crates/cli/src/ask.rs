@@ -36,7 +36,7 @@ pub enum AskError {
 /// Which node is asked, and how it and we prove ourselves.
 #[derive(Args)]
 pub struct Whom {
-    /// Address of the node's HTTP API, as http://127.0.0.1:8433 or https://node.example:8433
+    /// Address of the node's HTTP API, as http://127.0.0.1:8433; https where it has a certificate
     url: String,
     /// Token, where the node asks for one (tidelog token create); better given by variable than by flag, which others on the machine
     /// can see.
