@@ -11,7 +11,6 @@ use crate::aggregate::{Accumulator, Aggregates, Function, Steps};
 use crate::catalogue::{CatalogueError, Matcher};
 use crate::errors::ReadError;
 use crate::scan::ScanError;
-use crate::segment::Section;
 use crate::store::Store;
 
 /// Steps of all groups that are gathered at a time; each takes up to some 300 bytes.
@@ -137,11 +136,6 @@ impl Store {
         steps: &Steps,
         functions: &[Function],
     ) -> Result<Vec<Option<Accumulator>>, ScanError> {
-        if let [group] = groups
-            && let Some(all) = self.counted(site, group, steps, functions)?
-        {
-            return Ok(vec![Some(all)]);
-        }
         let mut sorted: Vec<(Arc<Series>, usize)> = groups
             .iter()
             .enumerate()
@@ -175,25 +169,5 @@ impl Store {
     /// [`ReadError`].
     pub fn count(&self, site: &SiteName, range: &RangeInclusive<i64>) -> Result<Option<u64>, ReadError> {
         self.shared().count_apart(site, range)
-    }
-
-    /// The count of a site's points, if a group of series is all that the site has and nothing else is asked.
-    fn counted(
-        &self,
-        site: &SiteName,
-        group: &[Arc<Series>],
-        steps: &Steps,
-        functions: &[Function],
-    ) -> Result<Option<Accumulator>, ScanError> {
-        let is_count = steps.count() == 1 && functions.iter().all(|function| *function == Function::Count);
-        let held = self.shared().state.series().series_count(site);
-        if !is_count || held != group.len() as u64 {
-            return Ok(None);
-        }
-        let count = self.shared().count_all(site, group, &steps.range())?;
-        let mut all = Accumulator::new(steps, functions);
-        let at = *steps.range().start();
-        let is_taken = all.whole(&Section { count, first_ts: at, last_ts: at, stats: None });
-        Ok(is_taken.then_some(all))
     }
 }

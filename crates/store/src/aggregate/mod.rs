@@ -302,12 +302,6 @@ impl Accumulator {
         true
     }
 
-    /// Points that were taken, of all steps.
-    #[must_use]
-    pub fn counted(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-
     /// The series at hand has no more points; those of another may follow.
     pub fn end_series(&mut self) {
         if let Some((step, rise)) = self.rising.take()

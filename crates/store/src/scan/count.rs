@@ -1,13 +1,12 @@
 //! How many points a whole site has. What stands alone in its time is counted as a whole, by a segment's directory, which is read
-//! once, or a table's columns; where several stand in the same time, their series may share points, and each is looked at.
+//! once, or a table's columns. Where several stand in the same time, their series may share points, and no count is known here.
 
-use std::ops::{ControlFlow, RangeInclusive};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use tidelog_record::{Series, SiteName};
+use tidelog_record::SiteName;
 
 use super::gather::within;
-use crate::aggregate::{Function, Steps};
 use crate::errors::ReadError;
 use crate::sealed::Sealed;
 use crate::shared::{Shared, read_locked};
@@ -41,30 +40,6 @@ impl Shared {
             total += points;
         }
         Ok(Some(total))
-    }
-
-    /// Points of a site within a range. `series` are all that it has.
-    pub(crate) fn count_all(
-        &self,
-        site: &SiteName,
-        series: &[Arc<Series>],
-        range: &RangeInclusive<i64>,
-    ) -> Result<u64, ReadError> {
-        let Some(range) = self.visible(site, range) else { return Ok(0) };
-        let mut total = 0u64;
-        for stretch in joined(self.stretches(site, &range)) {
-            if let Some(points) = self.points_of(&stretch)? {
-                total += points;
-                continue;
-            }
-            let seen = stretch.first.max(*range.start())..=stretch.last.min(*range.end());
-            let Ok(steps) = Steps::one(seen) else { continue };
-            self.aggregate(site, series, &steps, &[Function::Count], &mut |_, of_one| {
-                total += of_one.counted();
-                ControlFlow::Continue(())
-            })?;
-        }
-        Ok(total)
     }
 
     fn points_of(&self, stretch: &Stretch) -> Result<Option<u64>, ReadError> {
