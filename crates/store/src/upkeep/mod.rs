@@ -16,6 +16,7 @@ use tidelog_record::{Lsn, StreamId};
 
 use crate::catalogue::CatalogueError;
 use crate::errors::{AppendError, ReadError, StateError};
+use crate::index::Index;
 use crate::sealed::Sealed;
 use crate::segment::{SealError, SegmentError};
 use crate::shared::{Shared, locked};
@@ -275,6 +276,11 @@ impl Keeper {
         while self.trim()? && !self.shared.upkeep.is_closed() {}
         self.tend_catalogue()?;
         Ok(())
+    }
+
+    /// Whether the log is longer than it is kept for anybody's sake.
+    fn is_long(&self, index: &Index) -> bool {
+        index.log_bytes() > self.options.log_keep_bytes_max
     }
 
     fn tend_catalogue(&self) -> Result<(), UpkeepError> {

@@ -57,6 +57,7 @@ impl Keeper {
     fn due(&self, now: Instant, is_idle: bool) -> Option<Due> {
         let shared = &self.shared;
         let index = read_locked(&shared.index);
+        let is_long = self.is_long(&index);
         for stream in index.in_order() {
             let is_own = stream.stream.node == shared.node && stream.stream.run == shared.run;
             if !is_own || !stream.seals.is_empty() {
@@ -76,7 +77,7 @@ impl Keeper {
                     continue;
                 }
                 (table.last, is_idle)
-            } else if self.holds_log(&index, stream, first) {
+            } else if is_long && holds_log(&index, stream, first) {
                 (stream.upto, is_idle)
             } else {
                 continue;
@@ -90,20 +91,11 @@ impl Keeper {
         None
     }
 
-    /// Whether what a stream has from `first` on, which is no points, keeps much of the log from being trimmed: its last seal, to
-    /// which another would add as little.
-    fn holds_log(&self, index: &Index, stream: &StreamIndex, first: Lsn) -> bool {
-        let behind = || stream.walk_from(first).map_or(0, |position| index.log_behind(position));
-        first <= stream.upto
-            && index.log_bytes() > self.options.log_keep_bytes_max
-            && behind() >= HELD_BYTES_MIN
-    }
-
     /// Packs what nobody will seal: streams of authors that are gone, and of earlier runs of this node. `false` when there is none.
     pub(super) fn seal_abandoned(&mut self, now: Instant) -> Result<bool, UpkeepError> {
         let due = {
             let index = read_locked(&self.shared.index);
-            let is_long = index.log_bytes() > self.options.log_keep_bytes_max;
+            let is_long = self.is_long(&index);
             index.in_order().find_map(|stream| {
                 let is_own = stream.stream.node == self.shared.node;
                 if (is_own && stream.stream.run == self.shared.run) || !stream.seals.is_empty() {
@@ -116,7 +108,7 @@ impl Keeper {
                     // Another author may come back and seal; nobody goes back to an earlier run of this node.
                     (table.last.min(stream.upto), waited || (is_own && is_long))
                 } else {
-                    (stream.upto, self.holds_log(&index, stream, first))
+                    (stream.upto, is_long && holds_log(&index, stream, first))
                 };
                 let is_due = waited && first <= last && stream.held_through(first, last);
                 is_due.then(|| (stream.stream.clone(), first, last, stream.ordinal_next()))
@@ -407,6 +399,13 @@ impl Keeper {
         }
         shared.disk.sync_dir(&dir).map_err(io("sync the segments' folder"))
     }
+}
+
+/// Whether what a stream has from `first` on, which is no points, keeps much of the log from being trimmed: its last seal, to which
+/// another would add as little.
+fn holds_log(index: &Index, stream: &StreamIndex, first: Lsn) -> bool {
+    let behind = || stream.walk_from(first).map_or(0, |position| index.log_behind(position));
+    first <= stream.upto && behind() >= HELD_BYTES_MIN
 }
 
 /// Writes one behind the other, in large pieces.

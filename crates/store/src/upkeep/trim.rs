@@ -111,7 +111,7 @@ impl Keeper {
 
     /// Whether a cursor stands before the end of the file and the log is not too long for it.
     fn is_wanted(&self, map: &Map) -> bool {
-        let is_long = read_locked(&self.shared.index).log_bytes() > self.options.log_keep_bytes_max;
-        !is_long && self.shared.state.cursors().iter().any(|(_, at)| at.0 < map.last())
+        !self.is_long(&read_locked(&self.shared.index))
+            && self.shared.state.cursors().iter().any(|(_, at)| at.0 < map.last())
     }
 }
