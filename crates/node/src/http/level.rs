@@ -178,7 +178,6 @@ impl Reserved {
             () = context.shutdown.cancelled() => "ending",
             () = tokio::time::sleep(timeout) => "timeout",
         };
-        drop(outcome.place.take());
         if outcome.word == "confirmed" {
             return Level::Cloud;
         }
