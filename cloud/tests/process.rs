@@ -222,15 +222,7 @@ fn tokens_come_and_go_in_the_log_and_no_secret_ever_stands_in_it() {
     let dir = tempfile::tempdir().unwrap();
     let running = Running::start_with(dir.path(), &["--log-level", "trace"]);
     let token = Token::draw().unwrap();
-    let entry = Entry {
-        id: token.id(),
-        name: "telegraf".to_owned(),
-        scopes: [Scope::Read].into(),
-        sites: Sites::All,
-        created_s: 0,
-        last_digits: token.last_digits(),
-        hash: token.hash(),
-    };
+    let entry = Entry::of(&token, "telegraf".to_owned(), [Scope::Read].into(), Sites::All, 0);
     let set = |entries: Vec<Entry>| {
         let set = change(&tokens_path(dir.path(), None), |tokens| {
             *tokens = entries;

@@ -1,7 +1,6 @@
 //! `tidelog token`: makes, lists and revokes the tokens in a node's file. What a token is and how the file is written are decided in
 //! [`tidelog_node::door`]; here are the words. A node that runs need not be told: it looks at the file itself.
 
-use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -165,15 +164,8 @@ fn create(arguments: CreateArguments, now: SystemTime, out: &mut impl Write) -> 
     let (path, token) = (place.path(), Token::draw()?);
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let sites = if granted.all_sites { Sites::All } else { Sites::Only(granted.sites.into_iter().collect()) };
-    let made = Entry {
-        id: token.id(),
-        name,
-        scopes: scopes.into_iter().collect::<BTreeSet<_>>(),
-        sites,
-        created_s: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        last_digits: token.last_digits(),
-        hash: token.hash(),
-    };
+    let created_s = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    let made = Entry::of(&token, name, scopes.into_iter().collect(), sites, created_s);
     let first = change(&path, |tokens| {
         if tokens.iter().any(|other| other.name == made.name) {
             return Err(TokenError::Exists { name: made.name.clone(), path: path.clone() });

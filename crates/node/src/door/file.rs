@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tidelog_replication::Sites;
 
 use super::scope::Scope;
-use super::token::{Hash, TokenId};
+use super::token::{Hash, Token, TokenId};
 use crate::files::write_private_beside;
 
 /// The file in the node's folder, when the settings name no other.
@@ -54,6 +54,15 @@ pub struct Entry {
     pub last_digits: String,
     /// The hash of its secret.
     pub hash: Hash,
+}
+
+impl Entry {
+    /// What is kept of a token.
+    #[must_use]
+    pub fn of(token: &Token, name: String, scopes: BTreeSet<Scope>, sites: Sites, created_s: i64) -> Self {
+        let (id, last_digits, hash) = (token.id(), token.last_digits(), token.hash());
+        Self { id, name, scopes, sites, created_s, last_digits, hash }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -181,21 +190,12 @@ mod sites {
 
 #[cfg(test)]
 mod tests {
-    use super::super::token::Token;
     use super::*;
     use proptest::prelude::*;
     use std::os::unix::fs::PermissionsExt;
 
     fn entry(token: &Token, sites: Sites) -> Entry {
-        Entry {
-            id: token.id(),
-            name: "n".to_owned(),
-            scopes: [Scope::Read, Scope::Write].into(),
-            sites,
-            created_s: 5,
-            last_digits: token.last_digits(),
-            hash: token.hash(),
-        }
+        Entry::of(token, "n".to_owned(), [Scope::Read, Scope::Write].into(), sites, 5)
     }
 
     fn add(path: &Path, entry: Entry) {

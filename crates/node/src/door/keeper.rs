@@ -128,15 +128,13 @@ mod tests {
 
     fn add(doors: &Doors) -> Token {
         let token = Token::draw().unwrap();
-        let entry = Entry {
-            id: token.id(),
-            name: "n".to_owned(),
-            scopes: [Scope::Read].into(),
-            sites: Sites::Only(["a".parse().unwrap()].into()),
-            created_s: 0,
-            last_digits: token.last_digits(),
-            hash: token.hash(),
-        };
+        let entry = Entry::of(
+            &token,
+            "n".to_owned(),
+            [Scope::Read].into(),
+            Sites::Only(["a".parse().unwrap()].into()),
+            0,
+        );
         let added = change(&doors.path, |tokens| {
             tokens.push(entry);
             Ok::<_, TokenFileError>(())

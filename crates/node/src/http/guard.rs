@@ -237,15 +237,8 @@ mod tests {
 
     fn make(dir: &Path, name: &str, scope: Scope) -> Token {
         let token = Token::draw().unwrap();
-        let entry = Entry {
-            id: token.id(),
-            name: name.to_owned(),
-            scopes: [scope].into(),
-            sites: Sites::Only(["a".parse().unwrap()].into()),
-            created_s: 0,
-            last_digits: token.last_digits(),
-            hash: token.hash(),
-        };
+        let entry =
+            Entry::of(&token, name.to_owned(), [scope].into(), Sites::Only(["a".parse().unwrap()].into()), 0);
         let made = change(&tokens_path(dir, None), |tokens| {
             tokens.push(entry);
             Ok::<_, TokenFileError>(())

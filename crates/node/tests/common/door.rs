@@ -11,15 +11,13 @@ use tidelog_node::door::{Entry, Scope, Sites, Token, TokenFileError, change, tok
 pub fn make_token(dir: &Path, scopes: &[Scope], sites: &[&str]) -> Token {
     let token = Token::draw().unwrap();
     let only = || Sites::Only(sites.iter().map(|site| site.parse().unwrap()).collect());
-    let entry = Entry {
-        id: token.id(),
-        name: format!("token {}", token.id()),
-        scopes: scopes.iter().copied().collect(),
-        sites: if sites.is_empty() { Sites::All } else { only() },
-        created_s: 0,
-        last_digits: token.last_digits(),
-        hash: token.hash(),
-    };
+    let entry = Entry::of(
+        &token,
+        format!("token {}", token.id()),
+        scopes.iter().copied().collect(),
+        if sites.is_empty() { Sites::All } else { only() },
+        0,
+    );
     let made = change(&tokens_path(dir, None), |tokens| {
         tokens.push(entry);
         Ok::<_, TokenFileError>(())
