@@ -13,6 +13,8 @@ mod isolation;
 mod line;
 #[path = "http/prometheus.rs"]
 mod prometheus;
+#[path = "http/tail.rs"]
+mod tail;
 #[path = "http/tls.rs"]
 mod tls;
 #[path = "http/tokens.rs"]

@@ -58,6 +58,17 @@ impl Doors {
         if entry.hash.is_of(&token) { Ok(Access::of(Arc::clone(entry))) } else { Err(Denied::Unknown) }
     }
 
+    /// Whether what was granted once is granted now: the same token with the same scopes and sites, or still none.
+    pub fn still_grant(&self, access: &Access) -> bool {
+        self.refresh();
+        let present = self.present.read().unwrap_or_else(PoisonError::into_inner);
+        match (&present.tokens, access.token()) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(tokens), Some(entry)) => tokens.get(&entry.id).is_some_and(|now| **now == *entry),
+        }
+    }
+
     /// How they stand, for the status. No name of a token is in it.
     pub fn as_json(&self) -> Value {
         let present = self.present.read().unwrap_or_else(PoisonError::into_inner);

@@ -34,6 +34,8 @@ pub(crate) enum ErrorCode {
     Forbidden,
     /// No such path.
     NotFound,
+    /// A cursor that this node's log does not go on from.
+    CursorUnknown,
     /// The path exists, the method does not.
     MethodNotAllowed,
     /// The answer cannot be had in the form asked for.
@@ -63,6 +65,7 @@ impl ErrorCode {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::CursorUnknown => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
@@ -86,6 +89,7 @@ impl ErrorCode {
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
+            Self::CursorUnknown => "cursor_unknown",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotAcceptable => "not_acceptable",
             Self::Timeout => "timeout",

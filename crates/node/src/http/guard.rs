@@ -16,7 +16,7 @@ use super::error::{ApiError, ErrorCode};
 use super::line::Dialect;
 use super::prometheus;
 use super::write::{parse_site, throw_away};
-use crate::door::{Access, Denied, Malformed, Scope, Token, of_headers, of_influx_query};
+use crate::door::{Access, Denied, Doors, Malformed, Scope, Token, of_headers, of_influx_query};
 use crate::metrics::Metrics;
 
 /// The part of a path that names a site.
@@ -95,6 +95,11 @@ impl Visitor {
     /// Whether what belongs to no one site may appear in an answer.
     pub fn sees_everything(&self) -> bool {
         self.access.sees_everything()
+    }
+
+    /// Whether the token that let the request in is still in force with what it granted: for answers that have no end.
+    pub fn is_still_admitted(&self, doors: &Doors) -> bool {
+        doors.still_grant(&self.access)
     }
 
     /// Who came with the request.
@@ -223,7 +228,7 @@ impl Act {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::door::{Doors, Entry, Sites, TokenFileError, change, tokens_path};
+    use crate::door::{Entry, Sites, TokenFileError, change, tokens_path};
     use crate::http::Limits;
     use axum::Router;
     use axum::body::Body;

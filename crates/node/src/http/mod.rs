@@ -16,6 +16,7 @@ mod routes;
 mod rows;
 mod server;
 mod stream;
+mod tail;
 mod tls;
 mod write;
 
@@ -28,7 +29,8 @@ use axum::http::Method;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use tidelog_query::promql::Bounds;
-use tokio::sync::Semaphore;
+use tidelog_store::Position;
+use tokio::sync::{Semaphore, watch};
 
 use crate::context::NodeContext;
 use crate::door::Doors;
@@ -76,6 +78,12 @@ impl Limits {
     }
 }
 
+/// The node behind the routes that need its log.
+struct Running {
+    context: NodeContext,
+    commits: watch::Receiver<Position>,
+}
+
 /// What handlers share. It exists before the log is recovered, so that a starting node can say that it is starting.
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -83,8 +91,9 @@ pub(crate) struct Api {
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     pub doors: Arc<Doors>,
-    node: Arc<OnceLock<NodeContext>>,
+    node: Arc<OnceLock<Running>>,
     queries: Arc<Semaphore>,
+    tails: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
     cloud_waiters: Arc<Semaphore>,
     gathers: line::Gathers,
@@ -104,6 +113,7 @@ impl Api {
             cloud_waiters: Arc::new(Semaphore::new(cloud_waiters.min(Semaphore::MAX_PERMITS))),
             node: Arc::new(OnceLock::new()),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
+            tails: Arc::new(Semaphore::new(tail::TAILS_MAX)),
             body_bytes: Arc::new(Semaphore::new(body_bytes)),
             gathers: line::Gathers::new(limits.body_bytes_max),
         }
@@ -111,10 +121,25 @@ impl Api {
 
     /// Opens the routes that need the log.
     pub fn recovered(&self, context: NodeContext) {
-        self.node.get_or_init(|| context);
+        self.node.get_or_init(|| {
+            let (sender, commits) = watch::channel(context.store.head());
+            context.store.on_commit(Box::new(move |head| {
+                sender.send_replace(head);
+            }));
+            Running { context, commits }
+        });
     }
 
     fn running(&self) -> Result<&NodeContext, ApiError> {
+        self.log().map(|running| &running.context)
+    }
+
+    /// The head of the log as it moves on.
+    fn commits(&self) -> Result<watch::Receiver<Position>, ApiError> {
+        self.log().map(|running| running.commits.clone())
+    }
+
+    fn log(&self) -> Result<&Running, ApiError> {
         self.node
             .get()
             .ok_or_else(|| ApiError::new(ErrorCode::Unavailable, "starting: the log is being recovered"))

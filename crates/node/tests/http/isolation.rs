@@ -118,11 +118,16 @@ fn joined(parts: &[&str]) -> String {
     parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("&")
 }
 
+/// What makes an answer end that otherwise has none, and tell all that there is.
+fn ending(path: &str) -> &'static str {
+    if path == "/api/v1/tail" { "after=start&follow=false" } else { "" }
+}
+
 fn attack(plant: &Plant, route: &ServedRoute, path: &str) {
     for query in QUERIES.map(encoded) {
         for (naming, head) in NAMINGS {
             let heads: Vec<&str> = [head].into_iter().filter(|head| !head.is_empty()).collect();
-            let both = joined(&[naming, &query]);
+            let both = joined(&[naming, &query, ending(path)]);
             let what = format!("{} {path} ? {both} + {head}", route.method);
             let in_url = plant.ask(&route.method, &format!("{path}?{both}"), &heads, "");
             plant.sees_nothing(&what, &in_url);

@@ -61,6 +61,7 @@ fn code(code: ErrorCode) -> &'static str {
         | ErrorCode::BadLine
         | ErrorCode::BadParameter
         | ErrorCode::BadSite
+        | ErrorCode::CursorUnknown
         | ErrorCode::NotAcceptable
         | ErrorCode::Timeout => "invalid",
         ErrorCode::Unauthorized => "unauthorized",
