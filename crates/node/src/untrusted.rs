@@ -5,10 +5,15 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use tidelog_record::Batch;
 
 use crate::door::{Token, of_headers, of_influx_query};
-use crate::http::untrusted::{BodyForm, records_of_lines as of_lines};
+use crate::http::untrusted::{
+    BodyForm, records_of_lines as of_lines, records_of_remote_write as of_remote_write,
+};
 
 fn records(form: BodyForm, body: &[u8]) -> Vec<Vec<u8>> {
-    let batches = form.read(body).map(|posted| posted.batches).unwrap_or_default();
+    encoded(form.read(body).map(|posted| posted.batches).unwrap_or_default())
+}
+
+fn encoded(batches: Vec<Batch>) -> Vec<Vec<u8>> {
     // A batch that was made of posted points fits a record.
     batches.iter().map(Batch::encode).filter_map(Result::ok).collect()
 }
@@ -17,6 +22,12 @@ fn records(form: BodyForm, body: &[u8]) -> Vec<Vec<u8>> {
 #[must_use]
 pub fn records_of_json(body: &[u8]) -> Vec<Vec<u8>> {
     records(BodyForm::Json, body)
+}
+
+/// The records that a request of Prometheus's remote write becomes; none when it is refused.
+#[must_use]
+pub fn records_of_remote_write(body: &[u8]) -> Vec<Vec<u8>> {
+    encoded(of_remote_write(body))
 }
 
 /// The records that points in MessagePack become; none when they are refused.

@@ -154,6 +154,22 @@ pub(super) fn points(bytes: &[u8]) {
     all_are_points(&untrusted::records_of_msgpack(bytes));
 }
 
+/// One series, `t{room="lab"}`, with a sample of 21.5 at 5 ms, as protocol buffers; and the same as a body.
+pub(super) fn remote_write_seeds() -> Vec<Vec<u8>> {
+    let mut request = b"\x0a\x2f\x0a\x0d\x0a\x08__name__\x12\x01t\x0a\x0b\x0a\x04room\x12\x03lab".to_vec();
+    request.extend_from_slice(b"\x12\x0b\x09\x00\x00\x00\x00\x00\x80\x35\x40\x10\x05\x22\x02\x08\x01");
+    let body = snap::raw::Encoder::new().compress_vec(&request).expect("short");
+    vec![request, body]
+}
+
+/// A request of Prometheus's remote write: taken as points or refused, whether the input is its body or what its body expands to.
+pub(super) fn remote_write(bytes: &[u8]) {
+    all_are_points(&untrusted::records_of_remote_write(bytes));
+    if let Ok(body) = snap::raw::Encoder::new().compress_vec(bytes) {
+        all_are_points(&untrusted::records_of_remote_write(&body));
+    }
+}
+
 pub(super) fn mqtt_seeds() -> Vec<Vec<u8>> {
     let (stream, batch) = (stream(), super::record::batch());
     let message = MqttMessage::of_record(&stream, Lsn(4), &batch).next().unwrap();

@@ -11,10 +11,12 @@ mod random;
 mod servers;
 mod tools;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
 use compare::{Agreement, compare};
+use serde_json::Value;
 use servers::{Prometheus, Tidelog};
 
 /// Of the answers, at least these many agree. It may only rise.
@@ -86,6 +88,36 @@ fn answers_are_those_of_prometheus() {
     );
     assert!(asked >= 300, "too few questions");
     assert!(agreeing >= AGREEING_MIN, "{agreeing} of {asked} agree, it was {AGREEING_MIN} before");
+}
+
+/// The samples of every series of the job, by series, that are at most `seconds` older than `time`.
+fn scraped(answer: impl Fn(&str) -> Value, time: f64, seconds: f64) -> BTreeMap<String, Value> {
+    let query = format!("{{job=\"self\"}}[{:.0}ms]", seconds * 1e3);
+    let answer = answer(&path(&query, &format!("time={time:.3}")));
+    let series = answer["data"]["result"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    series.iter().map(|series| (series["metric"].to_string(), series["values"].clone())).collect()
+}
+
+#[test]
+fn what_prometheus_writes_here_as_it_scrapes_is_what_it_has_itself() {
+    let Some(bin_dir) = prepared() else { return };
+    let tidelog = Tidelog::start(&bin_dir, &[]);
+    let prometheus = Prometheus::writing_to(&format!("{}/api/v1/write", tidelog.url()));
+    let scrapes = servers::until("some scrapes are here", || {
+        let answer = tidelog.get(&path("up{job=\"self\"}[1h]", "time"));
+        let values = answer["data"]["result"][0]["values"].as_array()?;
+        let times: Vec<f64> = values.iter().filter_map(|value| value[0].as_f64()).collect();
+        (times.len() >= 4).then_some(times)
+    });
+    // What was scraped before the writing began it does not send.
+    let (first, last) = (scrapes[0], scrapes[scrapes.len() - 1]);
+    let theirs = scraped(|path| prometheus.get(path), last, last - first);
+    assert!(theirs.len() > 100, "{}", theirs.len());
+    servers::until("all that was scraped until then is here", || {
+        let ours = scraped(|path| tidelog.get(path), last, last - first);
+        assert!(ours.keys().all(|series| theirs.contains_key(series)));
+        (ours == theirs).then_some(())
+    });
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Server {
     }
 }
 
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + WITHIN;
     loop {
         if let Some(found) = look() {
@@ -70,9 +70,25 @@ impl Prometheus {
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let configuration = folder.path().join("prometheus.yml");
-        std::fs::write(&configuration, "global: {}\n").unwrap();
+        Self::serve(folder, |_| "global: {}\n".to_owned())
+    }
+
+    /// Looks at itself each second, and hands what it sees on to `receiver`.
+    pub fn writing_to(receiver: &str) -> Self {
+        Self::serve(tempfile::tempdir().unwrap(), |port| {
+            let target = format!("[{{targets: ['127.0.0.1:{port}']}}]");
+            format!(
+                "global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: self, static_configs: {target}}}]\n\
+                 remote_write: [{{url: '{receiver}'}}]\n"
+            )
+        })
+    }
+
+    /// Serves what lies in `folder/data`, as the configuration says that is made of its port.
+    fn serve(folder: tempfile::TempDir, configured: impl FnOnce(u16) -> String) -> Self {
+        let (data, configuration) = (folder.path().join("data"), folder.path().join("prometheus.yml"));
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        std::fs::write(&configuration, configured(port)).unwrap();
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", configuration.display()))
             .arg(format!("--storage.tsdb.path={}", data.display()))

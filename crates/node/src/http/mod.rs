@@ -46,6 +46,7 @@ pub(crate) use tls::{Files as TlsFiles, Reload as TlsReload};
 pub(crate) mod untrusted {
     pub(crate) use super::line::records_of_lines;
     pub(crate) use super::posted::BodyForm;
+    pub(crate) use super::prometheus::records_of_remote_write;
 }
 
 /// Queries answered at a time; each takes a blocking thread and a group of series in memory.

@@ -136,7 +136,7 @@ fn typed(value: Value, wanted: Option<ValueType>) -> Result<Value, String> {
 
 /// Points by series, in records that fit.
 #[derive(Debug, Default)]
-struct Sorter {
+pub(super) struct Sorter {
     done: Vec<Batch>,
     places: HashMap<Series, usize>,
     open: Vec<(Series, Vec<(i64, Value)>)>,
@@ -145,7 +145,8 @@ struct Sorter {
 }
 
 impl Sorter {
-    fn add(&mut self, series: Series, timestamp: i64, value: Value) -> Result<(), String> {
+    /// Adds a point, its time in Unix nanoseconds; or says why no record takes it.
+    pub fn add(&mut self, series: Series, timestamp: i64, value: Value) -> Result<(), String> {
         let text_bytes = if let Value::Text(text) = &value { text.len() } else { 0 };
         let series_bytes = series.canonical().len() + SERIES_EXTRA_BYTES;
         let alone = RECORD_EXTRA_BYTES + series_bytes + POINT_BYTES + text_bytes;
@@ -176,6 +177,11 @@ impl Sorter {
         if !series.is_empty() {
             self.done.push(Batch { series, ..Batch::default() });
         }
+    }
+
+    pub fn end(mut self) -> Posted {
+        self.close();
+        Posted { batches: self.done, points: self.points }
     }
 }
 
@@ -229,10 +235,7 @@ impl BodyForm {
             }
         };
         match (outcome, at.get()) {
-            (Ok(()), _) => {
-                sorter.close();
-                Ok(Posted { batches: sorter.done, points: sorter.points })
-            }
+            (Ok(()), _) => Ok(sorter.end()),
             (Err(reason), None) => Err(ApiError::new(ErrorCode::BadBody, reason)),
             (Err(reason), index @ Some(i)) => {
                 let message = format!("points[{i}]: {reason}");

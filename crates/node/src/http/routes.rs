@@ -79,7 +79,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/api/v2/write", WRITE, Manner::Influx(Dialect::V2), line::write_v2),
         Route::post("/write", WRITE, Manner::Influx(Dialect::V1), line::write_v1),
     ];
-    routes.extend(prometheus::routes(READ));
+    routes.extend(prometheus::routes(READ, WRITE));
     routes
 }
 

@@ -22,7 +22,7 @@ use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::guard::Visitor;
 use super::level::{Asked, Level, Positions, Wanted, unconfirmed};
-use super::posted::BodyForm;
+use super::posted::{BodyForm, Posted};
 use super::question::bad;
 use crate::context::NodeContext;
 
@@ -62,10 +62,15 @@ pub(super) async fn post_points(
     let form = form_of(&headers).map_err(refused)?;
     let reserved = wanted.reserve(&api, context).map_err(refused)?;
     let (body, permit) = collect(&api, &headers, body).await.map_err(refused)?;
-    let (points, positions) = take_in(context, site, form, body).await.map_err(refused)?;
+    let read = {
+        let body = body.clone();
+        move || Ok((form.read(&body)?, ()))
+    };
+    let taken = take_in(context, site, body.len(), read).await;
+    let (points, positions, ()) = taken.map_err(refused)?;
     api.metrics.points_in.with_label_values(&[VIA]).inc_by(points as u64);
-    // The body is gone: its room is free for others while this one waits.
-    drop(permit);
+    // The room of the body is free for others while this one waits.
+    drop((body, permit));
     Ok(match reserved.reach(context, &positions).await {
         Level::Node => Json(Accepted { points, ack: "node" }).into_response(),
         Level::Cloud => Json(Accepted { points, ack: "cloud" }).into_response(),
@@ -161,17 +166,17 @@ pub(super) async fn collect(
     Ok((Bytes::from(bytes), permit))
 }
 
-/// Reads the body and hands its records to the store, off the async threads if it is long, then waits until all are durable.
-async fn take_in(
+/// Reads a body of `body_bytes` and hands its records to the store, off the async threads if it is long, then waits until all are durable.
+/// Gives how many points they are, where they stand, and what else `read` has to say.
+pub(super) async fn take_in<T: Send + 'static>(
     context: &NodeContext,
     site: SiteName,
-    form: BodyForm,
-    body: Bytes,
-) -> Result<(usize, Positions), ApiError> {
+    body_bytes: usize,
+    read: impl FnOnce() -> Result<(Posted, T), ApiError> + Send + 'static,
+) -> Result<(usize, Positions, T), ApiError> {
     let (authored_ms, store) = (context.now_ms(), context.store.clone());
-    let small = body.len() <= SMALL_BODY_BYTES_MAX;
     let hand_over = move || {
-        let posted = form.read(&body)?;
+        let (posted, said) = read()?;
         let encode = |mut batch: Batch| {
             batch.authored_ms = authored_ms;
             batch.encode().map_err(|error| ApiError::new(ErrorCode::TooLarge, error.to_string()))
@@ -179,9 +184,9 @@ async fn take_in(
         // All of them are encoded before the first is appended, so a bad post leaves nothing behind.
         let records = posted.batches.into_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         let waiting = records.into_iter().map(|record| append(&store, &site, record)).collect::<Vec<_>>();
-        Ok::<_, ApiError>((waiting, posted.points))
+        Ok::<_, ApiError>((waiting, posted.points, said))
     };
-    let (waiting, points) = if small {
+    let (waiting, points, said) = if body_bytes <= SMALL_BODY_BYTES_MAX {
         hand_over()?
     } else {
         let handed_over = tokio::task::spawn_blocking(hand_over).await;
@@ -191,7 +196,7 @@ async fn take_in(
     for outcome in waiting {
         positions.add(durable(outcome).await?);
     }
-    Ok((points, positions))
+    Ok((points, positions, said))
 }
 
 /// What the store will say of a record.

@@ -6,9 +6,11 @@ use tidelog_query::{Selectors, parse_instant};
 use tidelog_record::SiteName;
 
 use super::super::Api;
+use super::super::error::ApiError;
 use super::super::guard::Visitor;
+use super::super::question::bad;
 use super::super::write::collect;
-use super::refusal::{Kind, Refusal};
+use super::refusal::Refusal;
 use crate::context::NodeContext;
 
 const SITE_HEADER: &str = "x-tidelog-site";
@@ -44,9 +46,7 @@ impl Form {
         pairs.extend(form_urlencoded::parse(query.as_bytes()).into_owned());
         let of_path = |name| path.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_owned());
         let label = of_path("name").unwrap_or_default();
-        let site = of_path("site");
-        let named = site.or_else(|| one(&pairs, "site").map(str::to_owned)).or(of_header(&parts.headers)?);
-        let site = named.map_or_else(|| visitor.admitted(&context.site), |name| visitor.site(&name))?;
+        let site = site_of(&visitor, context, path, &pairs, &parts.headers)?;
         Ok(Self { pairs, label, site })
     }
 
@@ -99,14 +99,27 @@ impl Form {
     }
 }
 
+/// The site that a request means: that of its path, of its parameters, of its head, or else this node's own.
+pub(super) fn site_of(
+    visitor: &Visitor,
+    context: &NodeContext,
+    path: &RawPathParams,
+    pairs: &[(String, String)],
+    headers: &HeaderMap,
+) -> Result<SiteName, ApiError> {
+    let of_path = path.iter().find(|(name, _)| *name == "site").map(|(_, value)| value.to_owned());
+    let named = of_path.or_else(|| one(pairs, "site").map(str::to_owned)).or(of_header(headers)?);
+    named.map_or_else(|| visitor.admitted(&context.site), |name| visitor.site(&name))
+}
+
 fn one<'p>(pairs: &'p [(String, String)], name: &str) -> Option<&'p str> {
     let value = pairs.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
     value.filter(|value| !value.is_empty())
 }
 
-fn of_header(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+fn of_header(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let text = headers.get(SITE_HEADER).map(|value| value.to_str().map(str::to_owned)).transpose();
-    text.map_err(|_| Refusal::new(Kind::BadData, format!("{SITE_HEADER} is no text")))
+    text.map_err(|_| bad(format!("{SITE_HEADER} is no text")))
 }
 
 fn whole(value: f64) -> Option<i64> {

@@ -1,4 +1,5 @@
-//! The query API of Prometheus, so that Grafana, `promtool` and everything else that speaks it works unchanged: the paths
+//! The query API of Prometheus, and the way in that its remote write takes, so that Grafana, `promtool`, Prometheus itself and everything
+//! else that speaks it works unchanged: the paths
 //! under `/api/v1` of the node's own site (or of the one that `site` or `X-Tidelog-Site` names), and the same again under
 //! `/prometheus/{site}/api/v1` for clients that can only be given an address.
 //!
@@ -10,6 +11,7 @@ mod names;
 mod query;
 mod refusal;
 mod source;
+mod write;
 
 use axum::handler::Handler;
 use axum::http::header;
@@ -20,6 +22,8 @@ use super::error::ApiError;
 use super::guard::{Manner, Need};
 use super::routes::Route;
 use refusal::Refusal;
+
+pub(crate) use write::records_of_remote_write;
 
 /// The two places at which the API stands.
 const PLACES: [&str; 2] = ["/api/v1", "/prometheus/{site}/api/v1"];
@@ -37,12 +41,12 @@ pub(super) fn refuse(error: ApiError) -> Response {
     response
 }
 
-/// All paths at both places.
-pub(super) fn routes(need: Need) -> Vec<Route> {
-    PLACES.into_iter().flat_map(|place| at(place, need)).collect()
+/// All paths at both places, each with what reading, or writing, needs.
+pub(super) fn routes(read: Need, write: Need) -> Vec<Route> {
+    PLACES.into_iter().flat_map(|place| at(place, read, write)).collect()
 }
 
-fn at(place: &str, need: Need) -> Vec<Route> {
+fn at(place: &str, need: Need, to_write: Need) -> Vec<Route> {
     fn both<H: Handler<T, Api>, T: 'static>(path: &str, need: Need, handler: H) -> [Route; 2] {
         let manner = Manner::Prometheus;
         [Route::get(path, need, manner, handler.clone()), Route::post(path, need, manner, handler)]
@@ -57,5 +61,6 @@ fn at(place: &str, need: Need) -> Vec<Route> {
     routes.extend(both(&path("/query_range"), need, query::range));
     routes.extend(both(&path("/series"), need, names::series));
     routes.extend(both(&path("/labels"), need, names::labels));
+    routes.push(Route::post(&path("/write"), to_write, Manner::Prometheus, write::remote_write));
     routes
 }
