@@ -46,3 +46,57 @@ fn the_manual_names_every_metric() {
     }
     check("HTTP.md", "metrics", &table);
 }
+
+fn manual(file: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(file)).unwrap()
+}
+
+/// Every word that begins as the metrics do.
+fn metrics_in(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("tidelog_"))
+}
+
+#[test]
+fn what_watches_nodes_asks_for_metrics_that_there_are() {
+    let names: Vec<&str> = Metrics::names().iter().map(|(name, _, _)| *name).collect();
+    for file in ["monitoring/alerts.yml", "monitoring/dashboard.json", "MONITORING.md"] {
+        let text = manual(file);
+        for metric in metrics_in(&text) {
+            // Of a histogram there are three.
+            let metric = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| metric.strip_suffix(end))
+                .unwrap_or(metric);
+            assert!(names.contains(&metric), "{file}: {metric}");
+        }
+    }
+    assert!(metrics_in(&manual("monitoring/dashboard.json")).count() > 20);
+}
+
+#[test]
+fn every_panel_asks_what_can_be_asked() {
+    let dashboard: serde_json::Value = serde_json::from_str(&manual("monitoring/dashboard.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    let asked: Vec<&str> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
+    assert!(asked.len() > 20);
+    for text in asked {
+        let text = text.replace("$__rate_interval", "5m").replace("$instance", ".*");
+        if let Err(error) = text.parse::<tidelog_query::promql::Query>() {
+            panic!("{text}: {error}");
+        }
+    }
+}
+
+#[test]
+fn the_manual_says_what_to_do_at_every_alert() {
+    let rules = manual("monitoring/alerts.yml");
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let text = manual("MONITORING.md");
+    let rows: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `Tidelog")?.split_once('`'))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(rows, alerts.iter().map(|alert| alert.strip_prefix("Tidelog").unwrap()).collect::<Vec<_>>());
+}

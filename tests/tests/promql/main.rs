@@ -12,7 +12,7 @@ mod servers;
 mod tools;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use compare::{Agreement, compare};
@@ -176,4 +176,18 @@ fn promtool_says_the_same_of_both() {
     let tidelog = Tidelog::start(&bin_dir, &points);
     tools::promtool(prometheus.url(), tidelog.url());
     tools::promtool(prometheus.url(), &format!("{}/prometheus/default", tidelog.url()));
+}
+
+#[test]
+fn the_alert_rules_say_nothing_of_a_node_that_is_well_and_name_what_is_wrong_with_one_that_is_not() {
+    if Command::new("promtool").arg("--version").output().is_err() {
+        eprintln!("skipped: no promtool here (Debian's package prometheus has it)");
+        return;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/monitoring");
+    for words in [["check", "rules", "alerts.yml"], ["test", "rules", "alerts.test.yml"]] {
+        let output = Command::new("promtool").args(words).current_dir(&folder).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&said));
+    }
 }
