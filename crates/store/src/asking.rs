@@ -10,7 +10,7 @@ use tidelog_record::{Series, SiteName, Value};
 use crate::aggregate::{Accumulator, Aggregates, Function, Steps};
 use crate::catalogue::{CatalogueError, Matcher};
 use crate::errors::ReadError;
-use crate::scan::ScanError;
+use crate::scan::{Halt, ScanError};
 use crate::store::Store;
 
 /// Steps of all groups that are gathered at a time; each takes up to some 300 bytes.
@@ -94,31 +94,33 @@ impl Store {
     /// The last point of each series that has one, in the order given, which is to be the ascending one.
     ///
     /// # Errors
-    /// [`ScanError`].
+    /// [`ScanError`]; [`ScanError::Halted`] once `halt` says so.
     pub fn last(
         &self,
         site: &SiteName,
         series: &[Arc<Series>],
+        halt: &Halt<'_>,
     ) -> Result<Vec<(Arc<Series>, i64, Value)>, ScanError> {
-        Ok(self.shared().last(site, series)?)
+        self.shared().last(site, series, halt)
     }
 
     /// Aggregates each group of series by steps: the series of a group together, as [`Function`] says. Visits the groups that have
     /// points, in their order; `visit` may stop it. A series may be in one group only.
     ///
     /// # Errors
-    /// [`ScanError`].
+    /// [`ScanError`]; [`ScanError::Halted`] once `halt` says so.
     pub fn aggregate(
         &self,
         site: &SiteName,
         groups: &[Vec<Arc<Series>>],
         steps: &Steps,
         functions: &[Function],
+        halt: &Halt<'_>,
         mut visit: impl FnMut(usize, Aggregates) -> ControlFlow<()>,
     ) -> Result<(), ScanError> {
         let at_a_time = (GATHERED_STEPS_MAX / steps.count()).max(1);
         for (turn, groups) in groups.chunks(at_a_time).enumerate() {
-            let gathered = self.gathered(site, groups, steps, functions)?;
+            let gathered = self.gathered(site, groups, steps, functions, halt)?;
             for (at, accumulator) in gathered.into_iter().enumerate() {
                 let aggregates = accumulator.map(Accumulator::finish).unwrap_or_default();
                 if !aggregates.starts.is_empty() && visit(turn * at_a_time + at, aggregates).is_break() {
@@ -135,6 +137,7 @@ impl Store {
         groups: &[Vec<Arc<Series>>],
         steps: &Steps,
         functions: &[Function],
+        halt: &Halt<'_>,
     ) -> Result<Vec<Option<Accumulator>>, ScanError> {
         let mut sorted: Vec<(Arc<Series>, usize)> = groups
             .iter()
@@ -149,7 +152,7 @@ impl Store {
         let mut gathered: Vec<Option<Accumulator>> = Vec::new();
         gathered.resize_with(groups.len(), || None);
         let mut alike = true;
-        self.shared().aggregate(site, &series, steps, functions, &mut |at, more| {
+        self.shared().aggregate(site, &series, steps, functions, halt, &mut |at, more| {
             let place = of_group.get(at).and_then(|group| gathered.get_mut(*group));
             match place {
                 Some(Some(all)) => alike &= all.merge(&more).is_ok(),

@@ -46,7 +46,7 @@ pub use errors::{AdoptError, AppendError, Finding, OpenError, ReadError, Recover
 pub use options::{LOG_FILE_BYTES_LIMIT, LOG_FILE_BYTES_MIN, StateIn, StoreOptions};
 pub use position::Position;
 pub use ranges::SeqRanges;
-pub use scan::{Points, ScanError, SeriesPoints};
+pub use scan::{Halt, Points, ScanError, SeriesPoints};
 pub use shared::WriteState;
 pub use store::{Stats, Store};
 pub use upkeep::{Keep, Retention, UpkeepError, UpkeepOptions};

@@ -89,7 +89,9 @@ fn ask(store: &Store) {
     }
     for site in store.sites() {
         black_box(store.scan(&site, &|_| true, i64::MIN..=i64::MAX).is_ok());
-        black_box(store.series(&site, &|_| true).is_ok_and(|series| store.last(&site, &series).is_ok()));
+        black_box(
+            store.series(&site, &|_| true).is_ok_and(|series| store.last(&site, &series, &|| false).is_ok()),
+        );
     }
     let mut at = Position::ZERO;
     while let Ok(next) = store.follow(at, 10_000) {

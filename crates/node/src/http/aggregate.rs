@@ -19,7 +19,7 @@ use super::error::ApiError;
 use super::guard::Visitor;
 use super::question::{Question, bad};
 use super::rows::{Group, Rows};
-use super::stream::{PIECE_BYTES, Sender, bounded, stream, unread};
+use super::stream::{PIECE_BYTES, Sender, bounded, stream, unanswered, unread};
 use crate::asking;
 
 /// Most labels to group by, and most functions.
@@ -147,9 +147,9 @@ fn write(question: &Question, how: &How, series_max: u64, sender: &Sender) -> io
     let series = asking::chosen(store, site, &question.series).map_err(unread)?;
     let (heads, groups): (Vec<_>, Vec<_>) = how.groups(bounded(series, series_max)?).into_iter().unzip();
     store
-        .aggregate(site, &groups, &how.steps, &how.functions, |at, aggregates| {
+        .aggregate(site, &groups, &how.steps, &how.functions, &|| sender.halts(), |at, aggregates| {
             heads.get(at).map_or(ControlFlow::Break(()), |head| tell(head, &aggregates))
         })
-        .map_err(unread)?;
+        .map_err(unanswered)?;
     Ok(rows.end())
 }

@@ -52,6 +52,8 @@ pub(crate) enum ErrorCode {
     Unavailable,
     /// The disk is full.
     DiskFull,
+    /// The question takes longer than one may.
+    QueryTimeout,
     /// The log could not be read.
     ReadFailed,
 }
@@ -72,7 +74,7 @@ impl ErrorCode {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::QueryTimeout => StatusCode::SERVICE_UNAVAILABLE,
             Self::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
             Self::ReadFailed => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -98,6 +100,7 @@ impl ErrorCode {
             Self::Busy => "busy",
             Self::Unavailable => "unavailable",
             Self::DiskFull => "disk_full",
+            Self::QueryTimeout => "query_timeout",
             Self::ReadFailed => "read_failed",
         }
     }

@@ -16,7 +16,7 @@ use super::answer::Answer;
 use super::error::ApiError;
 use super::guard::Visitor;
 use super::question::Question;
-use super::stream::{Gone, PIECE_BYTES, Sender, bounded, stream, unread};
+use super::stream::{Gone, PIECE_BYTES, Sender, bounded, stream, unanswered, unread};
 use crate::asking;
 
 pub(super) async fn get_points(
@@ -66,7 +66,7 @@ fn write_last(question: &Question, series_max: u64, sender: &Sender) -> io::Resu
     let (site, context) = (&question.site, &sender.context);
     let series = asking::chosen(&context.store, site, &question.series).map_err(unread)?;
     let series = bounded(series, series_max)?;
-    let last = context.store.last(site, &series).map_err(unread)?;
+    let last = context.store.last(site, &series, &|| sender.halts()).map_err(unanswered)?;
     context.metrics.points_out.inc_by(last.len() as u64);
     let mut answer = Answer::begin(question.form, site);
     for (series, time, value) in last {

@@ -185,7 +185,7 @@ fn main() -> Result<(), Failure> {
 fn look(store: &Store, site: &SiteName, field: &Field, answers: &mut Answers) -> Result<(), Failure> {
     let now = field.now_ns();
     let all = store.series(site, &|_| true)?;
-    let last = answers.time(|| Ok(store.last(site, &all)?))?;
+    let last = answers.time(|| Ok(store.last(site, &all, &|| false)?))?;
     let fresh = now - (LOOK_EVERY_S.cast_signed() - 1) * SECOND_NS;
     let newest = last.iter().filter(|(_, time, _)| *time >= fresh).count();
     answers.check("newest values", newest as u64, field.series() as u64);

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use tidelog_record::{Series, SiteName, Value};
 
-use super::Points;
-use crate::errors::ReadError;
+use super::{Halt, Points, ScanError};
 use crate::shared::Shared;
 
 impl Shared {
-    /// The newest points of those series that have any, in the order given, which is the canonical one.
+    /// The newest points of those series that have any, in the order given, which is the canonical one; `halt` is asked before each segment.
     pub fn last(
         &self,
         site: &SiteName,
         series: &[Arc<Series>],
-    ) -> Result<Vec<(Arc<Series>, i64, Value)>, ReadError> {
+        halt: &Halt<'_>,
+    ) -> Result<Vec<(Arc<Series>, i64, Value)>, ScanError> {
         let Some(range) = self.visible(site, &(i64::MIN..=i64::MAX)) else { return Ok(Vec::new()) };
         let snapshot = self.snapshot(site, series, &range, |column| {
             let mut points = Points::default();
@@ -29,6 +29,9 @@ impl Shared {
         let mut segments = snapshot.segments;
         segments.sort_by_key(|sealed| std::cmp::Reverse(sealed.segment.time_range().1));
         for sealed in segments {
+            if halt() {
+                return Err(ScanError::Halted);
+            }
             let newest = sealed.segment.time_range().1;
             // At the same time another value may be the greater one.
             let open = |best: &Option<(i64, Value)>| best.as_ref().is_none_or(|(time, _)| *time <= newest);

@@ -46,7 +46,13 @@ pub enum ScanError {
     /// The series cannot be found.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
+    /// Whoever asked gave it up.
+    #[error("the question was given up before it was answered")]
+    Halted,
 }
+
+/// Asked again and again while a long question is answered, by any thread that works at it: `true` gives it up.
+pub type Halt<'h> = dyn Fn() -> bool + Sync + 'h;
 
 /// Points of one series: times (ns) ascending, each once, and their values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

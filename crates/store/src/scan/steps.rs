@@ -2,11 +2,12 @@
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidelog_record::{Series, SiteName};
 
 use super::gather::Plan;
-use super::{Points, Taker};
+use super::{Halt, Points, ScanError, Taker};
 use crate::aggregate::{Accumulator, Function, Steps};
 use crate::errors::ReadError;
 use crate::segment::Section;
@@ -41,18 +42,21 @@ const PARTS_A_THREAD: usize = 8;
 pub(crate) type VisitSteps<'v> = dyn FnMut(usize, Accumulator) -> ControlFlow<()> + 'v;
 
 impl Shared {
-    /// Visits those of the series that have sources in the range, in the order given, which is the canonical one.
+    /// Visits those of the series that have sources in the range, in the order given, which is the canonical one; `halt` is asked before
+    /// each series.
     pub fn aggregate(
         &self,
         site: &SiteName,
         series: &[Arc<Series>],
         steps: &Steps,
         functions: &[Function],
+        halt: &Halt<'_>,
         visit: &mut VisitSteps<'_>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<(), ScanError> {
         let Some(range) = self.visible(site, &steps.range()) else { return Ok(()) };
         let at_once = (STEPS_AT_ONCE / steps.count().max(1)).clamp(1, SERIES_AT_ONCE);
         let (mut flow, mut told) = (ControlFlow::Continue(()), 0);
+        let halted = AtomicBool::new(false);
         for chunk in series.chunks(at_once) {
             let parts =
                 chunk.len().div_ceil(SERIES_A_PART_MIN).min(self.scan_threads * PARTS_A_THREAD).max(1);
@@ -60,6 +64,10 @@ impl Shared {
             let answer = |at: usize| {
                 let plans = self.gather(site, parts.get(at).copied().unwrap_or_default(), &range)?;
                 let aggregate = |plan: &Plan| {
+                    if halted.load(Ordering::Relaxed) || halt() {
+                        halted.store(true, Ordering::Relaxed);
+                        return Ok(None);
+                    }
                     let mut gathered = Accumulator::new(steps, functions);
                     self.walk_plan(plan, &range, &mut gathered)?.is_break();
                     Ok((!plan.sources.is_empty()).then_some(gathered))
@@ -74,6 +82,9 @@ impl Shared {
                     told += 1;
                 }
             })?;
+            if halted.load(Ordering::Relaxed) {
+                return Err(ScanError::Halted);
+            }
             if flow.is_break() {
                 return Ok(());
             }

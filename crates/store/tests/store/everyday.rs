@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use tempfile::tempdir;
 use tidelog_record::{Boot, ChainHash, Lsn, NodeId, Seal, Value};
 use tidelog_store::aggregate::{Aggregates, Function, Steps};
 use tidelog_store::catalogue::{MatchOp, Matcher};
-use tidelog_store::{Position, Store, StoreOptions};
+use tidelog_store::{Position, ScanError, Store, StoreOptions};
 
 use crate::model::{body, options, site};
 
@@ -140,9 +141,9 @@ fn questions_about_series_are_answered_as_a_reading_of_all_points_answers_them()
     let scanned = store.scan(&site(), &|_| true, i64::MIN..=i64::MAX).unwrap();
     let last: Vec<_> =
         scanned.iter().map(|(s, points)| (s.clone(), points[points.len() - 1].clone())).collect();
-    let told = store.last(&site(), &all).unwrap();
+    let told = store.last(&site(), &all, &|| false).unwrap();
     assert!(told.into_iter().map(|(s, time, value)| (s, (time, value))).eq(last));
-    assert_eq!(store.last(&site(), &all[..1]).unwrap().len(), 1);
+    assert_eq!(store.last(&site(), &all[..1], &|| false).unwrap().len(), 1);
 
     let steps = Steps::new(10..=45, 20).unwrap();
     let groups = vec![all[..2].to_vec(), vec![], all[2..].to_vec()];
@@ -152,7 +153,16 @@ fn questions_about_series_are_answered_as_a_reading_of_all_points_answers_them()
         told.push((at, aggregates));
         ControlFlow::Continue(())
     };
-    store.aggregate(&site(), &groups, &steps, &functions, keep).unwrap();
+    store.aggregate(&site(), &groups, &steps, &functions, &|| false, keep).unwrap();
+    let halts_at = |ask: usize| {
+        let asks = AtomicUsize::new(0);
+        let halt = move || asks.fetch_add(1, Ordering::Relaxed) + 1 >= ask;
+        let visited = |_, _| panic!("nothing of a question that was given up is told");
+        store.aggregate(&site(), &groups, &steps, &functions, &halt, visited)
+    };
+    for ask in 1..=all.len() {
+        assert_eq!(halts_at(ask), Err(ScanError::Halted), "given up before series {ask}");
+    }
     let column = |values: [Value; 2]| values.into_iter().map(Some).collect::<Vec<_>>();
     let expected = Aggregates {
         starts: vec![10, 30],

@@ -234,7 +234,7 @@ fn answers(dir: &Path) -> String {
             }
         }
         let series = store.series(&site, &|_| true).unwrap();
-        for (series, time, value) in store.last(&site, &series).unwrap() {
+        for (series, time, value) in store.last(&site, &series, &|| false).unwrap() {
             writeln!(out, "last {series} {time} {}", shown(&value)).unwrap();
         }
     }

@@ -203,7 +203,7 @@ pub fn judge_answers(store: &Store) -> Vec<Record> {
             .into_iter()
             .filter_map(|(series, points)| points.last().map(|(time, value)| (series, *time, value.clone())))
             .collect();
-        let last = store.last(&site, &store.series(&site, &|_| true).unwrap()).unwrap();
+        let last = store.last(&site, &store.series(&site, &|_| true).unwrap(), &|| false).unwrap();
         assert_eq!(last.into_iter().map(|(s, t, v)| (s.as_ref().clone(), t, v)).collect::<Vec<_>>(), newest);
     }
     held

@@ -42,7 +42,7 @@ fn what_is_too_old_is_no_longer_shown_and_then_dropped_and_noted() {
     let stats = store.stats();
     assert!(stats.segments_dropped > 0 && stats.points_dropped > 100, "{stats:?}");
     assert_eq!(store.vector(), vector, "what policy dropped counts as held");
-    assert_eq!(store.last(&site(), &store.series(&site(), &|_| true).unwrap()).unwrap().len(), 1);
+    assert_eq!(store.last(&site(), &store.series(&site(), &|_| true).unwrap(), &|| false).unwrap().len(), 1);
     drop(store);
     let (store, recovery) = open(&disk, keeping(keep, false));
     assert_eq!((recovery.findings, store.vector()), (vec![], vector));

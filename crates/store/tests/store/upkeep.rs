@@ -491,7 +491,7 @@ proptest! {
         for range in ranges {
             let mut counted = 0i64;
             let steps = Steps::one(range.clone()).unwrap();
-            store.aggregate(&site(), std::slice::from_ref(&all), &steps, &[Function::Count], |_, aggregates| {
+            store.aggregate(&site(), std::slice::from_ref(&all), &steps, &[Function::Count], &|| false, |_, aggregates| {
                 counted = match aggregates.columns[0][0] { Some(Value::I64(count)) => count, _ => -1 };
                 ControlFlow::Continue(())
             }).unwrap();
@@ -512,7 +512,7 @@ proptest! {
             for functions in functions {
                 let mut told = Vec::new();
                 let groups: Vec<_> = series.iter().map(|one| vec![one.clone()]).collect();
-                store.aggregate(&site(), &groups, &steps, &functions, |at, aggregates| {
+                store.aggregate(&site(), &groups, &steps, &functions, &|| false, |at, aggregates| {
                     told.push((series[at].as_ref().clone(), aggregates));
                     ControlFlow::Continue(())
                 }).unwrap();
@@ -530,7 +530,7 @@ proptest! {
                 prop_assert_eq!(&told, &expected);
             }
         }
-        for (name, time, value) in store.last(&site(), &series).unwrap() {
+        for (name, time, value) in store.last(&site(), &series, &|| false).unwrap() {
             prop_assert_eq!(model[&name].last_key_value(), Some((&time, &value)));
         }
     }

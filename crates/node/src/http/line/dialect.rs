@@ -71,7 +71,7 @@ fn code(code: ErrorCode) -> &'static str {
         ErrorCode::TooLarge => "request too large",
         ErrorCode::UnsupportedMediaType => "unsupported media type",
         ErrorCode::Busy => "too many requests",
-        ErrorCode::Unavailable | ErrorCode::DiskFull => "unavailable",
+        ErrorCode::Unavailable | ErrorCode::DiskFull | ErrorCode::QueryTimeout => "unavailable",
         ErrorCode::ReadFailed => "internal error",
     }
 }

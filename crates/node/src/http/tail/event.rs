@@ -195,6 +195,9 @@ mod tests {
     }
 
     proptest! {
+        // Each has thousands of points, so that columns are cut.
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
         #[test]
         fn every_point_is_told_once_however_short_the_events_are(
             columns in prop::collection::vec((0u8..4, prop::collection::vec((0i64..1 << 50, -1e9..1e9), 0..2_500)), 0..6),
