@@ -30,6 +30,7 @@ mod scan;
 mod sealed;
 pub mod segment;
 mod shared;
+mod skip;
 mod state;
 mod store;
 mod stream;

@@ -22,6 +22,7 @@ use crate::position::Position;
 use crate::ranges::SeqRanges;
 use crate::scan::{Points, ScanError, SeriesPoints};
 use crate::shared::{Shared, Urgency, WriteState, locked, read_locked};
+use crate::skip::Skip;
 use crate::stream::StreamIndex;
 use crate::upkeep::{Keeper, UpkeepError};
 use crate::writer::{Adopted, Appended, Job};
@@ -73,6 +74,8 @@ pub struct Stats {
     pub records_dropped: u64,
     /// Points in them.
     pub points_dropped: u64,
+    /// Records that peers had dropped before they came here, ever.
+    pub records_never_held: u64,
     /// Log files that went because segments hold their records, since the store opened.
     pub files_trimmed: u64,
     /// Rounds of upkeep that ended early since the store opened.
@@ -196,6 +199,42 @@ impl Store {
         let (answer, answered) = mpsc::sync_channel(1);
         self.adopt(records, move |result| drop(answer.send(result)));
         answered.recv().unwrap_or(Err(AdoptError::Refused(AppendError::Closed)))
+    }
+
+    /// Goes on with a stream behind records that peers had dropped by policy before they came here: from `after`, the end of what is held,
+    /// up to and with `to`, each with the chain hash there. A durable note stands in their place from then on: they count as dropped
+    /// by policy, and are not taken any more. Where a piece is held behind what is missing, only that is passed over. In order with [`Store::adopt`]; `done` as there.
+    pub fn skip(
+        &self,
+        stream: &StreamId,
+        after: (Lsn, ChainHash),
+        to: (Lsn, ChainHash),
+        done: impl FnOnce(Result<(), AdoptError>) + Send + 'static,
+    ) {
+        let skip = Skip { stream: stream.clone(), after, to, done: Box::new(done) };
+        self.0.shared.enqueue(Job::Skip(skip), Urgency::Try);
+    }
+
+    /// As [`Store::skip`], and waits until the note is durable.
+    ///
+    /// # Errors
+    /// [`AdoptError`]: nothing is passed over.
+    pub fn skip_blocking(
+        &self,
+        stream: &StreamId,
+        after: (Lsn, ChainHash),
+        to: (Lsn, ChainHash),
+    ) -> Result<(), AdoptError> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.skip(stream, after, to, move |result| drop(answer.send(result)));
+        answered.recv().unwrap_or(Err(AdoptError::Refused(AppendError::Closed)))
+    }
+
+    /// Of the records of a stream behind `after`: up to where there is none because policy dropped them, with the chain hash there. `None`
+    /// when the next one is held, or nothing is known of it.
+    #[must_use]
+    pub fn dropped_behind(&self, stream: &StreamId, after: Lsn) -> Option<(Lsn, ChainHash)> {
+        read_locked(&self.0.shared.index).streams.get(&stream.key())?.dropped_behind(after)
     }
 
     /// The last durable position in this node's log.
@@ -432,6 +471,7 @@ impl Store {
             segments_dropped: upkeep.dropped_segments.load(Ordering::Relaxed),
             records_dropped: upkeep.dropped_records.load(Ordering::Relaxed),
             points_dropped: upkeep.dropped_points.load(Ordering::Relaxed),
+            records_never_held: index.streams.values().map(StreamIndex::never_held).sum(),
             files_trimmed: upkeep.trimmed.load(Ordering::Relaxed),
             upkeep_failures: upkeep.failures.load(Ordering::Relaxed),
             queue_bytes,

@@ -20,6 +20,7 @@ use crate::options::{LOG_FILE_BYTES_LIMIT, LOG_FILE_BYTES_MIN};
 use crate::position::Position;
 use crate::recovery::{LOG_DIR, file_name};
 use crate::shared::{Shared, WriteState, locked, read_locked, write_locked};
+use crate::skip::Skip;
 
 /// A commit takes no further append once it has this many bytes.
 pub(crate) const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -64,6 +65,7 @@ pub(crate) enum Job {
         records: Vec<Record>,
         done: AdoptDone,
     },
+    Skip(Skip),
 }
 
 impl Job {
@@ -71,6 +73,7 @@ impl Job {
         match self {
             Self::Append { done, .. } => done(Err(error)),
             Self::Adopt { done, .. } => done(Err(error.into())),
+            Self::Skip(skip) => (skip.done)(Err(error.into())),
         }
     }
 
@@ -78,12 +81,13 @@ impl Job {
         match self {
             Self::Append { body, .. } => body.len(),
             Self::Adopt { records, .. } => records.iter().map(|record| record.body.len()).sum(),
+            Self::Skip(_) => 0,
         }
     }
 
     pub fn records(&self) -> usize {
         match self {
-            Self::Append { .. } => 1,
+            Self::Append { .. } | Self::Skip(_) => 1,
             Self::Adopt { records, .. } => records.len().max(1),
         }
     }
@@ -140,7 +144,7 @@ enum Answer {
 }
 
 /// Why a commit came to nothing.
-enum Stop {
+pub(crate) enum Stop {
     Full,
     Failed(String),
 }
@@ -149,7 +153,24 @@ impl Writer {
     /// Runs until the store is closed and the queue is empty.
     pub fn run(mut self) {
         while let Some(jobs) = self.next_jobs() {
-            self.commit(jobs);
+            let mut together = Vec::with_capacity(jobs.len());
+            for job in jobs {
+                match job {
+                    // What comes behind it stands on what came before.
+                    Job::Skip(skip) => {
+                        self.commit_some(&mut together);
+                        self.skip(skip);
+                    }
+                    job => together.push(job),
+                }
+            }
+            self.commit_some(&mut together);
+        }
+    }
+
+    fn commit_some(&mut self, jobs: &mut Vec<Job>) {
+        if !jobs.is_empty() {
+            self.commit(std::mem::take(jobs));
         }
     }
 
@@ -264,6 +285,8 @@ impl Writer {
                 let result = self.adopt(tip, frames, commit, records);
                 commit.answers.push(Answer::Adopt(done, result));
             }
+            // It is no part of a commit.
+            Job::Skip(skip) => calm(|| self.skip(skip)),
         }
     }
 
@@ -413,7 +436,7 @@ impl Writer {
     }
 
     /// Remembers and reports why a commit came to nothing.
-    fn note(&self, stop: Stop) -> AppendError {
+    pub(crate) fn note(&self, stop: Stop) -> AppendError {
         match stop {
             Stop::Full => {
                 if !matches!(self.shared.write_state(), WriteState::Full) {

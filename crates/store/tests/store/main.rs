@@ -11,6 +11,7 @@ mod frozen;
 mod model;
 mod retention;
 mod sim_disk;
+mod skip;
 mod upkeep;
 mod verify;
 mod verify_sealed;
