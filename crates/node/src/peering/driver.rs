@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use tidelog_record::{Lsn, NodeId, StreamId};
 use tidelog_replication::{
     CONTROL_IN_FLIGHT_MESSAGES_MAX, CloseReason, DiskReply, DiskRequest, Event, Head, Message, Peer, Records,
-    Replica, SessionId,
+    Replica, SessionId, Ticket,
 };
 use tidelog_store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::board::{Board, Lacking, PeerKey};
 use super::claims::Claims;
 use super::connection::{self, Connected, End, Input};
-use super::disk::{self, Adoption};
+use super::disk::{self, Adopted, Adoption};
 use super::lag::Lag;
 use super::tls::Tls;
 use super::{cloud_of, refusal};
@@ -104,7 +104,7 @@ pub(super) struct Driver {
     /// How far each stream was when the machine was last told.
     told: BTreeMap<StreamId, Lsn>,
     /// Records of each adoption under way.
-    adopting: BTreeMap<tidelog_replication::Ticket, u64>,
+    adopting: BTreeMap<Ticket, u64>,
 }
 
 impl Driver {
@@ -328,9 +328,10 @@ impl Driver {
                 }
                 DiskRequest::Adopt { ticket, records } => {
                     self.adopting.insert(ticket, records.len() as u64);
-                    if adoptions.send(Adoption { ticket, records }).is_err() {
-                        tracing::error!("nobody is there to store peers' records");
-                    }
+                    store_later(adoptions, ticket, Adopted::Records(records));
+                }
+                DiskRequest::Skip { ticket, stream, after, to } => {
+                    store_later(adoptions, ticket, Adopted::Skip { stream, after, to });
                 }
             }
         }
@@ -368,6 +369,12 @@ impl Driver {
             }
             Event::Branched { stream, after, into } => {
                 tracing::warn!(%stream, %after, %into, "a branch of a stream is written again, so that every node comes to hold it");
+            }
+            Event::Skipped { node, stream, after, to } => {
+                tracing::warn!(
+                    %stream, peer = %node, %after, %to,
+                    "all peers dropped a part of a stream before it came here: it goes on behind that"
+                );
             }
             Event::Cloned { node } => {
                 self.context.metrics.peer_refused.with_label_values(&["cloned"]).inc();
@@ -457,6 +464,12 @@ impl Driver {
                 lag.with_label_values(&[node.as_str(), "there"]).set(gauge(progress.ahead_records));
             }
         }
+    }
+}
+
+fn store_later(adoptions: &mpsc::UnboundedSender<Adoption>, ticket: Ticket, what: Adopted) {
+    if adoptions.send(Adoption { ticket, what }).is_err() {
+        tracing::error!("nobody is there to store what peers have");
     }
 }
 
