@@ -90,6 +90,31 @@ fn what_somebody_still_has_is_never_passed_over() {
 }
 
 #[test]
+fn what_waits_for_its_turn_with_a_peer_is_not_passed_over() {
+    let s = stream("s", 9);
+    let all = chain(&s, 8, 99, 0);
+    let mut stand = Stand::new(vec![]);
+    stand.ready(ONE);
+    stand.ready(TWO);
+    stand.hear(ONE, hold(&s, head(&all))).unwrap();
+    stand.said();
+    names_floor(&mut stand, ONE, &s, &all, 5);
+    let others: Vec<StreamId> = (0..PULL_STREAMS_PER_SESSION_MAX)
+        .map(|i| StreamId { run: tidelog_record::Run(100 + i as u64), ..s.clone() })
+        .collect();
+    for other in &others {
+        stand.hear(TWO, hold(other, head(&chain(other, 1, 99, 0)))).unwrap();
+    }
+    assert_eq!(stand.pulls().len(), PULL_STREAMS_PER_SESSION_MAX);
+    stand.hear(TWO, hold(&s, head(&all[..3]))).unwrap();
+    assert_eq!(stand.pulls(), [], "it is asked for enough");
+    pass(&mut stand, &[ONE, TWO], 2 * FLOOR_WAIT_MS);
+    assert_eq!(stand.skips(Ok(())), []);
+    stand.hear(TWO, records(&chain(&others[0], 1, 99, 0))).unwrap();
+    assert_eq!(stand.pulls(), [(TWO, Lsn(0), Lsn(3))]);
+}
+
+#[test]
 fn what_follows_a_floor_must_continue_its_chain() {
     let s = stream("s", 9);
     let (all, other) = (chain(&s, 8, 99, 0), chain(&s, 8, 2, 1));
