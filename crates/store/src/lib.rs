@@ -26,6 +26,7 @@ mod position;
 mod ranges;
 mod reader;
 mod recovery;
+mod renewal;
 mod scan;
 mod sealed;
 pub mod segment;

@@ -10,7 +10,7 @@ use crate::errors::{AdoptError, AppendError};
 use crate::gap::Gap;
 use crate::sealed::{GAP_SUFFIX, SEGMENT_DIR, range_name};
 use crate::shared::{read_locked, write_locked};
-use crate::writer::{Stop, Writer, is_full};
+use crate::writer::{Stop, Writer, calm, is_full};
 
 pub(crate) type SkipDone = Box<dyn FnOnce(Result<(), AdoptError>) + Send>;
 
@@ -28,7 +28,7 @@ impl Writer {
     pub(crate) fn skip(&mut self, skip: Skip) {
         let Skip { stream, after, to, done } = skip;
         let noted = self.note_skip(stream, after, to);
-        done(noted);
+        calm(|| done(noted));
     }
 
     fn note_skip(

@@ -20,6 +20,7 @@ use crate::errors::{AdoptError, AppendError, OpenError, ReadError, Recovery, Sta
 use crate::options::StoreOptions;
 use crate::position::Position;
 use crate::ranges::SeqRanges;
+use crate::renewal::Renewal;
 use crate::scan::{Points, ScanError, SeriesPoints};
 use crate::shared::{Shared, Urgency, WriteState, locked, read_locked};
 use crate::skip::Skip;
@@ -137,7 +138,7 @@ impl Store {
     /// The run in which this node writes.
     #[must_use]
     pub fn run(&self) -> Run {
-        self.0.shared.run
+        self.0.shared.run()
     }
 
     /// What opening found.
@@ -157,7 +158,13 @@ impl Store {
         match checked(&body) {
             Err(error) => done(Err(error)),
             Ok(()) => {
-                let job = Job::Append { site: site.clone(), body, begin_file: false, done: Box::new(done) };
+                let job = Job::Append {
+                    site: site.clone(),
+                    body,
+                    run: None,
+                    begin_file: false,
+                    done: Box::new(done),
+                };
                 self.0.shared.enqueue(job, Urgency::Try);
             }
         }
@@ -172,7 +179,7 @@ impl Store {
         let (answer, answered) = mpsc::sync_channel(1);
         // The receiver outlives the answer: it is waited for below.
         let done = Box::new(move |result| drop(answer.send(result)));
-        let job = Job::Append { site: site.clone(), body, begin_file: false, done };
+        let job = Job::Append { site: site.clone(), body, run: None, begin_file: false, done };
         self.0.shared.enqueue(job, Urgency::Wait);
         answered.recv().unwrap_or(Err(AppendError::Closed))
     }
@@ -235,6 +242,29 @@ impl Store {
     #[must_use]
     pub fn dropped_behind(&self, stream: &StreamId, after: Lsn) -> Option<(Lsn, ChainHash)> {
         read_locked(&self.0.shared.index).streams.get(&stream.key())?.dropped_behind(after)
+    }
+
+    /// Ends the run `over` of this node and begins another, which `drawn`, random bits, names: peers hold more of its streams than is held
+    /// here, or other bytes. What is appended after it goes on in new streams; nothing else changes. `done` is told the run, as for
+    /// [`Store::append`]; when `over` is over already, the one that it is in.
+    pub fn begin_run(
+        &self,
+        over: Run,
+        drawn: u64,
+        done: impl FnOnce(Result<Run, AppendError>) + Send + 'static,
+    ) {
+        let renewal = Renewal { over, drawn, done: Box::new(done) };
+        self.0.shared.enqueue(Job::BeginRun(renewal), Urgency::Try);
+    }
+
+    /// As [`Store::begin_run`], and waits until it has begun.
+    ///
+    /// # Errors
+    /// [`AppendError`]: the run goes on.
+    pub fn begin_run_blocking(&self, over: Run, drawn: u64) -> Result<Run, AppendError> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.begin_run(over, drawn, move |result| drop(answer.send(result)));
+        answered.recv().unwrap_or(Err(AppendError::Closed))
     }
 
     /// The last durable position in this node's log.

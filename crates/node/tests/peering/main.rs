@@ -6,6 +6,7 @@ mod certificates;
 mod claims;
 mod late;
 mod raw;
+mod restored;
 mod sessions;
 
 use std::collections::BTreeMap;

@@ -34,6 +34,7 @@ impl World {
         found.queue.clear();
         found.stopped.clear();
         found.sync_due = false;
+        found.run_is_over = false;
         let options = Options::new(found.id, found.run, found.sites.clone(), instance);
         found.replica = Replica::new(options, found.holdings.vector());
         self.note(|world| format!("n{node} starts, run {:04x}", world.nodes[node].run.0 & 0xffff));
@@ -197,6 +198,9 @@ impl World {
         let now = self.now;
         let mut replies = Vec::new();
         let mut retire = None;
+        if self.nodes[node].run_is_over {
+            self.begin_run(node);
+        }
         for work in queue {
             let Some(real) = &self.nodes[node].holdings.real else { return };
             match work {
@@ -490,12 +494,22 @@ impl World {
         if stream.node != found.id || stream.run != found.run || !self.scenario.renews {
             return;
         }
-        let run = Run(self.rng.random());
+        self.begin_run(node);
+    }
+
+    /// In the open store; a disk that is full begins it before the next write.
+    fn begin_run(&mut self, node: usize) {
+        let drawn = self.rng.random();
+        let found = &mut self.nodes[node];
+        let run = match &found.holdings.real {
+            Some(real) => real.store.begin_run_blocking(found.run, drawn).ok(),
+            None => Some(Run(drawn)),
+        };
+        found.run_is_over = run.is_none();
+        let Some(run) = run else { return };
+        found.run = run;
+        found.replica.begin_run(self.now, run);
         self.note(|_| format!("n{node} goes on in run {:04x}", run.0 & 0xffff));
-        self.nodes[node].run = run;
-        self.reopen_renewed(node);
-        let now = self.now;
-        self.nodes[node].replica.begin_run(now, run);
     }
 
     pub fn restart_later(&mut self, node: usize, lasts: Duration) {

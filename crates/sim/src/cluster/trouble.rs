@@ -212,14 +212,6 @@ impl World {
         self.mirror(node, excused);
     }
 
-    /// Under another run, with the process going on as far as peers can see.
-    pub fn reopen_renewed(&mut self, node: usize) {
-        if let Some(real) = self.nodes[node].holdings.real.take() {
-            let run = self.nodes[node].run;
-            self.reopen(node, real, Some(run), false);
-        }
-    }
-
     fn wipe(&mut self, node: usize) {
         self.note(|_| format!("n{node} is wiped"));
         self.nodes[node].dropped.clear();

@@ -72,6 +72,8 @@ pub(super) struct Node {
     /// Counts starts; what was meant for another life does not happen.
     pub life: u32,
     pub timer: Option<Duration>,
+    /// Its run is over, and its disk had no room to begin another.
+    pub run_is_over: bool,
     /// Streams that it told a peer to stop, because its disk was full.
     pub stopped: std::collections::BTreeSet<(usize, StreamId)>,
     /// Its disk was full once.
@@ -276,6 +278,7 @@ impl World {
             gone: false,
             life: 0,
             timer: None,
+            run_is_over: false,
             stopped: std::collections::BTreeSet::new(),
             was_full: false,
             doubtful: false,
