@@ -12,12 +12,18 @@ use tidelog_store::{AppendError, Store};
 
 use crate::model::{Model, body, judge_answers, open, options, random_body, seconds, site, small};
 use crate::sim_disk::SimDisk;
-use crate::upkeep::{own, work};
+use crate::upkeep::{files, own, work};
 use crate::verify::checked;
 
 fn append(store: &Store, second: i64) -> (StreamId, Lsn) {
     let appended = store.append_blocking(&site(), body(1, second * 1_000_000_000, second as f64)).unwrap();
     (appended.stream, appended.lsn)
+}
+
+/// The runs that the log files name, in order.
+fn runs_of_files(disk: &SimDisk) -> Vec<Run> {
+    let of = |path| u64::from_le_bytes(disk.bytes(path)[32..40].try_into().unwrap());
+    files(disk, "log").iter().map(|path| Run(of(path))).collect()
 }
 
 #[test]
@@ -33,6 +39,8 @@ fn writes_go_on_under_another_run_without_a_restart() {
     model.judge(&store);
     let appended = model.append(&store, &site(), random_body(&mut rng, 100)).unwrap();
     assert_eq!((appended.stream.run, appended.lsn), (run, Lsn(1)));
+    let runs = runs_of_files(&disk);
+    assert!(runs.last() == Some(&run) && runs[..runs.len() - 1].iter().all(|run| *run == before), "{runs:?}");
     work(&store, &mut model, &mut rng, 101..200);
     assert!(store.stats().segments_merged > 0, "it seals and merges what it writes now");
     model.judge(&store);
@@ -83,6 +91,7 @@ fn an_empty_log_file_gives_its_name_to_the_first_of_the_run() {
         store.adopt_blocking(Vec::new()).unwrap();
     }
     assert_eq!(append(&store, 1), (StreamId { site: site(), node: store.node(), run: Run(71) }, Lsn(1)));
+    assert_eq!(runs_of_files(&disk), [Run(71)]);
     judge_answers(&store);
     drop(store);
     let (store, recovery) = open(&disk, small(4));

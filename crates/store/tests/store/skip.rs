@@ -129,8 +129,8 @@ fn a_node_that_was_away_goes_on_from_what_it_holds() {
 
 #[test]
 fn rot_that_nobody_can_heal_any_more_gives_way_to_the_note() {
-    // Up to the end of the rot, or beyond: what is held behind it stays.
-    for beyond in [0, 5] {
+    // Up to the end of the rot, or beyond: what is held behind it stays. Or not so far: the rest comes from peers.
+    for beyond in [0, 5, -5] {
         let (disk, _, records) = rotted();
         let (store, _) = open(&disk, small(6));
         let stream = records[0].stream.clone();
@@ -140,7 +140,11 @@ fn rot_that_nobody_can_heal_any_more_gives_way_to_the_note() {
             .iter()
             .position(|record| !store.read(&stream, Lsn(record.lsn.0 - 1), 0).unwrap().is_empty());
         let gone = first.unwrap() as u64;
-        store.skip_blocking(&stream, NONE, at(&records, gone + beyond)).unwrap();
+        let to = gone.checked_add_signed(beyond).unwrap();
+        store.skip_blocking(&stream, NONE, at(&records, to)).unwrap();
+        let gone = gone.min(to);
+        let rest = records.iter().filter(|record| record.lsn > Lsn(gone)).cloned().collect();
+        assert_eq!(store.adopt_blocking(rest).unwrap().stored, u64::try_from(-beyond.min(0)).unwrap());
         let last = records.last().unwrap();
         assert_eq!(of(&store), (stream.clone(), last.lsn, last.chain));
         assert_eq!(store.stats().records_never_held, gone);
