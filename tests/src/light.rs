@@ -173,7 +173,9 @@ impl Light {
                 DiskReply::Read { ticket, outcome: Ok(behind) }
             }
             // Its sites are its own: nobody has records for it.
-            DiskRequest::Adopt { ticket, .. } => DiskReply::Adopted { ticket, outcome: Ok(()) },
+            DiskRequest::Adopt { ticket, .. } | DiskRequest::Skip { ticket, .. } => {
+                DiskReply::Adopted { ticket, outcome: Ok(()) }
+            }
         }
     }
 }

@@ -117,6 +117,9 @@ fn in_words(found: &Verification) -> String {
     if found.records_dropped > 0 {
         text.push_str(&format!(", {} records dropped by policy", found.records_dropped));
     }
+    if found.records_never_held > 0 {
+        text.push_str(&format!(", {} records dropped by peers before they came", found.records_never_held));
+    }
     if found.gaps > 0 {
         text.push_str(&format!(", {} gaps in streams", found.gaps));
     }
@@ -158,6 +161,7 @@ fn in_json(found: &Verification) -> Value {
         "bytes": found.bytes,
         "records": found.records,
         "records_dropped": found.records_dropped,
+        "records_never_held": found.records_never_held,
         "streams": found.streams,
         "gaps": found.gaps,
         "damage": found.damage.iter().map(damage).collect::<Vec<_>>(),

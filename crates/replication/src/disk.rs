@@ -3,7 +3,9 @@
 
 use alloc::vec::Vec;
 
-use tidelog_record::{Lsn, Record, StreamId};
+use tidelog_record::{ChainHash, Lsn, Record, StreamId};
+
+use crate::stream::Head;
 
 /// Names one request until its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,13 +33,32 @@ pub enum DiskRequest {
         /// The records.
         records: Vec<Record>,
     },
+    /// Note durably that the records of a stream behind `after` up to `to` were never held here and are gone elsewhere, so that it goes
+    /// on behind them. In order with the adoptions of the stream; answered as one of them.
+    Skip {
+        /// Goes back with the reply.
+        ticket: Ticket,
+        /// The stream.
+        stream: StreamId,
+        /// The end of what is held.
+        after: Head,
+        /// The last record that is passed over, and the chain hash there.
+        to: Head,
+    },
 }
 
 /// Why records could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFailure {
-    /// Not held, below the retention floor, or rotten: this node cannot serve them.
+    /// Not held, or rotten: this node cannot serve them.
     Unreadable,
+    /// Policy dropped them, or a peer's did before they came here.
+    Dropped {
+        /// The last record of those that are gone without one between that is here, and the chain hash there.
+        floor: Head,
+        /// The chain hash at the record before the first that was wanted, where it is still known.
+        before: Option<ChainHash>,
+    },
 }
 
 /// Why records could not be made durable.
@@ -59,7 +80,7 @@ pub enum DiskReply {
         /// The records.
         outcome: Result<Vec<Record>, ReadFailure>,
     },
-    /// To [`DiskRequest::Adopt`]: all of it is durable, or not.
+    /// To [`DiskRequest::Adopt`] and [`DiskRequest::Skip`]: all of it is durable, or not.
     Adopted {
         /// The request's ticket.
         ticket: Ticket,

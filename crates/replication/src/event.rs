@@ -38,6 +38,18 @@ pub enum Event {
         /// The branch that is held here, from LSN 1.
         into: StreamId,
     },
+    /// What is asked for of a stream was dropped by policy of all peers that offer it: it goes on behind that. What was dropped is never
+    /// held here.
+    Skipped {
+        /// The peer whose floor is the lowest.
+        node: NodeId,
+        /// The stream.
+        stream: StreamId,
+        /// The last LSN that is held.
+        after: Lsn,
+        /// The last LSN that is passed over.
+        to: Lsn,
+    },
     /// Two lives of one node are at work at once: its disk was copied and both run. Both are served; somebody must end one of them.
     Cloned {
         /// The node.

@@ -9,6 +9,9 @@
 //! A fork heals without a record being taken back: each side writes its branch again under a run that the branch's own bytes name, so
 //! every node comes to hold both, and the author is told to go on under a new run.
 //!
+//! What peers dropped by policy cannot be had any more. Who learns so asks everyone else who offers the stream first, and after a while goes
+//! on behind the lowest of the floors that it was told, with the chain hash there, so that what follows is held to the chain as ever.
+//!
 //! On a slow connection messages are short, and streams that are nearly equal go before those with a backlog, which keeps a share: so
 //! fresh records come soon. Thin: streams travel record by record (no sealed segments), and vectors have no ranges above their contiguous
 //! part, so within one stream the backlog comes first.
@@ -34,10 +37,10 @@ pub use disk::{AdoptFailure, DiskReply, DiskRequest, ReadFailure, Ticket};
 pub use event::{CloseReason, Event, Fork, Violation};
 pub use limits::{
     ACKNOWLEDGE_INTERVAL_MS, ANNOUNCE_INTERVAL_MS, BRANCHES_MAX, CLOSE_TEXT_BYTES_MAX,
-    CONTROL_IN_FLIGHT_MESSAGES_MAX, DATA_IN_FLIGHT_MESSAGES_MAX, DISK_READS_MAX, FORK_CHECKS_MAX,
-    FRAME_BYTES_MAX, FRESH_TURNS_MAX, HELLO_TIMEOUT_MS, HOLD_STREAMS_MAX, INSTANCE_NODES_MAX,
-    INSTANCES_PER_NODE_MAX, KEEPALIVE_INTERVAL_MS, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX,
-    MESSAGE_BYTES_START, MESSAGE_WRITE_MS_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+    CONTROL_IN_FLIGHT_MESSAGES_MAX, DATA_IN_FLIGHT_MESSAGES_MAX, DISK_READS_MAX, DROPPED_SINCE_VERSION,
+    FLOOR_LOOK_AGAIN_MS, FLOOR_WAIT_MS, FORK_CHECKS_MAX, FRAME_BYTES_MAX, FRESH_TURNS_MAX, HELLO_TIMEOUT_MS,
+    HOLD_STREAMS_MAX, INSTANCE_NODES_MAX, INSTANCES_PER_NODE_MAX, KEEPALIVE_INTERVAL_MS, MESSAGE_BYTES_LEAST,
+    MESSAGE_BYTES_MAX, MESSAGE_BYTES_START, MESSAGE_WRITE_MS_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
     PULL_RECORDS_PER_TURN_MAX, PULL_STREAMS_PER_SESSION_MAX, RECEIVE_BYTES_TOTAL_DEFAULT, RECORD_COST_BYTES,
     RECORDS_PER_MESSAGE_MAX, RETRY_AFTER_DISK_FAILURE_MS, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX,
     SERVE_STREAMS_PER_SESSION_MAX, SILENCE_TIMEOUT_MS, SIMULTANEOUS_DIAL_MS, STALL_TIMEOUT_MS,

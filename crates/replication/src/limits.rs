@@ -1,9 +1,11 @@
 //! Every bound of replication, with its unit. Nothing here is learnt from a peer.
 
 /// The newest version of the messages that this node speaks.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 /// The oldest version that this node still speaks: the one before the newest, once there is one.
 pub const PROTOCOL_VERSION_MIN: u16 = 1;
+/// The first version in which a peer is told that policy dropped what it asks for.
+pub const DROPPED_SINCE_VERSION: u16 = 2;
 
 /// Most bytes of records that a message carries, unless one record alone is longer.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -74,6 +76,11 @@ pub const SILENCE_TIMEOUT_MS: u64 = 20_000;
 pub const HELLO_TIMEOUT_MS: u64 = 10_000;
 /// A peer that was asked for records and sent none for so long is cut, in milliseconds.
 pub const STALL_TIMEOUT_MS: u64 = 300_000;
+/// When peers say that policy dropped what this node lacks of a stream, and nobody has sent any of it for so long, it goes on behind
+/// that, in milliseconds: longer than a peer takes to come back from a restart or a cut that nobody was told of.
+pub const FLOOR_WAIT_MS: u64 = 60_000;
+/// Somebody may still have what was dropped elsewhere: it is looked again after so long, in milliseconds.
+pub const FLOOR_LOOK_AGAIN_MS: u64 = 5_000;
 /// Two sessions of one pair of nodes that began within this time were dialled at once, in milliseconds.
 pub const SIMULTANEOUS_DIAL_MS: u64 = 5_000;
 /// Pause before pulling again after the disk refused records, in milliseconds.

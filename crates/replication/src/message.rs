@@ -1,4 +1,4 @@
-//! What the two ends of a session say. Version 1:
+//! What the two ends of a session say. Version 2; what came with it is marked:
 //!
 //! ```text
 //! Hello     first in each direction: versions spoken, node, credit given
@@ -7,7 +7,7 @@
 //! Records   consecutive records; the chain hash after the last proves them all
 //! Credit    so many more bytes of records may be sent
 //! Stop      send no more of the stream; answered by one Stopped(Cancelled)
-//! Stopped   the rest of a pulled range will not come
+//! Stopped   the rest of a pulled range will not come; since 2 also because policy dropped it, and how far
 //! Forked    at this LSN of a stream that you told of, my chain hash is another
 //! Keepalive nothing
 //! Close     the last message, with a reason for people
@@ -121,6 +121,9 @@ pub enum StopReason {
     Unreadable,
     /// The asker's chain hash is not that of the stream held here.
     Forked,
+    /// Policy dropped what was asked for: the last LSN of it, and the chain hash there. A session of version 1 hears
+    /// [`StopReason::Unreadable`] instead.
+    Dropped(Head),
 }
 
 /// The bodies of a [`Records`], at most [`RECORDS_PER_MESSAGE_MAX`].

@@ -61,6 +61,8 @@ pub(crate) struct Session {
 
     /// What the peer holds, as it told.
     pub remote: BTreeMap<StreamId, Head>,
+    /// Up to where the peer said that policy dropped what was asked of it, by stream.
+    pub floors: BTreeMap<StreamId, Head>,
     /// Streams with a fork between this peer and this node (invariant 1).
     pub halted: BTreeSet<StreamId>,
     /// Forks whose place is still to be looked for: the two differ at this LSN.
@@ -132,6 +134,7 @@ impl Session {
             said_at: now,
             progress_at: now,
             remote: BTreeMap::new(),
+            floors: BTreeMap::new(),
             halted: BTreeSet::new(),
             forked: VecDeque::new(),
             checks: 0,
@@ -194,6 +197,11 @@ impl Session {
         } else if cost * 2 >= self.message_bytes && took < Duration::from_millis(MESSAGE_WRITE_MS_MAX / 4) {
             self.message_bytes = (self.message_bytes * 2).min(MESSAGE_BYTES_MAX);
         }
+    }
+
+    /// Up to where the peer dropped what is lacking behind `lsn`.
+    pub fn floor_above(&self, stream: &StreamId, lsn: Lsn) -> Option<Head> {
+        self.floors.get(stream).copied().filter(|floor| floor.lsn > lsn)
     }
 
     /// Puts a stream at the end of those that wait.

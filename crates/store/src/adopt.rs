@@ -27,7 +27,7 @@ enum Held {
     Not,
     /// With this chain hash.
     As(ChainHash),
-    /// It was, and policy dropped it.
+    /// It was, and policy dropped it; or peers had dropped it before it came.
     Dropped,
 }
 
@@ -118,7 +118,11 @@ impl Writer {
     }
 
     /// When `record` closes a gap: the end of what is held behind it, whose first record must follow.
-    fn joined(&self, key: StreamKey, record: &Record) -> Result<Option<(Lsn, ChainHash)>, AdoptError> {
+    pub(crate) fn joined(
+        &self,
+        key: StreamKey,
+        record: &Record,
+    ) -> Result<Option<(Lsn, ChainHash)>, AdoptError> {
         let Some(next) = record.lsn.next() else { return Ok(None) };
         let (end, before) = {
             let index = read_locked(&self.shared.index);

@@ -1,5 +1,5 @@
-//! What is no longer here: a durable note of each segment that policy dropped or that rotted, so that nothing goes silently
-//! (invariant 6). The note stands under the segment's name and keeps what the vector and the chain need to go on.
+//! What is not here: a durable note of each segment that policy dropped or that rotted, and of what peers had dropped before this node
+//! had it, so that nothing goes silently (invariant 6). The note stands under the segment's name and keeps what the vector and the chain need to go on.
 //!
 //! ```text
 //! file := "tidegap\n" | version u16 LE | crc u32 LE over all but itself | MessagePack of the note
@@ -8,7 +8,8 @@
 use serde::{Deserialize, Serialize};
 use tidelog_record::{ChainHash, Lsn, Seal, StreamId};
 
-pub(crate) const VERSION: u16 = 1;
+/// The newest version. A note has the oldest one that knows its reason, so that it is read by as many programs as can be.
+pub(crate) const VERSION: u16 = 2;
 const MAGIC: [u8; 8] = *b"tidegap\n";
 const HEAD_BYTES: usize = 14;
 /// Longest note that is read, in bytes.
@@ -25,6 +26,18 @@ pub enum GapReason {
     Bytes,
     /// The disk was full, and the configuration says that the oldest goes then.
     Pressure,
+    /// Peers had dropped it before this node had it.
+    NeverHeld,
+}
+
+impl GapReason {
+    /// The first version of notes that has it.
+    fn version(self) -> u16 {
+        match self {
+            Self::Rotten | Self::Age | Self::Bytes | Self::Pressure => 1,
+            Self::NeverHeld => 2,
+        }
+    }
 }
 
 /// A sealed range that is not here.
@@ -68,7 +81,22 @@ pub(crate) enum GapError {
 }
 
 impl Gap {
-    /// Whether it went by policy: then it counts as held, and nobody is asked for it.
+    /// What peers dropped before this node had it. It was no segment here: of what was in it only the hashes around it are known.
+    pub fn never_held(stream: StreamId, after: (Lsn, ChainHash), to: (Lsn, ChainHash)) -> Option<Self> {
+        let first = after.0.next().filter(|first| *first <= to.0)?;
+        Some(Self {
+            stream,
+            seal: Seal { first, last: to.0, ordinal: 0, parts: 1, hash: [0; 16] },
+            before: after.1,
+            after: to.1,
+            reason: GapReason::NeverHeld,
+            points: 0,
+            bytes: 0,
+            time_ns: (0, 0),
+        })
+    }
+
+    /// Whether it went by policy, this node's or its peers': then it counts as held, and nobody is asked for it.
     pub fn by_policy(&self) -> bool {
         self.reason != GapReason::Rotten
     }
@@ -95,7 +123,7 @@ impl Gap {
         // Integers, byte strings and short texts: nothing in it can fail to be written.
         let body = rmp_serde::to_vec(&note).unwrap_or_default();
         let mut out = MAGIC.to_vec();
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&self.reason.version().to_le_bytes());
         let crc = checksum(&out, &body);
         out.extend_from_slice(&crc.to_le_bytes());
         out.extend_from_slice(&body);
@@ -113,11 +141,11 @@ impl Gap {
             return Err(GapError::Damaged);
         }
         let version = u16::from_le_bytes(*version);
-        if version != VERSION {
+        if version == 0 || version > VERSION {
             return Err(GapError::Version(version));
         }
         let note: Note = rmp_serde::from_slice(body).map_err(|_| GapError::Damaged)?;
-        if note.first == 0 || note.last < note.first || note.parts == 0 {
+        if note.first == 0 || note.last < note.first || note.parts == 0 || note.reason.version() > version {
             return Err(GapError::Damaged);
         }
         let seal = Seal {
@@ -145,18 +173,53 @@ mod tests {
     use proptest::prelude::*;
     use tidelog_record::{NodeId, Run};
 
+    fn reason() -> impl Strategy<Value = GapReason> {
+        use GapReason::{Age, Bytes, NeverHeld, Pressure, Rotten};
+        prop::sample::select(vec![Rotten, Age, Bytes, Pressure, NeverHeld])
+    }
+
+    fn never_held() -> Gap {
+        let stream = StreamId { site: "s".parse().unwrap(), node: NodeId([3; 16]), run: Run(1) };
+        let (before, after) = (ChainHash([1; 16]), ChainHash([2; 16]));
+        Gap::never_held(stream, (Lsn(4), before), (Lsn(9), after)).unwrap()
+    }
+
+    #[test]
+    fn a_note_has_the_oldest_version_that_knows_its_reason() {
+        let version = |reason| Gap { reason, ..never_held() }.encode()[8];
+        assert_eq!(version(GapReason::Age), 1);
+        assert_eq!(version(GapReason::NeverHeld), 2);
+        // A program that reads up to version 1 sees a whole note of a newer one, and refuses the store; nobody writes it as version 1.
+        for (version, found) in [(1, GapError::Damaged), (3, GapError::Version(3))] {
+            let mut bytes = never_held().encode();
+            bytes[8] = version;
+            let crc = checksum(&bytes[..10], &bytes[HEAD_BYTES..]);
+            bytes[10..HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(Gap::decode(&bytes), Err(found));
+        }
+    }
+
+    #[test]
+    fn what_peers_had_dropped_spans_from_what_is_held_to_their_floor() {
+        let gap = never_held();
+        assert_eq!((gap.seal.first, gap.seal.last, gap.records()), (Lsn(5), Lsn(9), 5));
+        assert!(gap.by_policy());
+        let at = (Lsn(9), gap.after);
+        assert_eq!(Gap::never_held(gap.stream, at, at), None);
+    }
+
     proptest! {
         #[test]
         fn a_note_is_read_as_it_was_written_and_a_changed_one_is_none(
             first in 1u64..1_000_000, more in 0u64..1_000_000, points in any::<u64>(), time_ns in any::<(i64, i64)>(),
-            site in "[a-z]{1,64}", at in any::<prop::sample::Index>(), noise in prop::collection::vec(any::<u8>(), 0..200),
+            site in "[a-z]{1,64}", reason in reason(), at in any::<prop::sample::Index>(), noise in prop::collection::vec(any::<u8>(), 0..200),
         ) {
             let gap = Gap {
                 stream: StreamId { site: site.parse().unwrap(), node: NodeId([3; 16]), run: Run(u64::MAX) },
                 seal: Seal { first: Lsn(first), last: Lsn(first + more), ordinal: 7, parts: 16, hash: [9; 16] },
                 before: ChainHash([1; 16]),
                 after: ChainHash([2; 16]),
-                reason: GapReason::Bytes,
+                reason,
                 points,
                 bytes: 77,
                 time_ns,

@@ -312,7 +312,8 @@ impl Index {
         let asked = self.of_site(site).flat_map(|stream| &stream.gaps).filter_map(|gap| {
             let (oldest, newest) = gap.time_ns;
             match gap.reason {
-                GapReason::Rotten => None,
+                // What peers dropped never was shown here, and says nothing of what is kept here.
+                GapReason::Rotten | GapReason::NeverHeld => None,
                 GapReason::Age => Some(newest.saturating_add(1)),
                 GapReason::Bytes | GapReason::Pressure => Some(if left.is_some_and(|left| newest < left) {
                     newest.saturating_add(1)

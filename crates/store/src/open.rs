@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, RwLock, mpsc};
 use std::thread;
 
@@ -76,7 +77,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         .map(|(file, header)| Tip::new(Arc::clone(&file.file), header, file.end, file.last + 1));
     let shared = Arc::new(Shared {
         node: options.node,
-        run,
+        run: AtomicU64::new(run.0),
         disk: Arc::clone(&disk),
         dir: dir.to_owned(),
         index: RwLock::new(index),
@@ -248,7 +249,7 @@ fn write_again(writer: &mut Writer, salvage: Vec<(StreamId, Vec<u8>)>, findings:
     for (stream, body) in salvage.into_iter().filter(|(stream, _)| stream.node == node) {
         let answer = answer.clone();
         let done = Box::new(move |result| drop(answer.send(result)));
-        jobs.push(Job::Append { site: stream.site, body, begin_file: false, done });
+        jobs.push(Job::Append { site: stream.site, body, run: None, begin_file: false, done });
     }
     if jobs.is_empty() {
         return;

@@ -78,8 +78,8 @@ impl Counters {
 
 pub(crate) struct Shared {
     pub node: NodeId,
-    /// The run in which this node writes.
-    pub run: Run,
+    /// The run in which this node writes; only the writer's thread changes it.
+    pub run: AtomicU64,
     pub disk: Arc<dyn Disk>,
     pub dir: PathBuf,
     pub index: RwLock<Index>,
@@ -116,6 +116,11 @@ pub(crate) fn write_locked<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 }
 
 impl Shared {
+    /// The run in which this node writes.
+    pub fn run(&self) -> Run {
+        Run(self.run.load(Ordering::Acquire))
+    }
+
     /// Puts a job before the writer, or answers it with a refusal.
     pub fn enqueue(&self, job: Job, urgency: Urgency) {
         let (bytes, records) = (job.bytes(), job.records());

@@ -20,8 +20,10 @@ use crate::errors::{AdoptError, AppendError, OpenError, ReadError, Recovery, Sta
 use crate::options::StoreOptions;
 use crate::position::Position;
 use crate::ranges::SeqRanges;
+use crate::renewal::Renewal;
 use crate::scan::{Points, ScanError, SeriesPoints};
 use crate::shared::{Shared, Urgency, WriteState, locked, read_locked};
+use crate::skip::Skip;
 use crate::stream::StreamIndex;
 use crate::upkeep::{Keeper, UpkeepError};
 use crate::writer::{Adopted, Appended, Job};
@@ -73,6 +75,8 @@ pub struct Stats {
     pub records_dropped: u64,
     /// Points in them.
     pub points_dropped: u64,
+    /// Records that peers had dropped before they came here, ever.
+    pub records_never_held: u64,
     /// Log files that went because segments hold their records, since the store opened.
     pub files_trimmed: u64,
     /// Rounds of upkeep that ended early since the store opened.
@@ -134,7 +138,7 @@ impl Store {
     /// The run in which this node writes.
     #[must_use]
     pub fn run(&self) -> Run {
-        self.0.shared.run
+        self.0.shared.run()
     }
 
     /// What opening found.
@@ -154,7 +158,13 @@ impl Store {
         match checked(&body) {
             Err(error) => done(Err(error)),
             Ok(()) => {
-                let job = Job::Append { site: site.clone(), body, begin_file: false, done: Box::new(done) };
+                let job = Job::Append {
+                    site: site.clone(),
+                    body,
+                    run: None,
+                    begin_file: false,
+                    done: Box::new(done),
+                };
                 self.0.shared.enqueue(job, Urgency::Try);
             }
         }
@@ -169,7 +179,7 @@ impl Store {
         let (answer, answered) = mpsc::sync_channel(1);
         // The receiver outlives the answer: it is waited for below.
         let done = Box::new(move |result| drop(answer.send(result)));
-        let job = Job::Append { site: site.clone(), body, begin_file: false, done };
+        let job = Job::Append { site: site.clone(), body, run: None, begin_file: false, done };
         self.0.shared.enqueue(job, Urgency::Wait);
         answered.recv().unwrap_or(Err(AppendError::Closed))
     }
@@ -196,6 +206,65 @@ impl Store {
         let (answer, answered) = mpsc::sync_channel(1);
         self.adopt(records, move |result| drop(answer.send(result)));
         answered.recv().unwrap_or(Err(AdoptError::Refused(AppendError::Closed)))
+    }
+
+    /// Goes on with a stream behind records that peers had dropped by policy before they came here: from `after`, the end of what is held,
+    /// up to and with `to`, each with the chain hash there. A durable note stands in their place from then on: they count as dropped
+    /// by policy, and are not taken any more. Where a piece is held behind what is missing, only that is passed over. In order with [`Store::adopt`]; `done` as there.
+    pub fn skip(
+        &self,
+        stream: &StreamId,
+        after: (Lsn, ChainHash),
+        to: (Lsn, ChainHash),
+        done: impl FnOnce(Result<(), AdoptError>) + Send + 'static,
+    ) {
+        let skip = Skip { stream: stream.clone(), after, to, done: Box::new(done) };
+        self.0.shared.enqueue(Job::Skip(skip), Urgency::Try);
+    }
+
+    /// As [`Store::skip`], and waits until the note is durable.
+    ///
+    /// # Errors
+    /// [`AdoptError`]: nothing is passed over.
+    pub fn skip_blocking(
+        &self,
+        stream: &StreamId,
+        after: (Lsn, ChainHash),
+        to: (Lsn, ChainHash),
+    ) -> Result<(), AdoptError> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.skip(stream, after, to, move |result| drop(answer.send(result)));
+        answered.recv().unwrap_or(Err(AdoptError::Refused(AppendError::Closed)))
+    }
+
+    /// Of the records of a stream behind `after`: up to where there is none because policy dropped them, with the chain hash there. `None`
+    /// when the next one is held, or nothing is known of it.
+    #[must_use]
+    pub fn dropped_behind(&self, stream: &StreamId, after: Lsn) -> Option<(Lsn, ChainHash)> {
+        read_locked(&self.0.shared.index).streams.get(&stream.key())?.dropped_behind(after)
+    }
+
+    /// Ends the run `over` of this node and begins another, which `drawn`, random bits, names: peers hold more of its streams than is held
+    /// here, or other bytes. What is appended after it goes on in new streams; nothing else changes. `done` is told the run, as for
+    /// [`Store::append`]; when `over` is over already, the one that it is in.
+    pub fn begin_run(
+        &self,
+        over: Run,
+        drawn: u64,
+        done: impl FnOnce(Result<Run, AppendError>) + Send + 'static,
+    ) {
+        let renewal = Renewal { over, drawn, done: Box::new(done) };
+        self.0.shared.enqueue(Job::BeginRun(renewal), Urgency::Try);
+    }
+
+    /// As [`Store::begin_run`], and waits until it has begun.
+    ///
+    /// # Errors
+    /// [`AppendError`]: the run goes on.
+    pub fn begin_run_blocking(&self, over: Run, drawn: u64) -> Result<Run, AppendError> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.begin_run(over, drawn, move |result| drop(answer.send(result)));
+        answered.recv().unwrap_or(Err(AppendError::Closed))
     }
 
     /// The last durable position in this node's log.
@@ -432,6 +501,7 @@ impl Store {
             segments_dropped: upkeep.dropped_segments.load(Ordering::Relaxed),
             records_dropped: upkeep.dropped_records.load(Ordering::Relaxed),
             points_dropped: upkeep.dropped_points.load(Ordering::Relaxed),
+            records_never_held: index.streams.values().map(StreamIndex::never_held).sum(),
             files_trimmed: upkeep.trimmed.load(Ordering::Relaxed),
             upkeep_failures: upkeep.failures.load(Ordering::Relaxed),
             queue_bytes,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tidelog_record::{ChainHash, Lsn, Seal, StreamId};
 
-use crate::gap::Gap;
+use crate::gap::{Gap, GapReason};
 use crate::sealed::Sealed;
 use crate::table::Tables;
 
@@ -169,6 +169,12 @@ impl StreamIndex {
         sealed + log - both
     }
 
+    /// How many records peers had dropped before they came here.
+    pub fn never_held(&self) -> u64 {
+        let gaps = self.gaps.iter().filter(|gap| gap.reason == GapReason::NeverHeld);
+        gaps.map(Gap::records).sum()
+    }
+
     /// The position from which a walk meets `lsn`.
     pub fn walk_from(&self, lsn: Lsn) -> Option<u64> {
         let extent = self.extent_of(lsn)?;
@@ -239,8 +245,34 @@ impl StreamIndex {
         self.rejoin();
     }
 
-    /// Takes in a gap, in place of the segment that was there.
+    /// The end of the stretch behind `after` of which nothing is here because policy dropped it, and the chain hash there.
+    pub fn dropped_behind(&self, after: Lsn) -> Option<(Lsn, ChainHash)> {
+        let mut end = None;
+        let mut next = after.next();
+        while let Some(lsn) = next.filter(|lsn| !self.holds(*lsn)) {
+            let Some(gap) = self.gap_of(lsn).filter(|gap| gap.by_policy()) else { break };
+            end = Some((gap.seal.last, gap.after));
+            next = gap.seal.last.next();
+        }
+        end
+    }
+
+    /// The first record that can be read, or was dropped by policy, from `first` on.
+    pub fn next_piece(&self, first: Lsn) -> Option<Lsn> {
+        let log = self.extents.iter().filter(|e| e.last >= first.0).map(|e| Lsn(e.first));
+        let sealed = self.sealed.iter().filter(|s| s.seal.last >= first).map(|s| s.seal.first);
+        let gone = self.gaps.iter().filter(|g| g.by_policy() && g.seal.last >= first).map(|g| g.seal.first);
+        log.chain(sealed).chain(gone).min().map(|lsn| lsn.max(first))
+    }
+
+    /// Takes in a gap, in place of the segment and the rot that was there.
     pub fn dig(&mut self, gap: Gap) {
+        let apart = |g: &Gap| g.seal.last < gap.seal.first || g.seal.first > gap.seal.last;
+        if !gap.by_policy() && !self.gaps.iter().all(|g| !g.by_policy() || apart(g)) {
+            // What rotted was passed over since: nobody has it any more.
+            return;
+        }
+        self.gaps.retain(|g| g.by_policy() || apart(g));
         self.sealed.retain(|s| s.seal.last < gap.seal.first || s.seal.first > gap.seal.last);
         let at = self.gaps.partition_point(|g| g.seal.first < gap.seal.first);
         self.gaps.insert(at, gap);

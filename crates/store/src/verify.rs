@@ -93,6 +93,8 @@ pub struct Verification {
     pub records: u64,
     /// Records that policy dropped.
     pub records_dropped: u64,
+    /// Records that peers had dropped before they came here; only a note of each range is left.
+    pub records_never_held: u64,
     /// Streams of which something is held.
     pub streams: u64,
     /// Places where records are missing within a stream: lost to the damage told here or earlier, or not fetched yet.

@@ -19,7 +19,9 @@ use crate::index::{Indexed, Intake, LogFile};
 use crate::options::{LOG_FILE_BYTES_LIMIT, LOG_FILE_BYTES_MIN};
 use crate::position::Position;
 use crate::recovery::{LOG_DIR, file_name};
+use crate::renewal::Renewal;
 use crate::shared::{Shared, WriteState, locked, read_locked, write_locked};
+use crate::skip::Skip;
 
 /// A commit takes no further append once it has this many bytes.
 pub(crate) const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -53,10 +55,11 @@ pub(crate) type AdoptDone = Box<dyn FnOnce(Result<Adopted, AdoptError>) + Send>;
 
 /// What waits for the writer.
 pub(crate) enum Job {
-    /// `begin_file`: the commit that it is in begins a log file.
+    /// `run`: it belongs in the stream of this run alone. `begin_file`: the commit that it is in begins a log file.
     Append {
         site: SiteName,
         body: Vec<u8>,
+        run: Option<Run>,
         begin_file: bool,
         done: AppendDone,
     },
@@ -64,6 +67,8 @@ pub(crate) enum Job {
         records: Vec<Record>,
         done: AdoptDone,
     },
+    Skip(Skip),
+    BeginRun(Renewal),
 }
 
 impl Job {
@@ -71,6 +76,8 @@ impl Job {
         match self {
             Self::Append { done, .. } => done(Err(error)),
             Self::Adopt { done, .. } => done(Err(error.into())),
+            Self::Skip(skip) => (skip.done)(Err(error.into())),
+            Self::BeginRun(renewal) => (renewal.done)(Err(error)),
         }
     }
 
@@ -78,12 +85,13 @@ impl Job {
         match self {
             Self::Append { body, .. } => body.len(),
             Self::Adopt { records, .. } => records.iter().map(|record| record.body.len()).sum(),
+            Self::Skip(_) | Self::BeginRun(_) => 0,
         }
     }
 
     pub fn records(&self) -> usize {
         match self {
-            Self::Append { .. } => 1,
+            Self::Append { .. } | Self::Skip(_) | Self::BeginRun(_) => 1,
             Self::Adopt { records, .. } => records.len().max(1),
         }
     }
@@ -140,7 +148,7 @@ enum Answer {
 }
 
 /// Why a commit came to nothing.
-enum Stop {
+pub(crate) enum Stop {
     Full,
     Failed(String),
 }
@@ -149,7 +157,28 @@ impl Writer {
     /// Runs until the store is closed and the queue is empty.
     pub fn run(mut self) {
         while let Some(jobs) = self.next_jobs() {
-            self.commit(jobs);
+            let mut together = Vec::with_capacity(jobs.len());
+            for job in jobs {
+                match job {
+                    // What comes behind it stands on what came before.
+                    Job::Skip(skip) => {
+                        self.commit_some(&mut together);
+                        self.skip(skip);
+                    }
+                    Job::BeginRun(renewal) => {
+                        self.commit_some(&mut together);
+                        self.begin_run(renewal);
+                    }
+                    job => together.push(job),
+                }
+            }
+            self.commit_some(&mut together);
+        }
+    }
+
+    fn commit_some(&mut self, jobs: &mut Vec<Job>) {
+        if !jobs.is_empty() {
+            self.commit(std::mem::take(jobs));
         }
     }
 
@@ -242,6 +271,8 @@ impl Writer {
 
     fn place(&mut self, tip: &Tip, frames: &mut FrameWriter, commit: &mut Commit, job: Job) {
         match job {
+            // What upkeep decided of a run that is over meanwhile is decided again.
+            job @ Job::Append { run: Some(run), .. } if run != self.run => job.refuse(AppendError::Busy),
             Job::Append { site, body, done, .. } => {
                 let stream = StreamId { site, node: self.node, run: self.run };
                 let key = stream.key();
@@ -264,6 +295,8 @@ impl Writer {
                 let result = self.adopt(tip, frames, commit, records);
                 commit.answers.push(Answer::Adopt(done, result));
             }
+            // These are no part of a commit.
+            job @ (Job::Skip(_) | Job::BeginRun(_)) => job.refuse(AppendError::Busy),
         }
     }
 
@@ -413,7 +446,7 @@ impl Writer {
     }
 
     /// Remembers and reports why a commit came to nothing.
-    fn note(&self, stop: Stop) -> AppendError {
+    pub(crate) fn note(&self, stop: Stop) -> AppendError {
         match stop {
             Stop::Full => {
                 if !matches!(self.shared.write_state(), WriteState::Full) {
@@ -480,7 +513,7 @@ fn stop_of(what: &str, error: &io::Error) -> Stop {
 }
 
 /// A caller's callback must not take the writer down with it.
-fn calm(callback: impl FnOnce()) {
+pub(crate) fn calm(callback: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(callback)).is_err() {
         tracing::error!("a callback of the store panicked");
     }

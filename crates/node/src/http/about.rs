@@ -72,6 +72,7 @@ fn read_gauges(context: &NodeContext) {
     metrics.store_open_points.set(gauge(stats.open_points));
     metrics.store_segments.set(gauge(stats.segments));
     metrics.store_segment_bytes.set(gauge(stats.segment_bytes));
+    metrics.store_never_held.set(gauge(stats.records_never_held));
     raise(&metrics.store_commits, stats.commits);
     raise(&metrics.store_trimmed, stats.files_trimmed);
     let by_label = [
@@ -179,6 +180,7 @@ pub(super) async fn status(State(api): State<Api>, visitor: Visitor) -> Result<J
             "segments": stats.segments,
             "segment_bytes": stats.segment_bytes,
             "dropped_points": stats.points_dropped,
+            "never_held_records": stats.records_never_held,
             "rotten_segments": stats.segments_rotten,
             "refusal": context.store_refusal(),
         }),

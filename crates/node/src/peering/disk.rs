@@ -7,17 +7,28 @@ use std::thread;
 use std::time::Duration;
 
 use tidelog_record::{Lsn, Record, StreamId};
-use tidelog_replication::{AdoptFailure, DiskReply, ReadFailure, Ticket};
+use tidelog_replication::{AdoptFailure, DiskReply, Head, ReadFailure, Ticket};
 use tidelog_store::{AdoptError, AppendError, Store};
 use tokio::sync::mpsc;
 
 /// Pause before records are offered again to a store whose queue is full.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
-/// Records for the store.
+/// Work for the store, of one stream in this order.
 pub(super) struct Adoption {
     pub ticket: Ticket,
-    pub records: Vec<Record>,
+    pub what: Adopted,
+}
+
+/// What a stream grows by.
+pub(super) enum Adopted {
+    Records(Vec<Record>),
+    /// What peers dropped before it came here.
+    Skip {
+        stream: StreamId,
+        after: Head,
+        to: Head,
+    },
 }
 
 /// Adopts until the channel is closed. Both channels are bounded by the credit that peers were given.
@@ -26,19 +37,19 @@ pub(super) fn adopt_all(
     mut adoptions: mpsc::UnboundedReceiver<Adoption>,
     replies: &mpsc::UnboundedSender<DiskReply>,
 ) {
-    while let Some(Adoption { ticket, records }) = adoptions.blocking_recv() {
+    while let Some(Adoption { ticket, what }) = adoptions.blocking_recv() {
         loop {
             let busy = Arc::new(AtomicBool::new(false));
             let (was_busy, replies) = (Arc::clone(&busy), replies.clone());
-            store.adopt(records.clone(), move |outcome| {
+            let done = move |outcome: Result<(), AdoptError>| {
                 let outcome = match outcome {
-                    Ok(_) => Ok(()),
+                    Ok(()) => Ok(()),
                     Err(AdoptError::Refused(AppendError::Busy)) => {
                         was_busy.store(true, Ordering::Release);
                         return;
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "the store did not take a peer's records");
+                        tracing::warn!(%error, "the store did not take what peers have of a stream");
                         match error {
                             AdoptError::Fork { .. } | AdoptError::BrokenChain { .. } => {
                                 Err(AdoptFailure::Fork)
@@ -51,7 +62,15 @@ pub(super) fn adopt_all(
                 };
                 // Nobody waits for it once the node is ending.
                 drop(replies.send(DiskReply::Adopted { ticket, outcome }));
-            });
+            };
+            match &what {
+                Adopted::Records(records) => {
+                    store.adopt(records.clone(), move |outcome| done(outcome.map(drop)));
+                }
+                Adopted::Skip { stream, after, to } => {
+                    store.skip(stream, (after.lsn, after.chain), (to.lsn, to.chain), done);
+                }
+            }
             // A busy store says so at once, before `adopt` returns. With the driver gone nobody waits for it.
             if !busy.load(Ordering::Acquire) || adoptions.is_closed() {
                 break;
@@ -73,5 +92,17 @@ pub(super) fn read(
         tracing::warn!(%stream, %after, %error, "cannot read records for a peer");
         ReadFailure::Unreadable
     });
+    let outcome = match outcome {
+        Ok(records) if records.is_empty() => Err(absent(store, stream, after)),
+        outcome => outcome,
+    };
     DiskReply::Read { ticket, outcome }
+}
+
+/// Why there is nothing to read.
+fn absent(store: &Store, stream: &StreamId, after: Lsn) -> ReadFailure {
+    let Some((lsn, chain)) = store.dropped_behind(stream, after) else { return ReadFailure::Unreadable };
+    // Where it cannot be read it is not compared.
+    let before = store.chain_at(stream, after).ok().flatten();
+    ReadFailure::Dropped { floor: Head { lsn, chain }, before }
 }

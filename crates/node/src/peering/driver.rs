@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
-use tidelog_record::{Lsn, NodeId, StreamId};
+use tidelog_record::{Lsn, NodeId, Run, StreamId};
 use tidelog_replication::{
     CONTROL_IN_FLIGHT_MESSAGES_MAX, CloseReason, DiskReply, DiskRequest, Event, Head, Message, Peer, Records,
-    Replica, SessionId,
+    Replica, SessionId, Ticket,
 };
-use tidelog_store::Store;
+use tidelog_store::{AppendError, Store};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use super::board::{Board, Lacking, PeerKey};
 use super::claims::Claims;
 use super::connection::{self, Connected, End, Input};
-use super::disk::{self, Adoption};
+use super::disk::{self, Adopted, Adoption};
 use super::lag::Lag;
 use super::tls::Tls;
 use super::{cloud_of, refusal};
+use crate::backoff::random;
 use crate::context::NodeContext;
 use crate::held::HeldBy;
 
@@ -35,6 +36,9 @@ const LOOK_SHARE: u32 = 20;
 const BOARD_INTERVAL: Duration = Duration::from_secs(1);
 /// Replies and inputs handled before the machine is asked what it wants, so that it wants less often.
 const BURST_MAX: usize = 64;
+
+/// Least time between two runs that this node begins on its peers' word, so that none of them can make it begin one after the other.
+const RUN_LEAST: Duration = Duration::from_secs(600);
 
 /// Peers whose lag is followed in time.
 const PEERS_NOTED_MAX: usize = 4096;
@@ -51,6 +55,16 @@ struct Link {
     over: CancellationToken,
     ready: bool,
     ended: Option<oneshot::Sender<bool>>,
+}
+
+/// Whether this node goes on under another run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewal {
+    No,
+    /// The run that it is in is over.
+    Due(Run),
+    /// The store was asked.
+    Asked(Run),
 }
 
 /// Records that travelled in this process, so that it is known what one takes.
@@ -103,8 +117,14 @@ pub(super) struct Driver {
     next_session: u64,
     /// How far each stream was when the machine was last told.
     told: BTreeMap<StreamId, Lsn>,
+    /// Peers hold more of this node's own streams than it does, or other bytes.
+    renewal: Renewal,
+    /// When the last run began for that.
+    renewed_at: Option<Instant>,
+    runs: mpsc::UnboundedSender<Result<Run, AppendError>>,
+    begun_runs: mpsc::UnboundedReceiver<Result<Run, AppendError>>,
     /// Records of each adoption under way.
-    adopting: BTreeMap<tidelog_replication::Ticket, u64>,
+    adopting: BTreeMap<Ticket, u64>,
 }
 
 impl Driver {
@@ -117,6 +137,7 @@ impl Driver {
         from_outside: mpsc::Receiver<Input>,
     ) -> Self {
         let (replies, from_disk) = mpsc::unbounded_channel();
+        let (runs, begun_runs) = mpsc::unbounded_channel();
         Self {
             context: context.clone(),
             replica,
@@ -133,6 +154,10 @@ impl Driver {
             travelled: Travelled::default(),
             next_session: 0,
             told: BTreeMap::new(),
+            renewal: Renewal::No,
+            renewed_at: None,
+            runs,
+            begun_runs,
             adopting: BTreeMap::new(),
         }
     }
@@ -162,6 +187,7 @@ impl Driver {
                 () = shutdown.cancelled() => break,
                 Some(reply) = self.from_disk.recv() => self.take_replies(reply),
                 Some(input) = self.from_outside.recv() => self.take_inputs(input),
+                Some(begun) = self.begun_runs.recv() => self.run_begun(begun),
                 Ok(()) = commits.changed(), if look_at.is_none() => look_at = Some(look_not_before),
                 () = sleep_until(wake) => {}
             }
@@ -173,6 +199,7 @@ impl Driver {
             }
             if board_at <= now {
                 self.write_board();
+                self.renew();
                 board_at = Instant::now() + BOARD_INTERVAL.max(now.elapsed() * LOOK_SHARE);
             }
             if self.replica.poll_timeout().is_some_and(|due| due <= self.now()) {
@@ -184,6 +211,45 @@ impl Driver {
             self.replica.close(session, CloseReason::ShuttingDown);
         }
         self.carry_out(&adoptions);
+    }
+
+    /// What peers hold of one of this node's streams is not what it holds: what it writes from now on must not take names that are taken.
+    fn own_run_is_over(&mut self, stream: &StreamId) {
+        let store = &self.context.store;
+        if stream.node == store.node() && stream.run == store.run() && self.renewal == Renewal::No {
+            self.renewal = Renewal::Due(stream.run);
+            self.renew();
+        }
+    }
+
+    /// Asks the store to go on under another run, if that is due; what it refuses is asked again with the next look.
+    fn renew(&mut self) {
+        let Renewal::Due(over) = self.renewal else { return };
+        if self.renewed_at.is_some_and(|at| at.elapsed() < RUN_LEAST) {
+            return;
+        }
+        self.renewal = Renewal::Asked(over);
+        let drawn = u64::from(random()) << 32 | u64::from(random());
+        let runs = self.runs.clone();
+        // Nobody waits for it once the node is ending.
+        self.context.store.begin_run(over, drawn, move |begun| drop(runs.send(begun)));
+    }
+
+    fn run_begun(&mut self, begun: Result<Run, AppendError>) {
+        match (begun, self.renewal) {
+            (Ok(run), _) => {
+                self.renewal = Renewal::No;
+                self.renewed_at = Some(Instant::now());
+                let now = self.now();
+                self.replica.begin_run(now, run);
+                tracing::warn!(%run, "what this node writes goes on under another run");
+            }
+            (Err(error), Renewal::Asked(over)) => {
+                self.renewal = Renewal::Due(over);
+                tracing::warn!(%error, "the store did not begin another run yet");
+            }
+            (Err(_), Renewal::No | Renewal::Due(_)) => {}
+        }
     }
 
     fn take_replies(&mut self, first: DiskReply) {
@@ -328,9 +394,10 @@ impl Driver {
                 }
                 DiskRequest::Adopt { ticket, records } => {
                     self.adopting.insert(ticket, records.len() as u64);
-                    if adoptions.send(Adoption { ticket, records }).is_err() {
-                        tracing::error!("nobody is there to store peers' records");
-                    }
+                    store_later(adoptions, ticket, Adopted::Records(records));
+                }
+                DiskRequest::Skip { ticket, stream, after, to } => {
+                    store_later(adoptions, ticket, Adopted::Skip { stream, after, to });
                 }
             }
         }
@@ -358,6 +425,7 @@ impl Driver {
                     stream = %fork.stream, peer = %fork.node, lsn = %fork.lsn, ours = ?fork.ours, theirs = ?fork.theirs,
                     "a stream has two branches: nothing is overwritten, and each node writes the branch that it has again under another run"
                 );
+                self.own_run_is_over(&fork.stream);
             }
             Event::OwnStreamAhead { node, stream, claimed, written } => {
                 self.context.metrics.peer_refused.with_label_values(&["own_stream_ahead"]).inc();
@@ -365,9 +433,16 @@ impl Driver {
                     %stream, peer = %node, %claimed, %written,
                     "a peer holds more of this node's own stream than is held here: its disk lost some, or is an older copy; they are fetched"
                 );
+                self.own_run_is_over(&stream);
             }
             Event::Branched { stream, after, into } => {
                 tracing::warn!(%stream, %after, %into, "a branch of a stream is written again, so that every node comes to hold it");
+            }
+            Event::Skipped { node, stream, after, to } => {
+                tracing::warn!(
+                    %stream, peer = %node, %after, %to,
+                    "all peers dropped a part of a stream before it came here: it goes on behind that"
+                );
             }
             Event::Cloned { node } => {
                 self.context.metrics.peer_refused.with_label_values(&["cloned"]).inc();
@@ -457,6 +532,12 @@ impl Driver {
                 lag.with_label_values(&[node.as_str(), "there"]).set(gauge(progress.ahead_records));
             }
         }
+    }
+}
+
+fn store_later(adoptions: &mpsc::UnboundedSender<Adoption>, ticket: Ticket, what: Adopted) {
+    if adoptions.send(Adoption { ticket, what }).is_err() {
+        tracing::error!("nobody is there to store what peers have");
     }
 }
 

@@ -22,8 +22,9 @@ mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tidelog_replication::{Head, Options, Replica};
+use tidelog_replication::{FLOOR_WAIT_MS, Head, Options, Replica};
 use tokio::sync::mpsc;
 
 use crate::backoff::random;
@@ -63,6 +64,19 @@ pub async fn start(
     settings: &PeeringSettings,
     identity: &Identity,
 ) -> Result<Option<SocketAddr>, StartError> {
+    start_waiting(context, settings, identity, Duration::from_millis(FLOOR_WAIT_MS)).await
+}
+
+/// As [`start`]; so long is waited for what peers say to have dropped by policy.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_waiting(
+    context: &NodeContext,
+    settings: &PeeringSettings,
+    identity: &Identity,
+    floor_wait: Duration,
+) -> Result<Option<SocketAddr>, StartError> {
     let Some(files) = tls::Files::of(settings)? else { return Ok(None) };
     let key = tls::OwnKey::of(identity);
     let tls = Arc::new(tls::Tls::load(&files, &key)?);
@@ -79,7 +93,8 @@ pub async fn start(
     let (inputs, from_outside) = mpsc::channel(INPUTS_MAX);
     let vector = context.store.vector().into_iter().map(|(id, lsn, chain)| (id, Head { lsn, chain }));
     let instance = u64::from(random()) << 32 | u64::from(random());
-    let options = Options::new(identity.node, context.store.run(), tls.own().sites.clone(), instance);
+    let sites = tls.own().sites.clone();
+    let options = Options { floor_wait, ..Options::new(identity.node, context.store.run(), sites, instance) };
     let (reload, present) = reload::Reload::new(context, files, key, Arc::clone(&tls), inputs.clone());
     context.tasks.spawn(reload.run());
     let driver = driver::Driver::new(

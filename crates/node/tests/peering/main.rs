@@ -4,7 +4,9 @@
 
 mod certificates;
 mod claims;
+mod late;
 mod raw;
+mod restored;
 mod sessions;
 
 use std::collections::BTreeMap;
@@ -17,7 +19,7 @@ use tidelog_node::peering::authority::{Authority, Grants, LIFETIME_DEFAULT};
 use tidelog_node::settings::PeeringSettings;
 use tidelog_node::{Identity, Metrics, NodeContext, StartError, StatusBoard, peering};
 use tidelog_record::{Batch, Lsn, NodeId, Seal, Series, SiteName, Value};
-use tidelog_replication::Sites;
+use tidelog_replication::{FLOOR_WAIT_MS, Sites};
 use tidelog_store::{Store, StoreOptions};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -69,6 +71,17 @@ async fn start_with(
     peers: &[std::net::SocketAddr],
     options: impl Fn(NodeId) -> StoreOptions,
 ) -> Running {
+    start_waiting(dir, listen, peers, options, Duration::from_millis(FLOOR_WAIT_MS)).await
+}
+
+/// Starts a node that waits so long for what peers say to have dropped.
+async fn start_waiting(
+    dir: &Path,
+    listen: bool,
+    peers: &[std::net::SocketAddr],
+    options: impl Fn(NodeId) -> StoreOptions,
+    floor_wait: Duration,
+) -> Running {
     let identity = Identity::load(dir, None).unwrap();
     let (store, _) = Store::open(dir, options(identity.node)).unwrap();
     let context = NodeContext {
@@ -89,7 +102,7 @@ async fn start_with(
         ca: Some(dir.join("ca.crt")),
         crl: Some(dir.join("ca.crl")).filter(|path| path.exists()),
     };
-    let address = peering::start(&context, &settings, &identity).await.unwrap();
+    let address = peering::start_waiting(&context, &settings, &identity, floor_wait).await.unwrap();
     Running { context, dir: dir.to_owned(), address }
 }
 

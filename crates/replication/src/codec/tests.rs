@@ -25,8 +25,12 @@ fn head() -> impl Strategy<Value = Head> {
 fn message() -> impl Strategy<Value = Message> {
     let held = (stream(), head()).prop_map(|(stream, head)| Held { stream, head });
     let bodies = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..6);
-    let reason =
-        prop_oneof![Just(StopReason::Cancelled), Just(StopReason::Unreadable), Just(StopReason::Forked)];
+    let reason = prop_oneof![
+        Just(StopReason::Cancelled),
+        Just(StopReason::Unreadable),
+        Just(StopReason::Forked),
+        head().prop_map(StopReason::Dropped)
+    ];
     prop_oneof![
         (any::<u16>(), any::<u16>(), any::<[u8; 16]>(), any::<u32>(), any::<u64>()).prop_map(
             |(version_min, version_max, node, credit_bytes, instance)| Message::Hello(Hello {

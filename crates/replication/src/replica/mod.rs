@@ -1,7 +1,9 @@
 //! The machine: all sessions of one node and the streams they share. This file holds its state and its doors;
 //! `greeting` settles who stays,
-//! `pulling` brings records in, `serving` sends them out, `forks` heals what has two branches, `pace` says when.
+//! `pulling` brings records in, `serving` sends them out, `floors` goes on behind what is gone everywhere, `forks` heals what has two
+//! branches, `pace` says when.
 
+mod floors;
 mod forks;
 mod greeting;
 mod pace;
@@ -19,7 +21,7 @@ use tidelog_record::{Lsn, NodeId, Run, SiteName, StreamId};
 use crate::disk::{DiskReply, DiskRequest, Ticket};
 use crate::event::{CloseReason, Event, Fork, Violation};
 use crate::limits::{
-    CLOSE_TEXT_BYTES_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, RECEIVE_BYTES_TOTAL_DEFAULT,
+    CLOSE_TEXT_BYTES_MAX, FLOOR_WAIT_MS, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, RECEIVE_BYTES_TOTAL_DEFAULT,
     WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
 };
 use crate::message::{Held, Hello, Message};
@@ -40,13 +42,23 @@ pub struct Options {
     pub receive_bytes_total: usize,
     /// Which life of the node this is: draw it at random at each start. Peers know by it whether two of one node are at work.
     pub instance: u64,
+    /// How long what peers dropped by policy is waited for before a stream goes on behind it.
+    pub floor_wait: Duration,
 }
 
 impl Options {
     /// Options with the default bounds. `instance` is drawn at random at each start.
     #[must_use]
     pub fn new(node: NodeId, run: Run, sites: Sites, instance: u64) -> Self {
-        Self { node, run, sites, receive_bytes_total: RECEIVE_BYTES_TOTAL_DEFAULT, instance }
+        let receive_bytes_total = RECEIVE_BYTES_TOTAL_DEFAULT;
+        Self {
+            node,
+            run,
+            sites,
+            receive_bytes_total,
+            instance,
+            floor_wait: Duration::from_millis(FLOOR_WAIT_MS),
+        }
     }
 }
 
@@ -107,6 +119,8 @@ pub struct Replica {
     copying: BTreeMap<Ticket, forks::BranchId>,
     /// The lives of each peer.
     instances: BTreeMap<NodeId, greeting::Lives>,
+    /// Streams of which a peer dropped what is lacking here: when it is time to go on behind that.
+    starving: BTreeMap<StreamId, Duration>,
     /// Nothing is pulled before this time: the disk refused records.
     paused_until: Option<Duration>,
     /// The disk refused records and took none since: one record at a time is asked for, so that peers do not send for nothing.
@@ -140,6 +154,7 @@ impl Replica {
             branches: BTreeMap::new(),
             copying: BTreeMap::new(),
             instances: BTreeMap::new(),
+            starving: BTreeMap::new(),
             paused_until: None,
             disk_doubted: false,
             wake_at: None,
@@ -416,6 +431,7 @@ impl Replica {
             });
             if forget {
                 self.streams.remove(stream);
+                self.starving.remove(stream);
             }
         }
         for stream in again {

@@ -132,6 +132,7 @@ impl Replica {
                 self.wake_by(until);
             }
         }
+        self.look_at_floors();
         let ids: alloc::vec::Vec<SessionId> = self.sessions.keys().copied().collect();
         for id in ids {
             let Some(session) = self.sessions.get_mut(&id) else { continue };

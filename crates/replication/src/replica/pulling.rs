@@ -29,7 +29,7 @@ pub(super) struct Adopting {
 
 impl Replica {
     /// A stream that only this node's own appends advance (invariant 11).
-    fn is_own(&self, stream: &StreamId) -> bool {
+    pub(super) fn is_own(&self, stream: &StreamId) -> bool {
         stream.node == self.options.node && stream.run == self.options.run
     }
 
@@ -144,7 +144,9 @@ impl Replica {
             .iter()
             .filter_map(|id| sessions.get(id).map(|session| (*id, session)))
             .filter(|(_, session)| {
-                !session.halted.contains(stream) && !session.abandoned.contains_key(stream)
+                !session.halted.contains(stream)
+                    && !session.abandoned.contains_key(stream)
+                    && session.floor_above(stream, received.lsn).is_none()
             })
             .min_by_key(|(id, session)| {
                 let full = session.pulls.len() >= PULL_STREAMS_PER_SESSION_MAX;
@@ -255,6 +257,7 @@ impl Replica {
         }
         known.received = head;
         known.adopting += 1;
+        self.is_fed(&stream);
         let ticket = self.ticket();
         self.adopting
             .insert(ticket, Adopting { session: Some(id), stream: stream.clone(), head, cost_bytes });
@@ -325,8 +328,8 @@ impl Replica {
         self.copy_on();
     }
 
-    /// What was received fell back to what is held: find out again who is ahead.
-    fn renew_ahead(&mut self, stream: &StreamId) {
+    /// What was received changed without records: find out again who is ahead.
+    pub(super) fn renew_ahead(&mut self, stream: &StreamId) {
         let Some(known) = self.streams.get_mut(stream) else { return };
         for (id, session) in &self.sessions {
             if session.remote.get(stream).is_some_and(|head| head.lsn > known.received.lsn) {
@@ -391,14 +394,14 @@ impl Replica {
                 StopReason::Forked => {
                     self.halt(id, Fork { stream, node, lsn, ours: None, theirs: None }, true);
                 }
-                StopReason::Unreadable => {}
+                StopReason::Unreadable | StopReason::Dropped(_) => {}
             }
             return Ok(());
         }
         if session.search.as_ref().is_some_and(|search| search.is_asked(&stream)) {
             match reason {
                 StopReason::Forked => self.is_other(id),
-                StopReason::Unreadable => self.give_up_search(id),
+                StopReason::Unreadable | StopReason::Dropped(_) => self.give_up_search(id),
                 StopReason::Cancelled => return Err(Violation::Unasked),
             }
             return Ok(());
@@ -407,10 +410,20 @@ impl Replica {
         let known = self.streams.get_mut(&stream).ok_or(Violation::Unasked)?;
         let pull = known.pull.filter(|pull| pull.session == id).ok_or(Violation::Unasked)?;
         let received = known.received;
-        known.ahead.remove(&id);
+        if let StopReason::Dropped(floor) = reason
+            && self.note_floor(id, &stream, floor)
+        {
+            self.abandon(&stream);
+            return Ok(());
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        if let Some(known) = self.streams.get_mut(&stream) {
+            known.ahead.remove(&id);
+        }
         match reason {
             StopReason::Cancelled => return Err(Violation::Unasked),
-            StopReason::Unreadable => {
+            // A floor beyond what it told of is one that was dropped since: it will tell of more.
+            StopReason::Unreadable | StopReason::Dropped(_) => {
                 // Forgotten until the peer tells of the stream again.
                 session.remote.remove(&stream);
             }

@@ -8,8 +8,8 @@ use super::Replica;
 use crate::disk::{DiskRequest, ReadFailure, Ticket};
 use crate::event::{Fork, Violation};
 use crate::limits::{
-    DISK_READS_MAX, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX, SEND_QUEUE_MESSAGES_MAX,
-    SERVE_STREAMS_PER_SESSION_MAX,
+    DISK_READS_MAX, DROPPED_SINCE_VERSION, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX,
+    SEND_QUEUE_MESSAGES_MAX, SERVE_STREAMS_PER_SESSION_MAX,
 };
 use crate::message::{Bodies, BodyBytes, Message, Pull, Records, StopReason};
 use crate::peer::SessionId;
@@ -113,21 +113,36 @@ impl Replica {
         let Some((id, stream)) = self.reading.remove(&ticket) else { return };
         if let Some(session) = self.sessions.get_mut(&id) {
             session.reading = session.reading.saturating_sub(1);
-            self.queue_records(id, &stream, ticket, outcome.unwrap_or_default());
+            self.queue_records(id, &stream, ticket, outcome);
         }
         self.want_reads(id);
     }
 
-    fn queue_records(&mut self, id: SessionId, stream: &StreamId, ticket: Ticket, records: Vec<Record>) {
+    fn queue_records(
+        &mut self,
+        id: SessionId,
+        stream: &StreamId,
+        ticket: Ticket,
+        outcome: Result<Vec<Record>, ReadFailure>,
+    ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(serving) = session.serves.get_mut(stream) else { return };
         if serving.reading.take() != Some(ticket) {
             return;
         }
         self.sendable.insert(id);
-        if let (Some(claimed), Some(first)) = (serving.check.take(), records.first())
-            && first.lsn.0.checked_sub(1) == Some(serving.after.0)
-            && !first.follows(claimed)
+        let told = session.version.is_some_and(|version| version >= DROPPED_SINCE_VERSION);
+        let (stop, before) = match &outcome {
+            Err(ReadFailure::Dropped { floor, before }) if told => (StopReason::Dropped(*floor), *before),
+            Err(ReadFailure::Dropped { before, .. }) => (StopReason::Unreadable, *before),
+            _ => (StopReason::Unreadable, None),
+        };
+        let records = outcome.unwrap_or_default();
+        let after = serving.after;
+        let first = records.first().filter(|first| first.lsn.0.checked_sub(1) == Some(after.0));
+        if let Some(claimed) = serving.check.take()
+            && (first.is_some_and(|first| !first.follows(claimed))
+                || before.is_some_and(|before| before != claimed))
         {
             let lsn = serving.after;
             let node = session.peer.node;
@@ -140,9 +155,7 @@ impl Replica {
         match message_of(stream, serving.after, serving.until, records, session.message_bytes) {
             None => {
                 session.serves.remove(stream);
-                session
-                    .data
-                    .push_back(Message::Stopped { stream: stream.clone(), reason: StopReason::Unreadable });
+                session.data.push_back(Message::Stopped { stream: stream.clone(), reason: stop });
             }
             Some((last, message)) => {
                 serving.after = last;

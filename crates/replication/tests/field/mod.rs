@@ -453,6 +453,7 @@ impl Field {
                         self.nodes[index].disk.pending.push((Some(request), records));
                         self.schedule_sync(index);
                     }
+                    DiskRequest::Skip { stream, .. } => panic!("nothing of {stream} was dropped"),
                 }
             }
             let mut over = VecDeque::new();

@@ -128,6 +128,18 @@ impl Stand {
         records_seen
     }
 
+    /// What is to be passed over, from where to where; answered with `outcome`.
+    pub fn skips(&mut self, outcome: Result<(), AdoptFailure>) -> Vec<(Head, Head)> {
+        let mut skips = Vec::new();
+        while let Some(request) = self.replica.poll_disk() {
+            if let DiskRequest::Skip { ticket, after, to, .. } = request {
+                skips.push((after, to));
+                self.replica.handle_disk(self.now, DiskReply::Adopted { ticket, outcome });
+            }
+        }
+        skips
+    }
+
     pub fn closed_for(&mut self) -> Option<CloseReason> {
         self.events().into_iter().find_map(|event| match event {
             Event::Closed { reason, .. } => Some(reason),

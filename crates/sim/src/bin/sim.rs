@@ -53,6 +53,7 @@ struct Total {
     nodes_max: usize,
     records: u64,
     faults: u64,
+    skips: u64,
     sent_bytes: u64,
     payload_bytes: u64,
     worst: Option<(Duration, u64)>,
@@ -66,6 +67,7 @@ impl Total {
         self.nodes_max = self.nodes_max.max(outcome.nodes);
         self.records += outcome.records as u64;
         self.faults += outcome.faults;
+        self.skips += outcome.skips;
         self.sent_bytes += outcome.sent_bytes;
         self.payload_bytes += outcome.payload_bytes;
         if self.worst.is_none_or(|(converged, _)| converged < outcome.converged) {
@@ -114,13 +116,14 @@ fn one(seed: u64, options: &Options) -> ExitCode {
         println!("{line}");
     }
     println!(
-        "seed {seed}: {} nodes{}, {} records, {} faults, {} cuts, {} forks told",
+        "seed {seed}: {} nodes{}, {} records, {} faults, {} cuts, {} forks told, {} times on behind what policy had dropped",
         outcome.nodes,
         if outcome.real { " with real stores" } else { "" },
         outcome.records,
         outcome.faults,
         outcome.cuts,
-        outcome.forks
+        outcome.forks,
+        outcome.skips
     );
     println!(
         "{} bytes of records sent for {} that came to be held ({} %), {} taken by faults; equal {:.1} s after the last fault",
@@ -177,13 +180,14 @@ fn many(options: &Options) -> ExitCode {
     let total = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (slowest, slowest_seed) = total.worst.unwrap_or_default();
     println!(
-        "{} seeds in {:.1} s: up to {} nodes, {} records, {} faults; {} bytes sent for each 100 that came to be held; \
+        "{} seeds in {:.1} s: up to {} nodes, {} records, {} faults, {} times on behind what policy had dropped; {} bytes sent for each 100 that came to be held; \
          slowest to be equal: {:.0} s (seed {slowest_seed})",
         total.done,
         began.elapsed().as_secs_f64(),
         total.nodes_max,
         total.records,
         total.faults,
+        total.skips,
         percent(total.sent_bytes, total.payload_bytes),
         slowest.as_secs_f64(),
     );

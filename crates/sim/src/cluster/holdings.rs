@@ -11,7 +11,7 @@ use super::real::RealStore;
 /// One stream.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shelf {
-    /// Everything up to here was held and policy dropped it.
+    /// Everything up to here was dropped by policy, here or before it came.
     pub below: Head,
     pub records: VecDeque<Record>,
 }
@@ -123,6 +123,19 @@ impl Holdings {
         self.unsafe_tail.clear();
         let before = std::mem::replace(&mut self.shelves, shelves);
         before.into_values().flat_map(|shelf| shelf.records).collect()
+    }
+
+    /// Goes on behind what peers had dropped; what it lets go of for that, because a shelf has one floor. `None` when it holds something else.
+    pub fn skip(&mut self, stream: &StreamId, after: Head, to: Head) -> Option<Vec<Record>> {
+        let head = self.head(stream);
+        if head.lsn >= to.lsn {
+            return Some(Vec::new());
+        }
+        (head == after).then(|| {
+            let shelf = self.shelves.entry(stream.clone()).or_default();
+            shelf.below = to;
+            std::mem::take(&mut shelf.records).into()
+        })
     }
 
     /// Policy drops everything of a stream up to `upto`.

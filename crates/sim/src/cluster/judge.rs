@@ -131,6 +131,18 @@ pub enum Breach {
         /// How many.
         records: usize,
     },
+    /// A node passed over what one of its peers has.
+    #[error("n{node} holds {stream} only behind {floor}, a peer of it from {lowest} on")]
+    Floor {
+        /// The node.
+        node: usize,
+        /// The stream.
+        stream: StreamId,
+        /// It holds nothing up to here.
+        floor: Lsn,
+        /// The lowest such place of its peers.
+        lowest: Lsn,
+    },
     /// Equal vectors, different answers.
     #[error("n{node} answers otherwise than n{other}")]
     Answer {
@@ -148,7 +160,8 @@ pub enum Breach {
 }
 
 struct Entry {
-    site: SiteName,
+    /// Where it was met first.
+    place: (StreamId, Lsn),
     copies: u32,
     /// A fault took the last copy.
     excused: bool,
@@ -189,8 +202,8 @@ impl Ledger {
     pub fn held(&mut self, record: &Record) -> Option<Breach> {
         if let Some(id) = self.id_of(&record.body) {
             let entry = self.entries.entry(id);
-            let site = record.stream.site.clone();
-            entry.or_insert(Entry { site, copies: 0, excused: false }).copies += 1;
+            let place = (record.stream.clone(), record.lsn);
+            entry.or_insert(Entry { place, copies: 0, excused: false }).copies += 1;
         }
         let names = self.names.entry(record.stream.clone()).or_default();
         let at = usize::try_from(record.lsn.0 - 1).unwrap();
@@ -275,8 +288,10 @@ impl World {
             let ids = found.holdings.records().filter_map(|record| self.ledger.id_of(&record.body));
             let held: BTreeSet<u64> = ids.collect();
             for (id, entry) in &self.ledger.entries {
-                let there = held.contains(id) || found.dropped.contains(id);
-                if entry.copies > 0 && found.sites.contains(&entry.site) && !there {
+                let (stream, lsn) = &entry.place;
+                let below = found.holdings.shelves.get(stream).map_or(Lsn::ZERO, |shelf| shelf.below.lsn);
+                let there = held.contains(id) || found.dropped.contains(id) || *lsn <= below;
+                if entry.copies > 0 && found.sites.contains(&stream.site) && !there {
                     return Some(Breach::Missing { node, id: *id });
                 }
             }
@@ -287,6 +302,7 @@ impl World {
     /// What is found once everything is equal and at rest.
     pub fn final_breach(&self) -> Option<Breach> {
         self.unequal()
+            .or_else(|| self.floor_breach())
             .or_else(|| self.bytes_breach())
             .or_else(|| self.claims_breach())
             .or_else(|| self.waste_breach())
@@ -302,6 +318,23 @@ impl World {
                 let told = self.nodes[peer].clones_told.contains(&self.nodes[*node].id);
                 if self.are_joined(peer, *node) && self.are_joined(peer, *twin) && !told {
                     return Some(Breach::Unnoticed { node: *node });
+                }
+            }
+        }
+        None
+    }
+
+    /// What a node lacks below its floor its own policy dropped, or every peer of it had dropped.
+    fn floor_breach(&self) -> Option<Breach> {
+        for node in self.judged() {
+            for (stream, shelf) in &self.nodes[node].holdings.shelves {
+                let floor = shelf.below.lsn;
+                let peers = self.judged().filter(|peer| self.are_joined(node, *peer));
+                let theirs = peers.filter_map(|peer| self.nodes[peer].holdings.shelves.get(stream));
+                let lowest = theirs.map(|shelf| shelf.below.lsn).min().unwrap_or(Lsn::ZERO);
+                let own = self.nodes[node].retired.get(stream).copied().unwrap_or(Lsn::ZERO);
+                if floor > lowest.max(own) {
+                    return Some(Breach::Floor { node, stream: stream.clone(), floor, lowest });
                 }
             }
         }
@@ -364,9 +397,19 @@ impl World {
 
     fn answer_breach(&self) -> Option<Breach> {
         let mut first: Option<(usize, String)> = None;
+        // Where policy drops, each shows what it keeps; from the latest of their horizons on all show the same.
+        let mut from: BTreeMap<SiteName, i64> = BTreeMap::new();
+        for real in self.judged().filter_map(|node| self.nodes[node].holdings.real.as_ref()) {
+            for site in &self.sites {
+                if let Some(horizon) = real.store.horizon(site) {
+                    let at = from.entry(site.clone()).or_insert(horizon);
+                    *at = horizon.max(*at);
+                }
+            }
+        }
         for node in self.judged().filter(|node| self.nodes[*node].sites == tidelog_replication::Sites::All) {
             let Some(real) = &self.nodes[node].holdings.real else { continue };
-            let answer = real.answer();
+            let answer = real.answer(&from);
             match &first {
                 None => first = Some((node, answer)),
                 Some((other, theirs)) if *theirs != answer => {
@@ -405,10 +448,7 @@ impl World {
                     all
                 };
                 let dropped = self.nodes[node].holdings.drop_up_to(&stream, upto);
-                let ids: Vec<u64> =
-                    dropped.iter().filter_map(|record| self.ledger.id_of(&record.body)).collect();
-                self.nodes[node].dropped.extend(ids);
-                self.ledger.lost(&dropped, false);
+                self.retired(node, &dropped, false);
             }
         }
     }

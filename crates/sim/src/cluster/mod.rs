@@ -74,6 +74,8 @@ pub struct Outcome {
     pub cuts: u64,
     /// Forks that nodes reported.
     pub forks: u64,
+    /// Times that a stream went on behind what peers had dropped.
+    pub skips: u64,
     /// Bytes of records sent, with what each costs beside its body.
     pub sent_bytes: u64,
     /// Bytes of others' records that became durable at a node, counted alike.

@@ -9,6 +9,7 @@ use tidelog_replication::{
     AdoptFailure, CloseReason, DiskReply, DiskRequest, Event, Head, Message, Options, RECORD_COST_BYTES,
     ReadFailure, Replica, SessionId, StopReason, Ticket,
 };
+use tidelog_store::AdoptError;
 
 use super::flaw::Flaw;
 use super::holdings::Unwritten;
@@ -33,6 +34,7 @@ impl World {
         found.queue.clear();
         found.stopped.clear();
         found.sync_due = false;
+        found.run_is_over = false;
         let options = Options::new(found.id, found.run, found.sites.clone(), instance);
         found.replica = Replica::new(options, found.holdings.vector());
         self.note(|world| format!("n{node} starts, run {:04x}", world.nodes[node].run.0 & 0xffff));
@@ -147,6 +149,13 @@ impl World {
                     let outcome = self.adopt_model(node, records);
                     replies.push(DiskReply::Adopted { ticket, outcome });
                 }
+                Work::Skip { ticket, stream, after, to } => {
+                    let let_go = self.nodes[node].holdings.skip(&stream, after, to);
+                    let outcome = let_go.as_ref().map(drop).ok_or(AdoptFailure::Refused);
+                    self.retired(node, &let_go.unwrap_or_default(), true);
+                    replies.push(DiskReply::Adopted { ticket, outcome });
+                }
+                Work::Retire { .. } => {}
             }
         }
         self.nodes[node].holdings.sync();
@@ -188,6 +197,10 @@ impl World {
     fn sync_real(&mut self, node: usize, queue: Vec<Work>) {
         let now = self.now;
         let mut replies = Vec::new();
+        let mut retire = None;
+        if self.nodes[node].run_is_over {
+            self.begin_run(node);
+        }
         for work in queue {
             let Some(real) = &self.nodes[node].holdings.real else { return };
             match work {
@@ -200,25 +213,32 @@ impl World {
                 }
                 Work::Adopt { ticket, records } => {
                     let cost: usize = records.iter().map(|r| r.body.len() + RECORD_COST_BYTES).sum();
-                    let outcome = real.adopt(records).map_err(|error| match error {
-                        tidelog_store::AdoptError::Fork { .. }
-                        | tidelog_store::AdoptError::BrokenChain { .. } => AdoptFailure::Fork,
-                        _ => AdoptFailure::Refused,
-                    });
+                    let outcome = real.adopt(records).map_err(failure);
                     match outcome {
                         Ok(()) => self.tally.payload_bytes += cost as u64,
                         Err(_) => self.tally.lost_bytes += cost as u64,
                     }
                     replies.push(DiskReply::Adopted { ticket, outcome });
                 }
+                Work::Skip { ticket, stream, after, to } => {
+                    let (after, to) = ((after.lsn, after.chain), (to.lsn, to.chain));
+                    let outcome = real.store.skip_blocking(&stream, after, to).map_err(failure);
+                    replies.push(DiskReply::Adopted { ticket, outcome });
+                }
+                Work::Retire { horizon } => retire = Some(horizon),
             }
         }
+        // What policy drops was seen before.
+        let mut grown = self.mirror(node, false);
         if self.rng.random_bool(0.3)
             && let Some(real) = &self.nodes[node].holdings.real
         {
             real.upkeep();
         }
-        let grown = self.mirror(node, false);
+        if let (Some(horizon), Some(real)) = (retire, &self.nodes[node].holdings.real) {
+            real.retire(horizon);
+        }
+        grown.extend(self.mirror(node, false));
         let replica = &mut self.nodes[node].replica;
         for (stream, head) in grown {
             replica.committed(now, &stream, head);
@@ -235,16 +255,27 @@ impl World {
         let store = real.store.clone();
         let mut grown = Vec::new();
         let mut lost = Vec::new();
+        let mut dropped = Vec::new();
         let vector = store.vector();
         for (stream, shelf) in &mut self.nodes[node].holdings.shelves {
             let held = vector.iter().find(|(id, ..)| id == stream).map_or(Lsn::ZERO, |(_, lsn, _)| *lsn);
             let chain = store.chain_at(stream, held).ok().flatten();
-            let same = usize::try_from(held.0).unwrap().checked_sub(1).map(|at| shelf.records.get(at));
+            let at = held.0.checked_sub(shelf.below.lsn.0 + 1).and_then(|at| usize::try_from(at).ok());
+            let same = at.map(|at| shelf.records.get(at));
             // The same length after a loss may be other bytes.
             let keep =
                 if same.flatten().is_some_and(|record| Some(record.chain) != chain) { 0 } else { held.0 };
-            while shelf.head().lsn.0 > keep {
-                lost.extend(shelf.records.pop_back());
+            while shelf.head().lsn.0 > keep
+                && let Some(record) = shelf.records.pop_back()
+            {
+                lost.push(record);
+            }
+            let floor = store.dropped_behind(stream, shelf.below.lsn);
+            if let Some(floor) = floor.map(|(lsn, chain)| Head { lsn, chain }) {
+                while shelf.records.front().is_some_and(|first| first.lsn <= floor.lsn) {
+                    dropped.extend(shelf.records.pop_front());
+                }
+                shelf.below = floor;
             }
         }
         self.nodes[node].holdings.shelves.retain(|_, shelf| shelf.head().lsn > Lsn::ZERO);
@@ -252,6 +283,7 @@ impl World {
             self.accuse(Breach::DiskLost { node, id });
         }
         self.ledger.lost(&lost, excused);
+        self.retired(node, &dropped, true);
         for (stream, upto, chain) in vector.into_iter().filter(|(_, lsn, _)| *lsn > Lsn::ZERO) {
             let mut at = self.nodes[node].holdings.head(&stream).lsn;
             if at < upto {
@@ -259,6 +291,14 @@ impl World {
             }
             while at < upto {
                 let records = store.read(&stream, at, usize::MAX).unwrap();
+                if records.is_empty() {
+                    let (lsn, chain) = store.dropped_behind(&stream, at).unwrap();
+                    at = lsn;
+                    let shelf = self.nodes[node].holdings.shelves.entry(stream.clone()).or_default();
+                    shelf.below = Head { lsn, chain };
+                    let let_go: Vec<Record> = std::mem::take(&mut shelf.records).into();
+                    self.retired(node, &let_go, true);
+                }
                 for record in records.into_iter().filter(|record| record.lsn <= upto) {
                     at = record.lsn;
                     self.judge_held(node, &record);
@@ -279,14 +319,24 @@ impl World {
         bytes_max: usize,
     ) -> DiskReply {
         let found = &self.nodes[node].holdings;
-        let read = match &found.real {
-            Some(real) => real.store.read(stream, after, bytes_max).ok(),
-            None => found
-                .shelves
-                .get(stream)
-                .map_or_else(|| Some(Vec::new()), |shelf| shelf.read(after, bytes_max)),
+        let (read, floor, before) = match &found.real {
+            Some(real) => (
+                real.store.read(stream, after, bytes_max).ok(),
+                real.floor(stream, after),
+                real.store.chain_at(stream, after).ok().flatten(),
+            ),
+            None => {
+                let shelf = found.shelves.get(stream);
+                let below = shelf.map(|shelf| shelf.below).filter(|below| below.lsn > after);
+                (shelf.and_then(|shelf| shelf.read(after, bytes_max)), below, None)
+            }
         };
-        DiskReply::Read { ticket, outcome: read.ok_or(ReadFailure::Unreadable) }
+        let outcome = match (read.filter(|records| !records.is_empty()), floor) {
+            (Some(records), _) => Ok(records),
+            (None, Some(floor)) => Err(ReadFailure::Dropped { floor, before }),
+            (None, None) => Err(ReadFailure::Unreadable),
+        };
+        DiskReply::Read { ticket, outcome }
     }
 
     /// Carries out what a machine wants until it wants nothing.
@@ -310,6 +360,10 @@ impl World {
                     }
                     DiskRequest::Adopt { ticket, records } => {
                         self.nodes[node].queue.push(Work::Adopt { ticket, records });
+                        self.sync_soon(node);
+                    }
+                    DiskRequest::Skip { ticket, stream, after, to } => {
+                        self.nodes[node].queue.push(Work::Skip { ticket, stream, after, to });
                         self.sync_soon(node);
                     }
                 }
@@ -353,6 +407,10 @@ impl World {
             }
             Event::Branched { stream, after, into } => {
                 self.note(|_| format!("n{node} writes its branch of {stream} after {after} again as {into}"));
+            }
+            Event::Skipped { stream, after, to, .. } => {
+                self.tally.skips += 1;
+                self.note(|_| format!("n{node} passes over {stream} from {after} to {to}"));
             }
             Event::Cloned { node: cloned } => {
                 self.note(|_| format!("n{node} says that {cloned} is cloned"));
@@ -436,17 +494,34 @@ impl World {
         if stream.node != found.id || stream.run != found.run || !self.scenario.renews {
             return;
         }
-        let run = Run(self.rng.random());
+        self.begin_run(node);
+    }
+
+    /// In the open store; a disk that is full begins it before the next write.
+    fn begin_run(&mut self, node: usize) {
+        let drawn = self.rng.random();
+        let found = &mut self.nodes[node];
+        let run = match &found.holdings.real {
+            Some(real) => real.store.begin_run_blocking(found.run, drawn).ok(),
+            None => Some(Run(drawn)),
+        };
+        found.run_is_over = run.is_none();
+        let Some(run) = run else { return };
+        found.run = run;
+        found.replica.begin_run(self.now, run);
         self.note(|_| format!("n{node} goes on in run {:04x}", run.0 & 0xffff));
-        self.nodes[node].run = run;
-        self.reopen_renewed(node);
-        let now = self.now;
-        self.nodes[node].replica.begin_run(now, run);
     }
 
     pub fn restart_later(&mut self, node: usize, lasts: Duration) {
         let life = self.nodes[node].life;
         let at = self.now + lasts + ms(10);
         self.schedule(at, Happening::Start { node, life });
+    }
+}
+
+fn failure(error: AdoptError) -> AdoptFailure {
+    match error {
+        AdoptError::Fork { .. } | AdoptError::BrokenChain { .. } => AdoptFailure::Fork,
+        _ => AdoptFailure::Refused,
     }
 }

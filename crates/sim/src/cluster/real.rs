@@ -1,12 +1,14 @@
 //! A real store on a simulated disk, driven so that every call is waited for and none of its threads decides anything: equal seeds give
 //! equal bytes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_record::{Batch, ChainHash, Lsn, NodeId, Record, Run, Series, SiteName, StreamId, Value, crc32};
-use tidelog_store::{AdoptError, AppendError, StateIn, Store, StoreOptions, UpkeepOptions};
+use tidelog_replication::Head;
+use tidelog_store::{AdoptError, AppendError, Keep, Retention, StateIn, Store, StoreOptions, UpkeepOptions};
 
 use crate::disk::SimDisk;
 
@@ -25,6 +27,8 @@ fn options(node: NodeId, entropy: u64) -> StoreOptions {
         seal_after: Duration::from_secs(1 << 30),
         seal_abandoned_after: Duration::from_secs(1 << 30),
         log_keep_bytes_max: 8192,
+        // Nothing is old before the store is told the time.
+        retention: Retention { all: Keep { age: Some(Duration::ZERO), bytes: None }, ..Retention::default() },
         thread: false,
         ..UpkeepOptions::default()
     };
@@ -70,6 +74,17 @@ impl RealStore {
         self.store.adopt_blocking(records).map(|_| ())
     }
 
+    /// Drops what is older than `horizon`, once segments hold it.
+    pub fn retire(&self, horizon: i64) {
+        self.store.trust_clock(horizon);
+        self.upkeep();
+    }
+
+    /// Of the records behind `after`: up to where policy dropped all.
+    pub fn floor(&self, stream: &StreamId, after: Lsn) -> Option<Head> {
+        self.store.dropped_behind(stream, after).map(|(lsn, chain)| Head { lsn, chain })
+    }
+
     /// Until the writer's thread has nothing left to do for what it answered.
     pub fn wait(&self) {
         // Nothing to adopt: only its turn is waited for. A store that takes nothing has nothing to do.
@@ -84,12 +99,13 @@ impl RealStore {
         self.wait();
     }
 
-    /// Every point that it answers with, as text.
-    pub fn answer(&self) -> String {
+    /// Every point that it answers with from a time on, which may be another for each site, as text.
+    pub fn answer(&self, from: &BTreeMap<SiteName, i64>) -> String {
         use std::fmt::Write as _;
         let mut out = String::new();
         for site in self.store.sites() {
-            for (series, points) in self.store.scan(&site, &|_| true, i64::MIN..=i64::MAX).unwrap() {
+            let from = from.get(&site).copied().unwrap_or(i64::MIN);
+            for (series, points) in self.store.scan(&site, &|_| true, from..=i64::MAX).unwrap() {
                 for point in points {
                     writeln!(out, "{site} {series:?} {point:?}").unwrap();
                 }

@@ -12,6 +12,11 @@ use super::{Case, Plan, ms};
 
 /// Most nodes that a seed draws by itself.
 const NODES_MAX: usize = 120;
+/// Most nodes where policy drops beginnings: each that stands behind another waits for its floor in turn.
+const RETIRING_NODES_MAX: usize = 6;
+/// In the last so many milliseconds beginnings are dropped and a node comes late: whoever is cut off then is back before anybody stops
+/// waiting for what it may have.
+const RETIRING_MS: u64 = 30_000;
 /// Bytes a second of the slowest link and the fastest of the slow ones.
 const SLOW_BYTES_PER_SECOND: std::ops::RangeInclusive<u64> = 3_000..=30_000;
 
@@ -65,6 +70,8 @@ pub(super) enum Fault {
     Rewire,
     /// A node goes and never comes back.
     Leave,
+    /// Policy drops the beginning of something at a node, whoever else has it or not.
+    Retire,
 }
 
 /// One link as it is built.
@@ -96,6 +103,8 @@ pub(super) struct Scenario {
     pub cleans_up: bool,
     /// Messages pass through their bytes.
     pub coded: bool,
+    /// Policy drops beginnings, and this node comes at this time.
+    pub late: Option<(usize, Duration)>,
     /// A node that learns that its run is over begins another; otherwise it goes on as it can.
     pub renews: bool,
 }
@@ -122,6 +131,7 @@ impl Scenario {
             real: false,
             cleans_up: false,
             coded: true,
+            late: None,
             renews: true,
         }
     }
@@ -148,7 +158,8 @@ impl Scenario {
     fn drawn(seed: u64, nodes: Option<usize>, real: Option<bool>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_0f5c_e4a1_0000);
         let real = rng.random_bool(0.1) & real.is_none() | real.unwrap_or(false);
-        let cleans_up = !real && rng.random_bool(0.15);
+        let retires = seed % 8 == 3 && nodes.is_none_or(|nodes| nodes <= RETIRING_NODES_MAX);
+        let cleans_up = !real && rng.random_bool(0.15) && !retires;
         let shape = if cleans_up {
             Shape::TwoHubs
         } else {
@@ -160,6 +171,7 @@ impl Scenario {
             1..=9 => rng.random_range(13..=40),
             _ => rng.random_range(3..=12),
         };
+        let drawn = if retires && !real { rng.random_range(2..=RETIRING_NODES_MAX) } else { drawn };
         let nodes = nodes.unwrap_or(drawn).max(if cleans_up { 4 } else { 2 });
         let slow = rng.random_bool(0.25);
         let links = links(&mut rng, shape, nodes);
@@ -189,8 +201,17 @@ impl Scenario {
             real,
             cleans_up,
             coded: rng.random_bool(0.2),
+            late: None,
             renews: rng.random_bool(0.7),
         };
+        if retires {
+            let to = active.as_millis() as u64;
+            let from = to.saturating_sub(RETIRING_MS);
+            scenario.late = Some((rng.random_range(0..nodes), ms(rng.random_range(from..to))));
+            for _ in 0..rng.random_range(1..=6) {
+                scenario.faults.push((ms(rng.random_range(from..to)), Fault::Retire));
+            }
+        }
         let kinds = rng.random_range(0..=5);
         for _ in 0..kinds {
             let fault = scenario.draw(&mut rng);
@@ -212,7 +233,12 @@ impl Scenario {
     fn draw(&self, rng: &mut StdRng) -> Fault {
         let lasts = ms(rng.random_range(500..30_000));
         // Where policy drops what a peer confirmed, the peer's disk may not lose it.
-        let kinds = if self.cleans_up { 10 } else { 16 };
+        let kinds = match self.late {
+            // One name for two contents is another story.
+            Some(_) => 12,
+            None if self.cleans_up => 10,
+            None => 16,
+        };
         match rng.random_range(0..kinds) {
             // A real store keeps and shows what stands above a loss, so its answers are not those of its vector alone.
             14.. if self.real => Fault::Cut,

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use rand::RngExt;
-use tidelog_record::Run;
+use tidelog_record::{Lsn, Record, Run, StreamId};
 use tidelog_replication::Sites;
 
 use super::ms;
 use super::real::RealStore;
 use super::scenario::{Fault, Shape, Wire};
-use super::world::{Backup, Happening, World};
+use super::world::{Backup, Happening, Work, World};
 use crate::disk::SimDisk;
 
 impl World {
@@ -73,7 +73,43 @@ impl World {
             Fault::Rewire => self.rewire(link),
             // The first hub stays, or what only it had would be gone.
             Fault::Leave => self.leave(1),
+            Fault::Retire => self.retire(node),
         }
+    }
+
+    /// Policy drops a beginning: of one stream, or with a real store of all that is old.
+    fn retire(&mut self, node: usize) {
+        if self.nodes[node].holdings.real.is_some() {
+            let old = i64::try_from(self.number()).unwrap_or(i64::MAX);
+            let horizon = self.rng.random_range(0..=old);
+            self.note(|_| format!("n{node} drops what is older than {horizon}"));
+            self.nodes[node].queue.push(Work::Retire { horizon });
+            self.sync_soon(node);
+            return;
+        }
+        let shelves = self.nodes[node].holdings.shelves.iter().filter(|(_, shelf)| !shelf.records.is_empty());
+        let there: Vec<(StreamId, usize)> =
+            shelves.map(|(stream, shelf)| (stream.clone(), shelf.records.len())).collect();
+        if there.is_empty() {
+            return;
+        }
+        let (stream, records) = &there[self.rng.random_range(0..there.len())];
+        let count = self.rng.random_range(1..=*records) as u64;
+        let upto = Lsn(self.nodes[node].holdings.shelves[stream].below.lsn.0 + count);
+        self.note(|_| format!("n{node} drops {stream} up to {upto}"));
+        let dropped = self.nodes[node].holdings.drop_up_to(stream, upto);
+        self.retired(node, &dropped, true);
+    }
+
+    /// Policy dropped records of a node; `excused`: whether or not it was their last copy.
+    pub fn retired(&mut self, node: usize, dropped: &[Record], excused: bool) {
+        let ids: Vec<u64> = dropped.iter().filter_map(|record| self.ledger.id_of(&record.body)).collect();
+        self.nodes[node].dropped.extend(ids);
+        for record in dropped {
+            let upto = self.nodes[node].retired.entry(record.stream.clone()).or_default();
+            *upto = record.lsn.max(*upto);
+        }
+        self.ledger.lost(dropped, excused);
     }
 
     fn block(&mut self, link: usize, direction: usize, lasts: Duration) {
@@ -176,16 +212,10 @@ impl World {
         self.mirror(node, excused);
     }
 
-    /// Under another run, with the process going on as far as peers can see.
-    pub fn reopen_renewed(&mut self, node: usize) {
-        if let Some(real) = self.nodes[node].holdings.real.take() {
-            let run = self.nodes[node].run;
-            self.reopen(node, real, Some(run), false);
-        }
-    }
-
     fn wipe(&mut self, node: usize) {
         self.note(|_| format!("n{node} is wiped"));
+        self.nodes[node].dropped.clear();
+        self.nodes[node].retired.clear();
         self.stop(node, false);
         self.replace(node, std::collections::BTreeMap::new(), SimDisk::default(), None);
         self.restart_later(node, ms(500));

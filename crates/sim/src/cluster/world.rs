@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tidelog_record::{Lsn, NodeId, Run, SiteName, StreamId};
-use tidelog_replication::{DiskReply, Message, Options, Replica, SILENCE_TIMEOUT_MS, SessionId, Sites};
+use tidelog_replication::{DiskReply, Head, Message, Options, Replica, SILENCE_TIMEOUT_MS, SessionId, Sites};
 
 use super::flaw::Flaw;
 use super::holdings::{Holdings, Shelf};
@@ -42,6 +42,17 @@ pub(super) enum Work {
         ticket: tidelog_replication::Ticket,
         records: Vec<tidelog_record::Record>,
     },
+    /// What peers had dropped is passed over.
+    Skip {
+        ticket: tidelog_replication::Ticket,
+        stream: StreamId,
+        after: Head,
+        to: Head,
+    },
+    /// Policy drops what is older than this, in a real store.
+    Retire {
+        horizon: i64,
+    },
     /// A record that a flawed node has told of already.
     Told,
 }
@@ -61,6 +72,8 @@ pub(super) struct Node {
     /// Counts starts; what was meant for another life does not happen.
     pub life: u32,
     pub timer: Option<Duration>,
+    /// Its run is over, and its disk had no room to begin another.
+    pub run_is_over: bool,
     /// Streams that it told a peer to stop, because its disk was full.
     pub stopped: std::collections::BTreeSet<(usize, StreamId)>,
     /// Its disk was full once.
@@ -73,6 +86,8 @@ pub(super) struct Node {
     pub clones_told: std::collections::BTreeSet<NodeId>,
     /// Contents that policy dropped here.
     pub dropped: std::collections::BTreeSet<u64>,
+    /// Up to where it dropped of each stream by its own policy.
+    pub retired: BTreeMap<StreamId, Lsn>,
 }
 
 pub(super) enum Happening {
@@ -139,6 +154,7 @@ pub(super) struct Tally {
     pub cuts: u64,
     pub faults: u64,
     pub forks: u64,
+    pub skips: u64,
 }
 
 pub(super) struct World {
@@ -205,6 +221,11 @@ impl World {
         for wire in wires {
             world.add_link(wire);
         }
+        if let Some((node, at)) = world.scenario.late {
+            world.nodes[node].up = false;
+            let life = world.nodes[node].life;
+            world.schedule(at, Happening::Start { node, life });
+        }
         let within = u64::try_from(active.as_millis()).unwrap();
         let writer = world.rng.random_range(0..world.nodes.len());
         for _ in 0..backlog {
@@ -257,12 +278,14 @@ impl World {
             gone: false,
             life: 0,
             timer: None,
+            run_is_over: false,
             stopped: std::collections::BTreeSet::new(),
             was_full: false,
             doubtful: false,
             confirmed: BTreeMap::new(),
             clones_told: std::collections::BTreeSet::new(),
             dropped: std::collections::BTreeSet::new(),
+            retired: BTreeMap::new(),
         });
         let node = self.nodes.len() - 1;
         self.start(node);
@@ -417,6 +440,7 @@ impl World {
             faults: tally.faults,
             cuts: tally.cuts,
             forks: tally.forks,
+            skips: tally.skips,
             sent_bytes: tally.sent_bytes,
             payload_bytes: tally.payload_bytes,
             lost_bytes: tally.lost_bytes,

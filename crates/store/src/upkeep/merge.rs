@@ -36,7 +36,7 @@ impl Keeper {
         let (Group { stream, first, last, ordinal, parts }, tiles) = loop {
             let group = {
                 let index = read_locked(&self.shared.index);
-                let (node, run) = (self.shared.node, self.shared.run);
+                let (node, run) = (self.shared.node, self.shared.run());
                 let own = index.in_order().filter(|s| s.stream.node == node && s.stream.run == run);
                 let points_max = self.options.seal_points.saturating_mul(MERGE_PARTS);
                 own.filter(|s| s.seals.is_empty())

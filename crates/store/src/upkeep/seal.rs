@@ -56,10 +56,11 @@ impl Keeper {
 
     fn due(&self, now: Instant, is_idle: bool) -> Option<Due> {
         let shared = &self.shared;
+        let run = shared.run();
         let index = read_locked(&shared.index);
         let is_long = self.is_long(&index);
         for stream in index.in_order() {
-            let is_own = stream.stream.node == shared.node && stream.stream.run == shared.run;
+            let is_own = stream.stream.node == shared.node && stream.stream.run == run;
             if !is_own || !stream.seals.is_empty() {
                 continue;
             }
@@ -93,12 +94,13 @@ impl Keeper {
 
     /// Packs what nobody will seal: streams of authors that are gone, and of earlier runs of this node. `false` when there is none.
     pub(super) fn seal_abandoned(&mut self, now: Instant) -> Result<bool, UpkeepError> {
+        let run = self.shared.run();
         let due = {
             let index = read_locked(&self.shared.index);
             let is_long = self.is_long(&index);
             index.in_order().find_map(|stream| {
                 let is_own = stream.stream.node == self.shared.node;
-                if (is_own && stream.stream.run == self.shared.run) || !stream.seals.is_empty() {
+                if (is_own && stream.stream.run == run) || !stream.seals.is_empty() {
                     return None;
                 }
                 let first = stream.sealed_upto().next()?;
@@ -339,7 +341,9 @@ impl Keeper {
         let (answer, answered) = mpsc::sync_channel(1);
         // The receiver outlives the answer: it is waited for below.
         let done = Box::new(move |result| drop(answer.send(result)));
-        let job = Job::Append { site: stream.site.clone(), body: seal.encode(), begin_file, done };
+        // Another run may begin before the writer comes to it, and a seal means nothing in another stream.
+        let (site, run) = (stream.site.clone(), Some(stream.run));
+        let job = Job::Append { site, body: seal.encode(), run, begin_file, done };
         self.shared.enqueue(job, Urgency::Upkeep);
         answered.recv().unwrap_or(Err(crate::errors::AppendError::Closed))?;
         Ok(())
@@ -380,8 +384,10 @@ impl Keeper {
                 .collect();
             held.install(sealed);
             held.forget_sealed();
-            let own =
-                index.streams.values().filter(|s| s.stream.node == shared.node && s.stream.run == shared.run);
+            let own = index
+                .streams
+                .values()
+                .filter(|s| s.stream.node == shared.node && s.stream.run == shared.run());
             (covered, healed, own.map(|s| s.tables.len()).max().unwrap_or(0))
         };
         shared.let_go(open_tables);

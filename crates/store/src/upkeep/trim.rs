@@ -69,7 +69,7 @@ impl Keeper {
     }
 
     fn map(&self, span: &Span) -> Result<Map, ReadError> {
-        let mut map = Map::new(self.shared.node, self.shared.run, span.first);
+        let mut map = Map::new(self.shared.node, self.shared.run(), span.first);
         let mut next = span.first;
         let mut places: HashMap<StreamKey, Option<u32>> = HashMap::new();
         let visit = |position: u64, record: RecordFrame<'_>| {

@@ -12,7 +12,7 @@ use tidelog_record::{Seal, StreamId};
 use super::chains::Fit;
 use super::{Check, Flaw, VerifyError};
 use crate::disk::OpenMode;
-use crate::gap::{self, Gap, GapError};
+use crate::gap::{self, Gap, GapError, GapReason};
 use crate::installed::{has_suffix, read_note, seal_of};
 use crate::sealed::{GAP_SUFFIX, SEGMENT_DIR, SEGMENT_SUFFIX, range_name, range_of_name, segment_name};
 use crate::segment::{Cache, Segment, SegmentError};
@@ -163,7 +163,10 @@ impl Check<'_> {
         let (first, last) = ((gap.seal.first, gap.before), (gap.seal.last, gap.after));
         match self.chains.sealed(&gap.stream, first, last) {
             Fit::Taken => {
-                self.found.records_dropped += gap.records();
+                match gap.reason {
+                    GapReason::NeverHeld => self.found.records_never_held += gap.records(),
+                    _ => self.found.records_dropped += gap.records(),
+                }
                 None
             }
             Fit::Covered => None,

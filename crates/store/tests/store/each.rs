@@ -21,19 +21,24 @@ enum Step {
     /// Seals, merges and trims.
     Upkeep,
     Reopen,
+    /// Ends the run in the open store.
+    BeginRun,
 }
 
 /// Several files, both kinds of writing, and starts in between.
-const SCRIPT: [Step; 13] = [
+const SCRIPT: [Step; 16] = [
     Step::Append(4),
     Step::Adopt(3),
     Step::Append(6),
     Step::Upkeep,
     Step::Reopen,
     Step::Append(5),
+    Step::BeginRun,
     Step::Upkeep,
     Step::Adopt(6),
     Step::Reopen,
+    Step::BeginRun,
+    Step::BeginRun,
     Step::Append(5),
     Step::Upkeep,
     Step::Adopt(2),
@@ -80,6 +85,10 @@ impl Life {
                 Step::Upkeep => {
                     // A disk in trouble puts it off.
                     drop(store.upkeep(Instant::now()));
+                }
+                Step::BeginRun => {
+                    // A disk in trouble lets the run go on.
+                    drop(store.begin_run_blocking(store.run(), seed));
                 }
                 Step::Reopen => {
                     drop(store);
