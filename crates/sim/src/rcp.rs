@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tidelog_lowpan::{Quality, zep};
+use tidelog_lowpan::zep;
 use tidelog_record::DeviceId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use machine::{Coprocessor, RcpCounters};
+pub use tidelog_lowpan::Quality;
 
 /// Bytes for a host that does not read; what comes on top is lost.
 const UNREAD_BYTES_MAX: usize = 64 * 1024;

@@ -17,7 +17,7 @@ const US: DeviceId = DeviceId([2, 0x12, 0x4b, 0, 0, 0, 0, 1]);
 const PEER: DeviceId = DeviceId([2, 0x12, 0x4b, 0, 0, 0, 0, 2]);
 const HARDWARE: DeviceId = DeviceId([0xf4, 0xce, 0x36, 0, 0, 0, 0, 7]);
 const CONFIG: HostConfig = HostConfig { eui: US, pan: 0x0023, channel: 26, retries_max: 3 };
-const QUALITY: tidelog_lowpan::Quality = tidelog_lowpan::Quality { rssi_dbm: -61, lqi: 180 };
+const QUALITY: tidelog_sim::rcp::Quality = tidelog_sim::rcp::Quality { rssi_dbm: -61, lqi: 180 };
 
 /// A data frame with acknowledgement requested.
 fn frame(to: DeviceId, from: DeviceId, sequence: u8, payload: &[u8]) -> Vec<u8> {
