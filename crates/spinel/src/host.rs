@@ -33,6 +33,8 @@ pub const PROBE_EVERY: Duration = Duration::from_secs(10);
 const REST_MIN: Duration = Duration::from_secs(1);
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_secs(30);
+/// How often a setup begins anew at once because another reset is told.
+const RESTARTS_MAX: u8 = 3;
 /// What a reset is to reset: the stack.
 const RESET_STACK: u8 = 2;
 /// Back-offs of one send while the channel is busy, as 802.15.4 has it.
@@ -207,6 +209,8 @@ pub struct Host {
     state: State,
     request: Option<Request>,
     last_tid: u8,
+    /// How often this setup has begun anew.
+    restarts: u8,
     rest: Duration,
     /// When the co-processor last said anything that was understood.
     heard_at: Duration,
@@ -228,6 +232,7 @@ impl Host {
             state: State::Resetting,
             request: None,
             last_tid: 0,
+            restarts: 0,
             rest: REST_MIN,
             heard_at: now,
             decoder: Decoder::new(),
@@ -438,9 +443,18 @@ impl Host {
     /// The co-processor says that it was reset, asked or not.
     fn handle_reset(&mut self, now: Duration, status: Status) {
         match self.state {
-            State::Resetting => self.begin_setup(),
+            State::Resetting => {
+                self.restarts = 0;
+                self.begin_setup();
+            }
             State::Ready => {
+                self.restarts = 0;
                 self.lost(Loss::Reset(status));
+                self.begin_setup();
+            }
+            // The first notice may have waited on the line since the co-processor was switched on, and this is the answer to our reset.
+            State::Setup(_) if self.restarts < RESTARTS_MAX => {
+                self.restarts += 1;
                 self.begin_setup();
             }
             // One that is reset again and again is not followed at its own pace.

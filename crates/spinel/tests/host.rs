@@ -207,6 +207,32 @@ fn a_co_processor_that_starts_anew_is_set_up_again_at_once_and_the_frame_under_w
 }
 
 #[test]
+fn a_notice_of_power_on_that_waited_on_the_line_is_no_answer_to_our_reset_and_costs_no_rest() {
+    let mut desk = Desk::new();
+    let waited = desk.rcp.poll_host().unwrap();
+    let mut wire = [0; WIRE_BYTES_MAX];
+    let reset = desk.host.poll_transmit(desk.now, &mut wire).unwrap();
+    desk.host.handle_bytes(desk.now, &waited);
+    desk.rcp.handle_bytes(desk.now, &wire[..reset]);
+    desk.settle();
+    assert_eq!(desk.taken(), [Event::Ready { hardware: Some(HARDWARE) }]);
+}
+
+#[test]
+fn a_co_processor_that_is_reset_by_every_command_is_not_followed_without_a_rest() {
+    let mut host = Host::new(CONFIG, Duration::ZERO);
+    let (mut wire, mut asked) = ([0; WIRE_BYTES_MAX], 0);
+    let mut line = [0; 16];
+    let length = hdlc::encode(&[0x80, 0x06, 0x00, 0x73], &mut line).unwrap();
+    while host.poll_transmit(Duration::ZERO, &mut wire).is_some() {
+        asked += 1;
+        assert!(asked < 20);
+        host.handle_bytes(Duration::ZERO, &line[..length]);
+    }
+    assert_eq!(host.poll_event(), Some(Event::Lost(Loss::Reset(Status(0x73)))));
+}
+
+#[test]
 fn a_ready_co_processor_that_falls_silent_is_noticed_without_any_frame_to_send() {
     let mut desk = Desk::ready();
     desk.run_for(Duration::from_secs(60));
