@@ -1,8 +1,8 @@
 //! The gateway: a node with a radio. Sensors post what they have sensed over CoAP; the border puts it into the node's
 //! log and answers when it is durable. Everything else (HTTP, MQTT, replication) is the node's.
 //!
-//! Thin: one radio, and that a simulated one (ZEP over UDP). Radio co-processors (Spinel) and Linux's `lowpan0` become
-//! further schemes of `--radio`.
+//! Thin: one radio, a co-processor behind a TCP socket (Spinel) or a simulated air (ZEP over UDP). Serial devices and Linux's `lowpan0`
+//! become further schemes of `--radio`.
 
 mod border;
 mod key;
@@ -14,7 +14,7 @@ use tidelog_node::settings::Common;
 use tidelog_node::{NodeContext, StartError};
 use tidelog_record::{DeviceId, NodeId};
 
-use crate::settings::{GatewaySettings, RadioSettings};
+use crate::settings::{GatewaySettings, RadioSettings, RadioUrl};
 
 /// Frame counters reserved at a time: the file that keeps them is written once in half as many frames.
 const COUNTER_BLOCK: u32 = 16_384;
@@ -36,7 +36,10 @@ impl Daemon for GatewaySettings {
             tracing::warn!("no radio key is set: the air is open, and anyone near can read and report");
         }
         let counter_block = COUNTER_BLOCK;
-        let station = EndpointConfig { pan: pan.0, channel, key, counter_block, ..EndpointConfig::new(eui) };
+        // A co-processor acknowledges and repeats by itself.
+        let soft_mac = matches!(url, RadioUrl::Zep(_));
+        let station =
+            EndpointConfig { pan: pan.0, channel, key, counter_block, soft_mac, ..EndpointConfig::new(eui) };
         border::start(context, url, station)
     }
 }

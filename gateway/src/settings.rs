@@ -28,7 +28,8 @@ pub struct GatewaySettings {
 /// The radio.
 #[derive(Args, Clone, Debug)]
 pub struct RadioSettings {
-    /// Radio to listen on: `zep://HOST:PORT` is an air simulated over UDP. Without one, no sensor is heard.
+    /// Radio to listen on: `spinel:tcp://HOST:PORT` is a radio co-processor (OpenThread RCP) behind a TCP socket, `zep://HOST:PORT` an air
+    /// simulated over UDP. Without one, no sensor is heard.
     #[arg(id = "radio", long = "radio", value_name = "URL")]
     pub url: Option<RadioUrl>,
 
@@ -66,16 +67,21 @@ fn channel(text: &str) -> Result<u8, String> {
 pub enum RadioUrl {
     /// A ZEP version 2 dispatcher over UDP.
     Zep(HostPort),
+    /// A radio co-processor that speaks Spinel, behind a TCP socket.
+    Spinel(HostPort),
 }
 
 /// Why a text names no radio.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RadioUrlError {
     /// There is no driver of that name.
-    #[error("there is no radio {0:?} in this version: it knows zep://HOST:PORT, an air simulated over UDP")]
+    #[error(
+        "there is no radio {0:?} in this version: it knows spinel:tcp://HOST:PORT, a radio co-processor behind a TCP socket, and \
+         zep://HOST:PORT, an air simulated over UDP"
+    )]
     Scheme(String),
     /// The driver is known, the address is bad.
-    #[error("zep://HOST:PORT: {0}")]
+    #[error("SCHEME://HOST:PORT: {0}")]
     Address(#[from] AddressError),
 }
 
@@ -83,8 +89,10 @@ impl FromStr for RadioUrl {
     type Err = RadioUrlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let place = |address: &str| address.strip_suffix('/').unwrap_or(address).parse();
         match text.split_once("://") {
-            Some(("zep", address)) => Ok(Self::Zep(address.strip_suffix('/').unwrap_or(address).parse()?)),
+            Some(("zep", address)) => Ok(Self::Zep(place(address)?)),
+            Some(("spinel:tcp", address)) => Ok(Self::Spinel(place(address)?)),
             Some((scheme, _)) => Err(RadioUrlError::Scheme(scheme.to_owned())),
             None => Err(RadioUrlError::Scheme(text.to_owned())),
         }
@@ -95,6 +103,7 @@ impl fmt::Display for RadioUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Zep(address) => write!(f, "zep://{address}"),
+            Self::Spinel(address) => write!(f, "spinel:tcp://{address}"),
         }
     }
 }
@@ -134,6 +143,10 @@ mod tests {
     fn a_radio_is_read_as_it_is_written() {
         let radio: RadioUrl = "zep://127.0.0.1:17754".parse().unwrap();
         assert_eq!(radio.to_string(), "zep://127.0.0.1:17754");
+        assert_eq!(
+            "spinel:tcp://dongle:9000".parse::<RadioUrl>().unwrap().to_string(),
+            "spinel:tcp://dongle:9000"
+        );
         assert_eq!("zep://[::1]:17754/".parse::<RadioUrl>().unwrap().to_string(), "zep://[::1]:17754");
     }
 

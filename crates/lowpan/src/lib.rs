@@ -3,8 +3,7 @@
 //! [`Endpoint`] is the whole stack of one station as a pure state machine: frames go in and come out, time and
 //! randomness are arguments, and sockets and serial lines stay with the caller. [`zep`] carries its frames over UDP,
 //! which is how the simulated air, Wireshark and RIOT speak. The layouts are drawn in `docs/RADIO.md`.
-//!
-//! Thin today: there is no Spinel driver for a radio co-processor yet.
+//! Radio co-processors are driven by `tidelog-spinel`.
 
 #![no_std]
 

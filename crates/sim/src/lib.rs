@@ -6,4 +6,5 @@ pub mod cluster;
 pub mod disk;
 pub mod flash;
 pub mod ports;
+pub mod rcp;
 pub mod sensor;

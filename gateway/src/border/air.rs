@@ -93,15 +93,6 @@ impl ZepAir {
         Ok(())
     }
 
-    /// Says that `station` is there: a beacon, which needs no answer and carries nothing.
-    ///
-    /// # Errors
-    /// What the socket says.
-    pub async fn send_beacon(&mut self, station: &EndpointConfig) -> io::Result<()> {
-        let [_, _, _, sequence] = self.sequence.to_be_bytes();
-        self.send(&beacon(station, sequence)).await
-    }
-
     /// Waits for a datagram and gives its length. Cancel-safe.
     ///
     /// # Errors
@@ -151,7 +142,7 @@ fn ntp_now() -> u64 {
 /// frame control 00 C0 (beacon, long source) | sequence | PAN u16 LE | source EUI-64 LE | superframe FF CF
 /// (no slots, PAN coordinator, joining allowed) | GTS 00 | pending 00
 /// ```
-fn beacon(station: &EndpointConfig, sequence: u8) -> [u8; BEACON_BYTES] {
+pub fn beacon(station: &EndpointConfig, sequence: u8) -> [u8; BEACON_BYTES] {
     let [pan_low, pan_high] = station.pan.to_le_bytes();
     let [a, b, c, d, e, f, g, h] = station.eui.0;
     [0x00, 0xc0, sequence, pan_low, pan_high, h, g, f, e, d, c, b, a, 0xff, 0xcf, 0, 0]
@@ -188,7 +179,7 @@ mod tests {
         let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut air = ZepAir::open(&free.to_string().parse().unwrap(), &station()).await.unwrap();
         let mut packet = [0; zep::PACKET_BYTES_MAX];
-        air.send_beacon(&station()).await.unwrap();
+        air.send(&beacon(&station(), 0)).await.unwrap();
         assert!(air.receive(&mut packet).await.is_err());
         let again = tokio::time::timeout(QUIET_AFTER_ERROR / 2, air.receive(&mut packet)).await;
         assert!(again.is_err(), "it reads again at once");

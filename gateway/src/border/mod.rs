@@ -1,18 +1,20 @@
-//! The border between the air and the log: one task that owns the radio's socket, the 6LoWPAN endpoint and the CoAP
+//! The border between the air and the log: one task that owns the radio, the 6LoWPAN endpoint and the CoAP
 //! server, and moves what each of them gives to the next.
 //!
 //! ```text
-//! socket ─ZEP─▶ endpoint ─UDP─▶ server ─append─▶ store        (the store answers through a channel)
-//!        ◀─────          ◀─────        ◀─durable─
+//! radio ─frames▶ endpoint ─UDP─▶ server ─append─▶ store        (the store answers through a channel)
+//!       ◀──────          ◀─────        ◀─durable─
 //! ```
 //! Every decision is in the parts, which know no clock and no socket; this module has the clock and decides nothing
 //! but the bounds between them. A sensor's batch is acknowledged only when the store says that it is durable.
 
 mod air;
 mod devices;
+mod radio;
 mod report;
 mod reservation;
 mod server;
+mod spinel;
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,14 +22,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_lowpan::time::Instant;
-use tidelog_lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, GatewayEndpoint, Peer, SendError, zep};
+use tidelog_lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, GatewayEndpoint, Peer, SendError};
 use tidelog_node::{NodeContext, StartError};
 use tidelog_record::DeviceId;
 use tidelog_store::{AppendError, Store};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use self::air::{AirError, BEACON_EVERY, ZepAir};
+use self::air::{AirError, BEACON_EVERY};
+use self::radio::{PACKET_BYTES_MAX, Radio};
 use self::report::{Report, Reporter};
 use self::reservation::Reservation;
 use self::server::{APPENDS_MAX, Append, HeldUpto, Refusal, Server};
@@ -38,6 +41,9 @@ const ANSWERS_WAITING_MAX: usize = 256;
 
 /// Pause between attempts to open the radio.
 const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// How long the endpoint is left alone while the radio takes no frame.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// How often the report for status and metrics is made.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -64,10 +70,9 @@ pub fn start(context: &NodeContext, radio: RadioUrl, station: EndpointConfig) ->
     let context = context.clone();
     context.tasks.clone().spawn(async move {
         let shutdown = context.shutdown.clone();
-        let RadioUrl::Zep(address) = &radio;
         let opened = tokio::select! {
             () = shutdown.cancelled() => return,
-            air = open(address, &station) => air,
+            air = open(&radio, &station) => air,
         };
         tracing::info!(%radio, eui = %station.eui, "the border is open");
         match Border::new(context, station, reservation, Reporter::new(report), opened) {
@@ -82,13 +87,13 @@ pub fn start(context: &NodeContext, radio: RadioUrl, station: EndpointConfig) ->
 }
 
 /// Opens the radio, however long it takes.
-async fn open(address: &tidelog_node::settings::HostPort, station: &EndpointConfig) -> ZepAir {
+async fn open(radio: &RadioUrl, station: &EndpointConfig) -> Radio {
     let mut told = false;
     loop {
-        match ZepAir::open(address, station).await {
+        match Radio::open(radio, station).await {
             Ok(air) => return air,
-            Err(error) if !told => tracing::warn!(%address, %error, "the radio cannot be opened; trying on"),
-            Err(error) => tracing::debug!(%address, %error, "the radio cannot be opened"),
+            Err(error) if !told => tracing::warn!(%radio, %error, "the radio cannot be opened; trying on"),
+            Err(error) => tracing::debug!(%radio, %error, "the radio cannot be opened"),
         }
         told = true;
         tokio::time::sleep(OPEN_AGAIN_AFTER).await;
@@ -110,7 +115,8 @@ struct Border {
     reservation: Reservation,
     reserve_after: Option<tokio::time::Instant>,
     server: Server,
-    air: ZepAir,
+    air: Radio,
+    beacons_sent: u8,
     answers: VecDeque<(Peer, Vec<u8>)>,
     outcome: mpsc::Sender<(DeviceId, Result<(), Refusal>)>,
     outcomes: mpsc::Receiver<(DeviceId, Result<(), Refusal>)>,
@@ -124,7 +130,7 @@ impl Border {
         station: EndpointConfig,
         reservation: Reservation,
         reporter: Reporter,
-        air: ZepAir,
+        air: Radio,
     ) -> Result<Self, tidelog_lowpan::ConfigError> {
         let entropy = entropy();
         let [a, b, ..] = entropy.to_be_bytes();
@@ -145,6 +151,7 @@ impl Border {
             reserve_after: None,
             server,
             air,
+            beacons_sent: 0,
             answers,
             outcome,
             outcomes,
@@ -154,7 +161,7 @@ impl Border {
     }
 
     async fn run(mut self) {
-        let mut packet = [0; zep::PACKET_BYTES_MAX];
+        let mut packet = [0; PACKET_BYTES_MAX];
         let mut beacons = tokio::time::interval(BEACON_EVERY);
         let mut reports = tokio::time::interval(REPORT_EVERY);
         beacons.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -166,7 +173,7 @@ impl Border {
             if farewell.is_some() && self.server.appending() == 0 && self.answers.is_empty() {
                 break;
             }
-            let due = self.endpoint.poll_timeout().map(|at| self.at(at));
+            let due = self.due();
             tokio::select! {
                 () = shutdown.cancelled(), if farewell.is_none() => {
                     farewell = Some(tokio::time::Instant::now() + FAREWELL_MAX);
@@ -182,7 +189,8 @@ impl Border {
                     self.endpoint.handle_timeout(now);
                 }
                 _ = beacons.tick() => {
-                    let sent = self.air.send_beacon(&self.station).await;
+                    self.beacons_sent = self.beacons_sent.wrapping_add(1);
+                    let sent = self.air.send_beacon(&self.station, self.beacons_sent).await;
                     self.reporter.sent(sent);
                 }
                 _ = reports.tick() => self.report(),
@@ -244,7 +252,9 @@ impl Border {
         }
         self.reserve().await;
         let mut frame = [0; FRAME_BUFFER_BYTES];
-        while let Some(length) = self.endpoint.poll_transmit(self.now(), &mut frame) {
+        while self.air.can_send()
+            && let Some(length) = self.endpoint.poll_transmit(self.now(), &mut frame)
+        {
             let sent = self.air.send(frame.get(..length).unwrap_or_default()).await;
             self.reporter.sent(sent);
         }
@@ -295,6 +305,16 @@ impl Border {
     fn now(&self) -> Instant {
         let since = self.started.elapsed();
         Instant::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+
+    /// When the endpoint has something to do. Frames that wait for the radio are due all the time, and go when it says so.
+    fn due(&self) -> Option<tokio::time::Instant> {
+        let due = self.endpoint.poll_timeout().map(|at| self.at(at));
+        if self.air.can_send() {
+            due
+        } else {
+            due.map(|at| at.max(tokio::time::Instant::now() + LOOK_AGAIN_AFTER))
+        }
     }
 
     fn at(&self, instant: Instant) -> tokio::time::Instant {

@@ -11,6 +11,7 @@ mod packed;
 mod radio;
 mod record;
 mod segment;
+mod spinel;
 
 /// One target.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +25,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     Target { name: "body", run: record::body, seeds: record::body_seeds },
     Target { name: "series", run: record::series, seeds: record::series_seeds },
     Target { name: "msgpack", run: record::msgpack, seeds: record::msgpack_seeds },
@@ -36,6 +37,7 @@ pub const TARGETS: [Target; 20] = [
     Target { name: "flashlog", run: log::flash, seeds: log::flash_seeds },
     Target { name: "mac", run: radio::mac, seeds: radio::mac_seeds },
     Target { name: "lowpan", run: radio::lowpan, seeds: radio::lowpan_seeds },
+    Target { name: "spinel", run: spinel::spinel, seeds: spinel::spinel_seeds },
     Target { name: "coap", run: radio::coap, seeds: radio::coap_seeds },
     Target { name: "replication", run: network::replication, seeds: network::replication_seeds },
     Target { name: "line", run: network::line, seeds: network::line_seeds },
