@@ -17,8 +17,8 @@ fn gateway(dir: &Path, file: &str, words: &[&str]) -> Output {
 fn what_is_wrong_is_said_and_nothing_starts() {
     let dir = tempfile::tempdir().unwrap();
     let cases: [(&str, &[&str], &str); 7] = [
-        ("", &["--radio", "spinel:///dev/ttyACM0"], "it knows zep://HOST:PORT"),
-        ("", &["--radio", "zep://nowhere"], "zep://HOST:PORT: expected a port"),
+        ("", &["--radio", "spinel:///dev/ttyACM0"], "it knows spinel:tcp://HOST:PORT"),
+        ("", &["--radio", "zep://nowhere"], "SCHEME://HOST:PORT: expected a port"),
         ("", &["--eui", "02:12"], "not an EUI-64"),
         ("", &["--pan", "0xffff"], "expected a PAN identifier"),
         ("channel = 27", &[], "channel 27 is not in the 2.4 GHz band (11 to 26)"),

@@ -37,10 +37,7 @@ impl Writer {
         if let WriteState::Failed(reason) = self.shared.write_state() {
             return Err(AppendError::Failed(reason));
         }
-        // What a start found in the file may never have been synced, and nothing is written to it any more.
-        if let Some(error) = self.tip.as_ref().and_then(|tip| tip.file.sync_data().err()) {
-            return Err(self.note(Stop::Failed(format!("cannot sync: {error}"))));
-        }
+        self.sync_tip().map_err(|stop| self.note(stop))?;
         let from = if Run(drawn) == over { Run(drawn.wrapping_add(1)) } else { Run(drawn) };
         let run = read_locked(&self.shared.index).unused_run(self.node, from);
         let replaces_damage = self.unwritten.is_some_and(|unwritten| unwritten.replaces_damage);

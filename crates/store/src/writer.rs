@@ -354,6 +354,7 @@ impl Writer {
         {
             return Ok(());
         }
+        self.sync_tip()?;
         self.salts = self.salts.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(next | 1);
         let header = Header { node: self.node, run: self.run, first: next, salt: self.salts };
         let file = self.new_file(&header).map_err(|error| stop_of("begin a log file", &error))?;
@@ -362,6 +363,12 @@ impl Writer {
         write_locked(&self.shared.index).push_file(log_file);
         self.tip = Some(Tip::new(file, header, FRAMES_AT, next));
         Ok(())
+    }
+
+    /// Syncs the file that is left for another: what a start found in it may never have been synced, and no commit will do it now.
+    pub(crate) fn sync_tip(&self) -> Result<(), Stop> {
+        let Some(tip) = &self.tip else { return Ok(()) };
+        tip.file.sync_data().map_err(|error| Stop::Failed(format!("cannot sync: {error}")))
     }
 
     /// A file appears under its name only with its headers durable, so a torn header is never a crash.
