@@ -7,7 +7,7 @@
 //! size and offset are those of the uncompressed IPv6 packet; every piece but the last is a multiple of 8 bytes of it
 //! ```
 
-use crate::bytes::{Reader, Writer};
+use tidelog_record::bytes::{Reader, Writer};
 
 /// Offsets and piece sizes are multiples of this.
 pub(crate) const UNIT_BYTES: usize = 8;

@@ -13,9 +13,9 @@
 //! ```
 
 use smoltcp::wire::{IpProtocol, Ipv6Packet};
+use tidelog_record::bytes::{Reader, Writer};
 
 use crate::address::{LINK_LOCAL_PREFIX, interface_id, join};
-use crate::bytes::{Reader, Writer};
 use crate::mac::Address;
 
 /// Length of an IPv6 header.

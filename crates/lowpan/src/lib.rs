@@ -11,7 +11,6 @@
 extern crate std;
 
 mod address;
-mod bytes;
 pub mod coap;
 mod config;
 mod counters;

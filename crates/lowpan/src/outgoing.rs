@@ -5,8 +5,8 @@
 
 use smoltcp::time::{Duration, Instant};
 use tidelog_record::DeviceId;
+use tidelog_record::bytes::Writer;
 
-use crate::bytes::Writer;
 use crate::fragment::{self, Datagram, FIRST_BYTES, NEXT_BYTES, UNIT_BYTES};
 use crate::iphc::{self, COMPRESSED_BYTES_MAX, Link};
 use crate::mac::{self, Address};

@@ -1,7 +1,7 @@
 //! Ids, points, batches and their bytes: what a reading is, on every floor above.
 //!
-//! Without the `alloc` feature this crate holds what a sensor board needs: [`DeviceId`], MessagePack
-//! and the [`uplink`] codec.
+//! Without the `alloc` feature this crate holds what a sensor board needs: [`DeviceId`], MessagePack,
+//! the [`uplink`] codec, and [`bytes`] one after the other.
 //! With it, what a node needs: series, values, batches and the hash-chained [`Record`]. It knows no clock, no
 //! file and no socket; it only turns bytes into checked values and back.
 
@@ -16,6 +16,7 @@ mod batch;
 mod body;
 #[cfg(feature = "alloc")]
 mod boot;
+pub mod bytes;
 #[cfg(feature = "alloc")]
 mod column;
 mod crc;

@@ -10,7 +10,9 @@
 use core::fmt;
 use core::ops::RangeInclusive;
 
-use crate::bytes::{Reader, Writer};
+use tidelog_record::bytes::{Reader, Writer};
+
+use crate::bytes::{ReadFields as _, WriteFields as _};
 
 const HEADER: u8 = 0x80;
 const HEADER_MASK: u8 = 0xf0;

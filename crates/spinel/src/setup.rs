@@ -4,8 +4,9 @@
 use core::time::Duration;
 
 use tidelog_record::DeviceId;
+use tidelog_record::bytes::{Reader, Writer};
 
-use crate::bytes::{Reader, Writer};
+use crate::bytes::ReadFields as _;
 use crate::frame::{Body, property};
 use crate::host::{HostConfig, Loss};
 

@@ -10,7 +10,9 @@
 //! ```
 //! b is one byte, 0 or 1. What stands behind the RSSI may be absent: it came with later versions.
 
-use crate::bytes::{Reader, Writer};
+use tidelog_record::bytes::{Reader, Writer};
+
+use crate::bytes::{ReadFields as _, WriteFields as _};
 use crate::frame::Status;
 
 /// Flag of a received frame: it was sent by this co-processor.
