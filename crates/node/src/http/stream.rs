@@ -84,7 +84,7 @@ impl Sender {
     /// Ends the answer: with its last bytes, or with why it broke off. An answer that is cut off must not look like a whole one.
     fn end(self, outcome: io::Result<Vec<u8>>) {
         let last = match outcome {
-            Ok(_) if self.context.shutdown.is_cancelled() => Err(io::Error::other("the node is ending")),
+            _ if self.context.shutdown.is_cancelled() => Err(io::Error::other("the node is ending")),
             Ok(bytes) => Ok(Bytes::from(bytes)),
             Err(error) => {
                 if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::TimedOut) {
