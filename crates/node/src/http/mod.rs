@@ -30,7 +30,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use tidelog_query::promql::Bounds;
 use tidelog_store::Position;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::context::NodeContext;
 use crate::door::Doors;
@@ -133,6 +133,13 @@ impl Api {
 
     fn running(&self) -> Result<&NodeContext, ApiError> {
         self.log().map(|running| &running.context)
+    }
+
+    /// Room for so many bytes of bodies, beside those that are being received.
+    fn body_room(&self, bytes: u32) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.body_bytes.clone().try_acquire_many_owned(bytes).map_err(|_| {
+            ApiError::new(ErrorCode::Busy, "too many requests are being received; try again later")
+        })
     }
 
     /// The head of the log as it moves on.

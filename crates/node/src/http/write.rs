@@ -144,9 +144,7 @@ pub(super) async fn collect(
         return Err(too_large());
     }
     let claim = stated.and_then(|length| u32::try_from(length).ok()).unwrap_or(most);
-    let permit = api.body_bytes.clone().try_acquire_many_owned(claim).map_err(|_| {
-        ApiError::new(ErrorCode::Busy, "too many requests are being received; try again later")
-    })?;
+    let permit = api.body_room(claim)?;
     let start = Instant::now();
     let mut bytes = Vec::with_capacity(usize::try_from(stated.unwrap_or(0)).unwrap_or(0));
     loop {

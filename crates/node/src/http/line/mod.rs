@@ -242,10 +242,7 @@ fn expanded(api: &Api, body: &[u8], permit: &mut OwnedSemaphorePermit) -> Result
     let mut out = Vec::new();
     let mut decoder = MultiGzDecoder::new(body);
     loop {
-        let more = api.body_bytes.clone().try_acquire_many_owned(PIECE_BYTES).map_err(|_| {
-            ApiError::new(ErrorCode::Busy, "too many requests are being received; try again later")
-        })?;
-        permit.merge(more);
+        permit.merge(api.body_room(PIECE_BYTES)?);
         let piece = decoder
             .by_ref()
             .take(u64::from(PIECE_BYTES))

@@ -170,10 +170,7 @@ fn grant(api: &Api, body: &[u8], permit: &mut OwnedSemaphorePermit) -> Result<()
         let message = format!("the body is longer than {most} bytes when expanded");
         return Err(ApiError::new(ErrorCode::TooLarge, message));
     };
-    let more = api.body_bytes.clone().try_acquire_many_owned(bytes).map_err(|_| {
-        ApiError::new(ErrorCode::Busy, "too many requests are being received; try again later")
-    })?;
-    permit.merge(more);
+    permit.merge(api.body_room(bytes)?);
     Ok(())
 }
 
