@@ -15,7 +15,7 @@ use crate::{points, until};
 /// Longest wait for something that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An event as a browser's `EventSource` would see it, with the last id that came before its end.
+/// An event as a browser's `EventSource` would see it.
 #[derive(Clone, Debug, PartialEq)]
 struct Event {
     name: String,
@@ -229,13 +229,14 @@ fn a_cursor_from_elsewhere_and_a_question_that_makes_no_sense_are_refused() {
     let running = Running::start(dir.path(), &[]);
     assert_eq!(running.post_json("lab", &points(0..1)).status, 200);
     let id = Follower::begin(&running, "follow=false", &[]).last_id();
-    let (place, position) = id.rsplit_once('.').unwrap();
-    let (node, run) = place.split_once('.').unwrap();
+    let [node, position, mark] = id.split('.').collect::<Vec<_>>()[..] else { panic!("{id}") };
     let zeros = |text: &str| "0".repeat(text.len());
+    assert!(mark != zeros(mark) && mark != "0123456789abcdef");
     let cases = [
-        (format!("after={}.{run}.{position}", zeros(node)), 409, "cursor_unknown"),
-        (format!("after={node}.{}.{position}", zeros(run)), 409, "cursor_unknown"),
-        (format!("after={place}.99"), 409, "cursor_unknown"),
+        (format!("after={}.{position}.{mark}", zeros(node)), 409, "cursor_unknown"),
+        (format!("after={node}.{position}.0123456789abcdef"), 409, "cursor_unknown"),
+        (format!("after={node}.99.{mark}"), 409, "cursor_unknown"),
+        (format!("after={node}.{position}"), 400, "bad_parameter"),
         ("after=yesterday".to_owned(), 400, "bad_parameter"),
         ("after=start&after=start".to_owned(), 400, "bad_parameter"),
         ("follow=maybe".to_owned(), 400, "bad_parameter"),
@@ -248,6 +249,43 @@ fn a_cursor_from_elsewhere_and_a_question_that_makes_no_sense_are_refused() {
         assert_eq!((answer.status, answer.error_code().as_str()), (status, code), "{query}: {}", answer.text);
     }
     running.stop();
+}
+
+#[test]
+fn a_cursor_from_before_a_store_was_put_back_from_a_copy_is_refused_though_its_position_is_taken_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, copy) = (dir.path().join("node"), dir.path().join("copy"));
+    let running = Running::start(&store, &[]);
+    assert_eq!(running.post_json("lab", &points(0..1)).status, 200);
+    running.stop();
+    copy_folder(&store, &copy);
+    let id_after = |folder: &Path, times: std::ops::Range<i64>| {
+        let running = Running::start(folder, &[]);
+        assert_eq!(running.post_json("lab", &points(times)).status, 200);
+        let id = Follower::begin(&running, "follow=false", &[]).last_id();
+        running.stop();
+        id
+    };
+    let id = id_after(&store, 1..2);
+    let again = id_after(&copy, 5..6);
+    assert_eq!(id.split('.').nth(1), again.split('.').nth(1), "the position is taken again");
+    let running = Running::start(&copy, &[]);
+    let answer = running.get(&format!("/api/v1/tail?follow=false&after={id}"));
+    assert_eq!((answer.status, answer.error_code().as_str()), (409, "cursor_unknown"), "{}", answer.text);
+    assert_eq!(running.get(&format!("/api/v1/tail?follow=false&after={again}")).status, 200);
+    running.stop();
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
 }
 
 #[test]

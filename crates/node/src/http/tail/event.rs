@@ -7,7 +7,7 @@
 //! event: missed                         records that went before they could be told
 //! data: {"records":12}
 //!
-//! id: NODE.RUN.POSITION                 everything up to there was told
+//! id: NODE.POSITION.MARK                everything up to there was told
 //! ```
 //! An id stands behind what it covers, so whoever goes on from the last one that it got misses nothing, and may be told the points of
 //! one record a second time.
@@ -100,6 +100,7 @@ fn event(answer: Answer) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cursor::{Mark, Place};
     use super::*;
     use proptest::prelude::*;
     use serde_json::{Value as Json, json};
@@ -186,12 +187,14 @@ mod tests {
 
     #[test]
     fn what_a_client_hears_besides_points_is_what_the_standard_calls_events_ids_and_comments() {
-        let at = Cursor { node: NodeId([1; 16]), run: Run(2), position: Position(9) };
-        let text =
-            [opening(2_000, at), missed(12), heartbeat(), reached(Cursor { position: Position(10), ..at })];
+        let at = |position| {
+            let place = Place { position: Position(position), mark: Mark::of(&ChainHash([0xab; 16])) };
+            Cursor { node: NodeId([1; 16]), place }
+        };
+        let text = [opening(2_000, at(9)), missed(12), heartbeat(), reached(at(10))];
         let (events, id) = read(std::str::from_utf8(&text.concat()).unwrap());
         assert_eq!(events, [("missed".to_owned(), r#"{"records":12}"#.to_owned())]);
-        assert_eq!(id.unwrap(), format!("{}.0000000000000002.10", NodeId([1; 16])));
+        assert_eq!(id.unwrap(), format!("{}.10.abababababababab", NodeId([1; 16])));
     }
 
     proptest! {

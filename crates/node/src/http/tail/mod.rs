@@ -19,7 +19,7 @@ use tidelog_store::Position;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
-use self::cursor::{Begin, Cursor};
+use self::cursor::{Begin, Cursor, Elsewhere, Mark, Place};
 use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::guard::Visitor;
@@ -51,8 +51,7 @@ struct Wanted {
     /// None are all that the visitor sees.
     sites: Vec<SiteName>,
     meant: Selectors,
-    /// `None` is from now on.
-    begin: Option<Begin>,
+    begin: Begin,
     /// Whether it goes on when all that there is was told.
     goes_on: bool,
 }
@@ -86,7 +85,8 @@ impl Wanted {
         };
         let begin = begins
             .map(|text| text.parse().map_err(|error| bad(format!("{place} {text:?}: {error}"))))
-            .transpose()?;
+            .transpose()?
+            .unwrap_or(Begin::Now);
         let goes_on = match follow.as_deref() {
             None | Some("true") => true,
             Some("false") => false,
@@ -109,13 +109,12 @@ pub(super) async fn get_tail(
     let context = api.running()?.clone();
     let wanted = Wanted::read(visitor, query.as_deref().unwrap_or_default(), &headers)?;
     let commits = api.commits()?;
-    let told = match wanted.begin {
-        None => context.store.head(),
-        Some(begin) => begin
-            .resolve(&context.store)
-            .map_err(|error| ApiError::new(ErrorCode::CursorUnknown, error.to_string()))?,
-    };
-    let place = api.tails.clone().try_acquire_owned().map_err(|_| {
+    let (store, begin) = (context.store.clone(), wanted.begin);
+    let resolved = tokio::task::spawn_blocking(move || begin.resolve(&store)).await;
+    let told = resolved
+        .map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))?
+        .map_err(|error| ApiError::new(refused(&error), error.to_string()))?;
+    let seat = api.tails.clone().try_acquire_owned().map_err(|_| {
         ApiError::new(ErrorCode::Busy, format!("{TAILS_MAX} clients follow already; try again later"))
     })?;
     let (pieces, rest) = mpsc::channel(PIECES_WAITING_MAX);
@@ -125,7 +124,7 @@ pub(super) async fn get_tail(
         wanted: Arc::new(wanted),
         told,
         pieces,
-        _place: place,
+        _seat: seat,
     };
     context.tasks.spawn(tail.run(commits));
     let mut response = Response::new(Body::new(Pieces { first: None, rest }));
@@ -133,6 +132,13 @@ pub(super) async fn get_tail(
     heads.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     heads.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+fn refused(error: &Elsewhere) -> ErrorCode {
+    match error {
+        Elsewhere::Node(_) | Elsewhere::Other | Elsewhere::Ahead(_) => ErrorCode::CursorUnknown,
+        Elsewhere::Read(_) => ErrorCode::ReadFailed,
+    }
 }
 
 /// Nobody is there to be told any more.
@@ -143,9 +149,9 @@ struct Tail {
     context: NodeContext,
     doors: Arc<Doors>,
     wanted: Arc<Wanted>,
-    told: Position,
+    told: Place,
     pieces: mpsc::Sender<Piece>,
-    _place: OwnedSemaphorePermit,
+    _seat: OwnedSemaphorePermit,
 }
 
 impl Tail {
@@ -170,12 +176,12 @@ impl Tail {
                 return Over;
             }
             let head = *commits.borrow_and_update();
-            if head > self.told {
+            if head > self.told.position {
                 let before = self.told;
                 if self.read_on().await.is_err() || self.say(event::reached(self.cursor())).await.is_err() {
                     return Over;
                 }
-                if self.told > before {
+                if self.told != before {
                     continue;
                 }
             }
@@ -211,7 +217,7 @@ impl Tail {
     }
 
     fn cursor(&self) -> Cursor {
-        Cursor { node: self.context.store.node(), run: self.context.store.run(), position: self.told }
+        Cursor { node: self.context.store.node(), place: self.told }
     }
 
     async fn say(&self, bytes: Vec<u8>) -> Result<(), Over> {
@@ -222,11 +228,11 @@ impl Tail {
 fn read_on(
     context: &NodeContext,
     wanted: &Wanted,
-    mut told: Position,
+    mut told: Place,
     pieces: &mpsc::Sender<Piece>,
-) -> Result<Position, Over> {
+) -> Result<Place, Over> {
     let send = |bytes: Vec<u8>| pieces.blocking_send(Ok(bytes.into())).map_err(|_| Over);
-    let records = match context.store.follow(told, READ_BYTES_MAX) {
+    let records = match context.store.follow(told.position, READ_BYTES_MAX) {
         Ok(records) => records,
         Err(error) => {
             tracing::error!(%error, "a follower could not read the log");
@@ -236,12 +242,12 @@ fn read_on(
         }
     };
     for (position, record) in records {
-        let missed = position.0.saturating_sub(told.0).saturating_sub(1);
+        let missed = position.0.saturating_sub(told.position.0).saturating_sub(1);
         if missed > 0 {
             context.metrics.tail_missed.inc_by(missed);
             send(event::missed(missed))?;
         }
-        told = position;
+        told = Place { position, mark: Mark::of(&record.chain) };
         if !wanted.wants(&record.stream.site) {
             continue;
         }
