@@ -16,13 +16,14 @@
 //!           | [ int ]        the whole number itself, in a metric that has a scale
 //! schema   := [ tick_ns u32, { name str, scale u8 | nil } ]       (its id: CRC-32 of these bytes)
 //! register := [ version = 1, device bin(8), schema ]
-//! answer   := [ version = 1, acknowledged seq u64, Unix time ms i64, [ commands ] ]
+//! answer   := [ version = 1, acknowledged seq u64, Unix time ms i64, [ commands ] ]       (a command: `uplink::command`)
 //! stored   := schema u32, ticks i64, values                       (a sample in the sensor's flash: differences to 0)
 //! ```
 //! An array may have further elements behind those named here: an older reader passes over them. It knows no clock,
 //! no flash and no radio; which samples were seen before is for its caller to say.
 
 mod answer;
+mod command;
 #[cfg(feature = "alloc")]
 mod decode;
 mod encode;
@@ -30,6 +31,10 @@ mod sample;
 mod schema;
 
 pub use answer::Answer;
+pub use command::{
+    Act, COMMAND_ID_METRIC, COMMAND_STATE_METRIC, Command, CommandId, CommandState, ParseCommandIdError,
+    event_schema,
+};
 #[cfg(feature = "alloc")]
 pub use decode::{OwnedSchema, Registration, SchemaRefused, Uplink, UplinkError};
 pub use encode::{BATCH_HEAD_BYTES_MAX, BatchEncoder, BatchHead, encode_registration};

@@ -32,7 +32,7 @@ pub const VIA: &str = "radio";
 const EXCHANGES_MAX: usize = 2048;
 
 /// Longest answer, in bytes: header, token, Max-Age, marker and [`Answer`].
-const ANSWER_BYTES_MAX: usize = 48;
+const ANSWER_BYTES_MAX: usize = 72;
 
 /// Most requests of one device that wait for its append.
 const WAITING_MAX: usize = 2;
@@ -348,7 +348,7 @@ impl Server {
         let held = upto(first_seq).or_else(|| upto(first_seq.checked_sub(1)?)).unwrap_or_default();
         let acked_seq = held.max(stored);
         self.devices.acknowledge(device, epoch, acked_seq);
-        Outcome::Done(Code::CHANGED, Some(Answer { acked_seq, time_ms: clock_ms }))
+        Outcome::Done(Code::CHANGED, Some(Answer::new(acked_seq, clock_ms)))
     }
 
     fn refuse_uplink(&self, error: &UplinkError) -> Outcome {

@@ -1,6 +1,7 @@
-//! What a gateway answers to a batch. Thin: commands are passed over, none is known yet.
+//! What a gateway answers to a batch: what is durable, the time, and what the sensor is to do.
 
 use super::VERSION;
+use super::command::Command;
 use crate::msgpack::{Full, Reader, Unexpected, Writer};
 
 /// Everything up to a sequence number is durable at the gateway, and it is this late there.
@@ -10,27 +11,39 @@ pub struct Answer {
     pub acked_seq: u64,
     /// The gateway's clock, Unix milliseconds.
     pub time_ms: i64,
+    /// What the sensor is to do. One at a time: the answer stays within one frame, and what comes after it comes after it.
+    pub command: Option<Command>,
 }
 
 impl Answer {
     /// Room for any answer.
-    pub const BYTES_MAX: usize = 1 + 1 + 9 + 9 + 1;
+    pub const BYTES_MAX: usize = 1 + 1 + 9 + 9 + 1 + Command::BYTES_MAX;
+
+    /// An answer without a command.
+    #[must_use]
+    pub fn new(acked_seq: u64, time_ms: i64) -> Self {
+        Self { acked_seq, time_ms, command: None }
+    }
 
     /// Writes it; returns the length.
     ///
     /// # Errors
-    /// [`Full`] when `out` is shorter than needed; [`Answer::BYTES_MAX`] always suffices.
+    /// [`Full`] when `out` is shorter than needed; [`Answer::BYTES_MAX`] suffices for every act that is known here.
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, Full> {
         let mut writer = Writer::new(out);
         writer.array(4)?;
         writer.u64(VERSION)?;
         writer.u64(self.acked_seq)?;
         writer.i64(self.time_ms)?;
-        writer.array(0)?;
+        writer.array(u16::from(self.command.is_some()))?;
+        if let Some(command) = self.command {
+            command.write(&mut writer)?;
+        }
         Ok(writer.length())
     }
 
-    /// Reads an answer of this version; elements and commands it does not know are passed over.
+    /// Reads an answer of this version; elements and forms of commands it does not know are passed over, and so are
+    /// commands behind the first.
     ///
     /// # Errors
     /// [`Unexpected`].
@@ -40,9 +53,16 @@ impl Answer {
         if elements < 4 || reader.u64()? != VERSION {
             return Err(Unexpected);
         }
-        let answer = Self { acked_seq: reader.u64()?, time_ms: reader.i64()? };
-        let commands = reader.array()?;
-        for _ in 0..u64::from(commands) + u64::from(elements - 4) {
+        let mut answer = Self::new(reader.u64()?, reader.i64()?);
+        for _ in 0..reader.array()? {
+            let mut passed = reader.clone();
+            passed.skip()?;
+            if answer.command.is_none() {
+                answer.command = Command::read(&mut reader).ok();
+            }
+            reader = passed;
+        }
+        for _ in 4..elements {
             reader.skip()?;
         }
         reader.end()?;
@@ -54,12 +74,20 @@ impl Answer {
 mod tests {
     extern crate std;
     use super::*;
+    use crate::uplink::{Act, CommandId};
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn an_answer_is_read_as_it_was_written(acked_seq: u64, time_ms: i64, noise in prop::collection::vec(any::<u8>(), 0..40)) {
-            let answer = Answer { acked_seq, time_ms };
+        fn an_answer_is_read_as_it_was_written(
+            acked_seq: u64, time_ms: i64, issued in prop::option::of((1..1i64 << 44, any::<i64>())),
+            noise in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let mut answer = Answer::new(acked_seq, time_ms);
+            answer.command = issued.map(|(ms, expires_ms)| {
+                let act = Act::Every { interval_ms: u32::MAX };
+                Command { id: CommandId::new(ms, 7).unwrap(), expires_ms, act }
+            });
             let mut bytes = [0u8; Answer::BYTES_MAX];
             let length = answer.encode(&mut bytes).unwrap();
             prop_assert_eq!(Answer::decode(&bytes[..length]), Ok(answer));
@@ -73,7 +101,17 @@ mod tests {
     #[test]
     fn commands_and_elements_of_a_newer_gateway_are_passed_over() {
         let bytes = [0x95, 1, 7, 9, 0x92, 0x81, 1, 2, 0xa1, b'x', 0x91, 0xc0];
-        assert_eq!(Answer::decode(&bytes), Ok(Answer { acked_seq: 7, time_ms: 9 }));
+        assert_eq!(Answer::decode(&bytes), Ok(Answer::new(7, 9)));
         assert_eq!(Answer::decode(&[0x94, 2, 7, 9, 0x90]), Err(Unexpected), "another version");
+    }
+
+    #[test]
+    fn of_several_commands_the_first_that_is_understood_is_taken() {
+        let mut bytes = std::vec![0x94, 1, 7, 9, 0x93, 0xa1, b'x'];
+        for number in [3, 0] {
+            bytes.extend([0x93, 0xce, 0, 1, 0, 0, 9, number]);
+        }
+        let read = Answer::decode(&bytes).unwrap().command;
+        assert_eq!(read.map(|command| command.act), Some(Act::Reboot));
     }
 }

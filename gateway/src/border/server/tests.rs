@@ -140,7 +140,7 @@ fn appended(server: &mut Server) -> Vec<(DeviceId, Batch)> {
 }
 
 fn acknowledged(acked_seq: u64) -> Option<(Code, Option<Answer>)> {
-    Some((Code::CHANGED, Some(Answer { acked_seq, time_ms: CLOCK_MS })))
+    Some((Code::CHANGED, Some(Answer::new(acked_seq, CLOCK_MS))))
 }
 
 #[test]
