@@ -5,6 +5,8 @@ use std::time::Duration;
 
 /// No clock is before this version of the program: 2026-01-01, Unix seconds.
 const EARLIEST_S: u64 = 1_767_225_600;
+/// The same, Unix milliseconds.
+pub(crate) const EARLIEST_MS: i64 = EARLIEST_S.cast_signed() * 1000;
 /// How long a clock must have run evenly.
 const EVEN_FOR: Duration = Duration::from_secs(600);
 /// How far it may stray from even meanwhile.

@@ -4,6 +4,7 @@
 mod asking;
 mod backoff;
 mod clock;
+pub mod command;
 mod context;
 pub mod daemon;
 pub mod door;

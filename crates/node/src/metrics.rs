@@ -115,6 +115,11 @@ metrics! {
     tail_missed: counter "tidelog_tail_missed_records_total" "Records that were dropped or rotten before a client that follows the log had read them." [];
     points_out: counter "tidelog_query_points_total" "Points written into answers." [];
 
+    commands_issued: counter "tidelog_commands_issued_total" "Commands to devices that were issued at this node." [];
+    commands_waiting: gauge "tidelog_commands_waiting" "Commands that wait at this node for their devices." [];
+    commands_handed: counter "tidelog_commands_handed_total" "Answers to devices that brought a command; one that is not known to have begun is brought again." [];
+    commands_dropped: counter "tidelog_commands_dropped_total" "Commands that this node does not hand over, because too many wait." [];
+
     mqtt_connected: gauges "tidelog_mqtt_connected" "1 while the session with the broker stands." ["role"];
     mqtt_sessions: counters "tidelog_mqtt_sessions_total" "Sessions made with the broker." ["role"];
     mqtt_failures: counters "tidelog_mqtt_failures_total" "Sessions lost or refused and messages not sent, by reason." ["role", "reason"];

@@ -6,6 +6,8 @@
 mod ack;
 #[path = "http/aggregate.rs"]
 mod aggregate;
+#[path = "http/commands.rs"]
+mod commands;
 mod common;
 #[path = "http/isolation.rs"]
 mod isolation;

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use tidelog_lowpan::time::Instant;
 use tidelog_lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, GatewayEndpoint, Peer, SendError};
-use tidelog_node::{NodeContext, StartError};
+use tidelog_node::{NodeContext, StartError, command};
 use tidelog_record::DeviceId;
 use tidelog_store::{AppendError, Store};
 use tokio::sync::{mpsc, watch};
@@ -135,8 +135,10 @@ impl Border {
         let entropy = entropy();
         let [a, b, ..] = entropy.to_be_bytes();
         let endpoint = Box::new(GatewayEndpoint::new(station.clone(), entropy)?);
+        let waiting = command::follow(&context);
         let server = Server::new(
             held_upto(context.store.clone()),
+            Box::new(move |device, now_ms| waiting.next(device, now_ms)),
             Arc::clone(&context.metrics),
             u16::from_be_bytes([a, b]),
         );

@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `POST /s`, a schema registration | 2.01 it is known now, 2.04 it was known |
-//! | `POST /b`, a batch | 2.04 with acknowledged sequence number and time, once the samples are durable here |
+//! | `POST /b`, a batch | 2.04 with acknowledged sequence number, time and what to do, once the samples are durable here |
 //! | | 4.12 unknown schema: post it to `/s`, then post the batch again |
 //! | either | 4.00 malformed, 4.03 another device's, 4.15 a content format that is not spoken |
 //! | either | 5.03 the store refuses for now; Max-Age says for how many seconds |
@@ -20,7 +20,7 @@ use tidelog_lowpan::Peer;
 use tidelog_lowpan::coap::{Admission, Code, Exchanges, Kind, Message, ParseError, Writer, empty, option};
 use tidelog_lowpan::time::Instant;
 use tidelog_node::Metrics;
-use tidelog_record::uplink::{Answer, Registration, Uplink, UplinkError};
+use tidelog_record::uplink::{Answer, Command, Registration, Uplink, UplinkError};
 use tidelog_record::{BatchError, DeviceId, Origin};
 
 use super::devices::Devices;
@@ -50,6 +50,9 @@ const OCTET_STREAM: u32 = 42;
 /// node acknowledges only what it holds itself (invariant 2). An answer that forgets is harmless: the samples are
 /// appended again, and stay one point each (invariant 8).
 pub type HeldUpto = Box<dyn Fn(DeviceId, u32, u64) -> Option<u64> + Send>;
+
+/// What a device is to be told to do at a moment, Unix milliseconds. The same command is given until the log says that it was begun.
+pub type NextCommand = Box<dyn Fn(DeviceId, i64) -> Option<Command> + Send>;
 
 /// Samples to be made durable.
 #[derive(Debug)]
@@ -114,6 +117,7 @@ pub struct Server {
     exchanges: Box<Exchanges<Peer, EXCHANGES_MAX, ANSWER_BYTES_MAX>>,
     devices: Devices,
     held_upto: HeldUpto,
+    next_command: NextCommand,
     flights: HashMap<DeviceId, Flight>,
     answers: VecDeque<(Peer, Vec<u8>)>,
     appends: VecDeque<Append>,
@@ -137,12 +141,13 @@ impl Outcome {
 impl Server {
     /// A server over what the log holds. `random` sets the first message id.
     #[must_use]
-    pub fn new(held_upto: HeldUpto, metrics: Arc<Metrics>, random: u16) -> Self {
+    pub fn new(held_upto: HeldUpto, next_command: NextCommand, metrics: Arc<Metrics>, random: u16) -> Self {
         Self {
             metrics,
             exchanges: Box::default(),
             devices: Devices::default(),
             held_upto,
+            next_command,
             flights: HashMap::new(),
             answers: VecDeque::new(),
             appends: VecDeque::new(),
@@ -348,7 +353,12 @@ impl Server {
         let held = upto(first_seq).or_else(|| upto(first_seq.checked_sub(1)?)).unwrap_or_default();
         let acked_seq = held.max(stored);
         self.devices.acknowledge(device, epoch, acked_seq);
-        Outcome::Done(Code::CHANGED, Some(Answer::new(acked_seq, clock_ms)))
+        let mut answer = Answer::new(acked_seq, clock_ms);
+        answer.command = (self.next_command)(device, clock_ms);
+        if answer.command.is_some() {
+            self.metrics.commands_handed.inc();
+        }
+        Outcome::Done(Code::CHANGED, Some(answer))
     }
 
     fn refuse_uplink(&self, error: &UplinkError) -> Outcome {

@@ -4,6 +4,7 @@
 mod about;
 mod aggregate;
 mod answer;
+mod commands;
 mod error;
 mod guard;
 mod level;
@@ -97,6 +98,8 @@ pub(crate) struct Api {
     tails: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
     cloud_waiters: Arc<Semaphore>,
+    /// Whoever issues a command holds it.
+    issuing: Arc<tokio::sync::Mutex<()>>,
     gathers: line::Gathers,
 }
 
@@ -112,6 +115,7 @@ impl Api {
             limits,
             doors,
             cloud_waiters: Arc::new(Semaphore::new(cloud_waiters.min(Semaphore::MAX_PERMITS))),
+            issuing: Arc::default(),
             node: Arc::new(OnceLock::new()),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             tails: Arc::new(Semaphore::new(tail::TAILS_MAX)),

@@ -24,6 +24,7 @@ use super::guard::Visitor;
 use super::level::{Asked, Level, Positions, Wanted, unconfirmed};
 use super::posted::{BodyForm, Posted};
 use super::question::bad;
+use crate::command;
 use crate::context::NodeContext;
 
 /// Slowest body that is waited for once the stall time has passed, in bytes per second.
@@ -197,21 +198,39 @@ pub(super) async fn take_in<T: Send + 'static>(
     Ok((points, positions, said))
 }
 
-/// What the store will say of a record.
-pub(super) type Outcome = oneshot::Receiver<Result<Appended, AppendError>>;
+/// What the store will say of a record, unless it was not asked.
+pub(super) enum Outcome {
+    Asked(oneshot::Receiver<Result<Appended, AppendError>>),
+    /// The record has points that only a command may have.
+    Reserved,
+}
 
-/// Hands a record to the store without waiting for the disk.
+/// Hands a record of points to the store without waiting for the disk.
 pub(super) fn append(store: &Store, site: &SiteName, record: Vec<u8>) -> Outcome {
+    if command::names_a_command(&record) { Outcome::Reserved } else { append_command(store, site, record) }
+}
+
+/// Hands a record to the store whatever it holds.
+pub(super) fn append_command(store: &Store, site: &SiteName, record: Vec<u8>) -> Outcome {
     let (done, outcome) = oneshot::channel();
     store.append(site, record, move |appended| {
         // A client that went away needs no answer.
         drop(done.send(appended));
     });
-    outcome
+    Outcome::Asked(outcome)
 }
 
 /// Returns once the record is durable, with its place, or with the store's refusal.
 pub(super) async fn durable(outcome: Outcome) -> Result<Appended, ApiError> {
+    let outcome = match outcome {
+        Outcome::Asked(outcome) => outcome,
+        Outcome::Reserved => {
+            let metric = command::METRIC;
+            let message =
+                format!("{metric} is the metric of commands: they are posted to /api/v1/sites/SITE/commands");
+            return Err(ApiError::new(ErrorCode::BadPoint, message));
+        }
+    };
     match outcome.await {
         Ok(appended) => appended.map_err(ApiError::from),
         Err(_) => Err(ApiError::new(ErrorCode::Unavailable, "the store closed")),

@@ -32,6 +32,7 @@ use super::recent::{Place, Recent};
 use super::session::{FAREWELL_S_MAX, Link, LinkStatus, SessionEnd};
 use super::topic::TopicFilter;
 use crate::backoff::{Backoff, random};
+use crate::command;
 use crate::context::NodeContext;
 
 /// Most messages taken from the broker and not yet acknowledged to it.
@@ -79,6 +80,8 @@ enum Refusal {
     Payload(#[from] PayloadError),
     #[error(transparent)]
     Batch(#[from] BatchError),
+    #[error("commands do not come by MQTT: they are posted to a node or replicated")]
+    Command,
 }
 
 impl Refusal {
@@ -93,6 +96,7 @@ impl Refusal {
             ) => "too_long",
             Self::Payload(PayloadError::Version(_)) => "version",
             Self::Payload(_) | Self::Batch(_) => "malformed",
+            Self::Command => "command",
         }
     }
 }
@@ -279,6 +283,9 @@ impl Ingest {
         let place = Place { stream: stream.key(), lsn, first_point };
         let relay = Relay { node: stream.node, run: stream.run, lsn, first_point };
         let mut batch = message.into_batch();
+        if batch.series.iter().any(|(series, _)| series.metric() == command::METRIC) {
+            return Err(Refusal::Command);
+        }
         if part.is_some() {
             // The store takes a sensor's batch as held when it has its sequence numbers; a part is not the whole batch.
             batch.origin = None;

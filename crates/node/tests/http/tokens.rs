@@ -36,7 +36,7 @@ fn without_tokens_everything_is_open_and_with_the_first_one_everything_but_two_q
             .collect()
     };
     assert!(ask(&[]).iter().all(|(_, status)| !matches!(status, 401 | 403)), "{:?}", ask(&[]));
-    let token = make_token(dir.path(), &[Scope::Read, Scope::Write], &["plant"]);
+    let token = make_token(dir.path(), &[Scope::Read, Scope::Write, Scope::Command], &["plant"]);
     for (route, status) in ask(&[]) {
         let open = matches!(route.as_str(), "GET /healthz" | "GET /readyz");
         assert_eq!(status, if open { 200 } else { 401 }, "{route}");

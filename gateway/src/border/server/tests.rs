@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use tidelog_lowpan::coap::{Event, Exchange, Transmission};
-use tidelog_record::uplink::{BatchEncoder, Metric, Reading, Sample, Schema, encode_registration};
+use tidelog_record::uplink::{
+    Act, BatchEncoder, CommandId, Metric, Reading, Sample, Schema, encode_registration,
+};
 use tidelog_record::{Batch, Body};
 
 const CLOCK_MS: i64 = 1_700_000_000_000;
@@ -96,6 +98,13 @@ impl Sensor {
 type Log = Arc<Mutex<Vec<Origin>>>;
 
 fn server_over(log: &Log) -> Server {
+    server_with(log, |_, _| None)
+}
+
+fn server_with(
+    log: &Log,
+    next_command: impl Fn(DeviceId, i64) -> Option<Command> + Send + 'static,
+) -> Server {
     let log = Arc::clone(log);
     let held_upto = move |device, epoch, seq| {
         let log = log.lock().unwrap();
@@ -105,7 +114,7 @@ fn server_over(log: &Log) -> Server {
         }
         (seq..).take_while(|seq| held.contains(seq)).last()
     };
-    Server::new(Box::new(held_upto), Arc::new(Metrics::new().unwrap()), 1)
+    Server::new(Box::new(held_upto), Box::new(next_command), Arc::new(Metrics::new().unwrap()), 1)
 }
 
 fn refused(server: &Server, reason: &str) -> u64 {
@@ -446,4 +455,35 @@ proptest! {
             server.handle_datagram(Instant::ZERO, CLOCK_MS, sensor.peer(), &datagram);
         }
     }
+}
+
+#[test]
+fn what_a_device_is_to_do_comes_with_the_acknowledgement_and_with_its_repeats() {
+    let command = Command {
+        id: CommandId::new(CLOCK_MS, 7).unwrap(),
+        expires_ms: CLOCK_MS + 1,
+        act: Act::Every { interval_ms: u32::MAX },
+    };
+    let log = Log::default();
+    let mut server =
+        server_with(&log, move |whom, now_ms| (whom == device(1) && now_ms == CLOCK_MS).then_some(command));
+    for n in [1, 2] {
+        let mut sensor = Sensor::new(n);
+        sensor.post(&mut server, "s", &registration_of(device(n)));
+        let batch = sensor.batch(1, 3);
+        let request = sensor.request("b", &batch);
+        server.handle_datagram(Instant::ZERO, CLOCK_MS, sensor.peer(), &request);
+        store(&mut server, &log);
+        let expected = Answer { command: (n == 1).then_some(command), ..Answer::new(3, CLOCK_MS) };
+        let answers: Vec<_> = std::iter::from_fn(|| server.poll_transmit()).collect();
+        server.handle_datagram(Instant::ZERO, CLOCK_MS + 1, sensor.peer(), &request);
+        let repeated: Vec<_> = std::iter::from_fn(|| server.poll_transmit()).collect();
+        assert_eq!(answers, repeated, "a repeat is answered as before");
+        server.answers.extend(answers);
+        assert_eq!(sensor.take(&mut server), Some((Code::CHANGED, Some(expected))));
+        // A batch of nothing asks for the time, and for what is to be done.
+        let nothing = sensor.batch(4, 0);
+        assert_eq!(sensor.post(&mut server, "b", &nothing), Some((Code::CHANGED, Some(expected))));
+    }
+    assert_eq!(server.metrics.commands_handed.get(), 2);
 }

@@ -1,0 +1,203 @@
+//! The commands that wait here for their devices, by device and in the order of their ids: what the next answer to a device brings.
+//! It knows no log and no clock, and never says of itself that a command was begun: that is the device's word.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tidelog_record::DeviceId;
+use tidelog_record::uplink::{Command, CommandId};
+
+use crate::clock::EARLIEST_MS;
+
+/// Most commands kept for one device. More than one node lets wait, since several may issue at a time.
+const KEPT_PER_DEVICE_MAX: usize = 64;
+
+/// Most devices with something kept; of one more nothing is kept.
+const DEVICES_MAX: usize = 65_536;
+
+/// How far ahead of this node's clock an author's may be, in milliseconds. A command from further ahead is held back, for one of
+/// the two clocks is wrong, and an expired one must not go out.
+const AHEAD_MS_MAX: i64 = 60_000;
+
+/// The waiting room.
+#[derive(Debug, Default)]
+pub struct Waiting(Mutex<HashMap<DeviceId, Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    commands: BTreeMap<CommandId, Command>,
+    /// The greatest that the device is known to have begun: it begins none before it any more.
+    begun: Option<CommandId>,
+}
+
+impl Waiting {
+    /// What the device is to be told now: the earliest command that it may still begin.
+    #[must_use]
+    pub fn next(&self, device: DeviceId, now_ms: i64) -> Option<Command> {
+        if now_ms < EARLIEST_MS {
+            return None;
+        }
+        let all = self.lock();
+        let waiting = all.get(&device)?.commands.values();
+        let mut may_begin = waiting.filter(|it| now_ms < it.expires_ms);
+        may_begin.find(|it| it.id.issued_ms() <= now_ms.saturating_add(AHEAD_MS_MAX)).copied()
+    }
+
+    /// A command was issued. Whether there was room for it.
+    pub(super) fn issued(&self, device: DeviceId, command: Command) -> bool {
+        let mut all = self.lock();
+        if all.len() >= DEVICES_MAX && !all.contains_key(&device) {
+            return false;
+        }
+        let kept = all.entry(device).or_default();
+        if kept.begun.is_some_and(|begun| command.id <= begun) {
+            return true;
+        }
+        kept.commands.insert(command.id, command);
+        // The latest goes: those before it were promised to be begun before it.
+        kept.commands.len() <= KEPT_PER_DEVICE_MAX || kept.commands.pop_last().is_none()
+    }
+
+    /// The device has begun a command: neither it nor those before it wait any longer.
+    pub(super) fn begun(&self, device: DeviceId, id: CommandId) {
+        let mut all = self.lock();
+        if all.len() >= DEVICES_MAX && !all.contains_key(&device) {
+            return;
+        }
+        let kept = all.entry(device).or_default();
+        kept.begun = kept.begun.max(Some(id));
+        kept.commands.retain(|waiting, _| *waiting > id);
+    }
+
+    /// Forgets what has expired, as far as the clock can be believed.
+    pub(super) fn forget_expired(&self, now_ms: i64) {
+        if now_ms < EARLIEST_MS {
+            return;
+        }
+        let mut all = self.lock();
+        for kept in all.values_mut() {
+            kept.commands.retain(|_, it| now_ms < it.expires_ms);
+        }
+        let oldest_ms = now_ms.saturating_sub(i64::from(super::EXPIRES_S_MAX) * 1000);
+        all.retain(|_, kept| {
+            !kept.commands.is_empty() || kept.begun.is_some_and(|begun| begun.issued_ms() >= oldest_ms)
+        });
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().values().map(|kept| kept.commands.len()).sum()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, Kept>> {
+        // What it holds is whole after each call.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use tidelog_record::uplink::Act;
+
+    const NOW_MS: i64 = EARLIEST_MS + 1_000_000;
+
+    fn device(n: u8) -> DeviceId {
+        DeviceId([n; 8])
+    }
+
+    fn command(issued_ms: i64, author: u16, expires_ms: i64) -> Command {
+        Command { id: CommandId::new(issued_ms, author).unwrap(), expires_ms, act: Act::Read }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Issued(u8, i64, u16, i64),
+        Begun(u8, i64, u16),
+        Forget(i64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let at = NOW_MS..NOW_MS + 30;
+        prop_oneof![
+            4 => (0..3u8, at.clone(), 0..2u16, at.clone()).prop_map(|(d, ms, a, e)| Step::Issued(d, ms, a, e)),
+            2 => (0..3u8, at.clone(), 0..2u16).prop_map(|(d, ms, a)| Step::Begun(d, ms, a)),
+            1 => at.prop_map(Step::Forget),
+        ]
+    }
+
+    proptest! {
+        /// The model keeps every word it was ever told, in any order and twice, and looks through all of it.
+        #[test]
+        fn the_next_is_the_earliest_that_may_still_be_begun(steps in prop::collection::vec(step(), 0..40), now in NOW_MS..NOW_MS + 40) {
+            let waiting = Waiting::default();
+            let (mut issued, mut begun) = (Vec::new(), BTreeSet::new());
+            let mut forgotten = 0;
+            for step in steps {
+                match step {
+                    Step::Issued(n, ms, author, expires) => {
+                        assert!(waiting.issued(device(n), command(ms, author, expires)));
+                        issued.push((n, command(ms, author, expires)));
+                    }
+                    Step::Begun(n, ms, author) => {
+                        let id = CommandId::new(ms, author).unwrap();
+                        waiting.begun(device(n), id);
+                        begun.insert((n, id));
+                    }
+                    Step::Forget(ms) => {
+                        waiting.forget_expired(ms);
+                        forgotten = forgotten.max(ms);
+                    }
+                }
+            }
+            for n in 0..3 {
+                let last = begun.iter().filter(|(d, _)| *d == n).map(|(_, id)| *id).max();
+                // Of one id issued twice the later word counts; such ids are made by nobody.
+                let mut by_id = BTreeMap::new();
+                by_id.extend(issued.iter().filter(|(d, _)| *d == n).map(|(_, it)| (it.id, *it)));
+                let twice = issued.iter().filter(|(d, _)| *d == n).count() != by_id.len();
+                let expected = by_id.values().find(|it| now.max(forgotten) < it.expires_ms && Some(it.id) > last);
+                if !twice {
+                    prop_assert_eq!(waiting.next(device(n), now.max(forgotten)), expected.copied());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_cannot_be_right_hands_out_nothing() {
+        let waiting = Waiting::default();
+        assert!(waiting.issued(device(1), command(NOW_MS, 1, NOW_MS + 10_000)));
+        assert_eq!(waiting.next(device(1), 1_000), None, "the gateway was just switched on");
+        assert_eq!(
+            waiting.next(device(1), NOW_MS - AHEAD_MS_MAX - 1),
+            None,
+            "an hour behind, it would not see it expire"
+        );
+        assert!(waiting.next(device(1), NOW_MS).is_some());
+        waiting.forget_expired(1_000);
+        assert_eq!(waiting.len(), 1);
+        waiting.forget_expired(NOW_MS + 10_000);
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_is_said_and_what_was_there_stays() {
+        let waiting = Waiting::default();
+        for n in 0..KEPT_PER_DEVICE_MAX {
+            assert!(waiting.issued(device(1), command(NOW_MS + i64::try_from(n).unwrap(), 1, i64::MAX)));
+        }
+        assert!(!waiting.issued(device(1), command(NOW_MS + 1_000, 1, i64::MAX)));
+        assert_eq!(waiting.next(device(1), NOW_MS).map(|it| it.id.issued_ms()), Some(NOW_MS));
+        assert_eq!(waiting.len(), KEPT_PER_DEVICE_MAX);
+    }
+}
