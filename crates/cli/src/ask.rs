@@ -48,17 +48,31 @@ pub struct Whom {
 }
 
 impl Whom {
+    /// One JSON document that a GET of this path gives.
+    pub fn document(&self, path: &str) -> Result<serde_json::Value, AskError> {
+        document(self.ask(path)?)
+    }
+
     /// The node's status document.
     pub fn status(&self) -> Result<serde_json::Value, AskError> {
-        let (mut answer, url) = self.ask("/api/v1/status")?;
-        let read = answer.body_mut().with_config().limit(DOCUMENT_BYTES_MAX).read_to_string();
-        let strange = |reason: String| AskError::Strange { url: url.clone(), reason };
-        let text = read.map_err(|error| strange(error.to_string()))?;
-        serde_json::from_str(&text).map_err(|error| strange(error.to_string()))
+        self.document("/api/v1/status")
+    }
+
+    /// The answer to a POST of this document, once it is known that it is no refusal.
+    pub fn post(&self, path: &str, document: &serde_json::Value) -> Result<serde_json::Value, AskError> {
+        self::document(self.send(path, Some(document))?)
     }
 
     /// The answer to a GET of this path, once it is known that it is no refusal; and the whole address.
     pub fn ask(&self, path: &str) -> Result<(ureq::http::Response<ureq::Body>, String), AskError> {
+        self.send(path, None)
+    }
+
+    fn send(
+        &self,
+        path: &str,
+        document: Option<&serde_json::Value>,
+    ) -> Result<(ureq::http::Response<ureq::Body>, String), AskError> {
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
         let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -68,12 +82,20 @@ impl Whom {
             config = config.tls_config(self.tls()?);
         }
         let agent = config.build().new_agent();
-        let mut request = agent.get(&url);
+        let mut request = ureq::http::Request::builder().uri(&url);
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {}", token.reveal()));
         }
         let unreachable = |source| AskError::Unreachable { url: url.clone(), source };
-        let mut answer = request.call().map_err(unreachable)?;
+        let answered = match document {
+            None => request.body(()).map_err(ureq::Error::from).and_then(|request| agent.run(request)),
+            Some(document) => {
+                let request = request.method("POST").header("content-type", "application/json");
+                let request = request.body(document.to_string()).map_err(ureq::Error::from);
+                request.and_then(|request| agent.run(request))
+            }
+        };
+        let mut answer = answered.map_err(unreachable)?;
         if answer.status().is_success() {
             return Ok((answer, url));
         }
@@ -110,6 +132,16 @@ impl Whom {
             .root_certs(RootCerts::new_with_certs(&roots))
             .build())
     }
+}
+
+/// An answer that is one JSON document.
+fn document(
+    (mut answer, url): (ureq::http::Response<ureq::Body>, String),
+) -> Result<serde_json::Value, AskError> {
+    let read = answer.body_mut().with_config().limit(DOCUMENT_BYTES_MAX).read_to_string();
+    let strange = |reason: String| AskError::Strange { url: url.clone(), reason };
+    let text = read.map_err(|error| strange(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| strange(error.to_string()))
 }
 
 fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, AskError> {

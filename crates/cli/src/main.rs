@@ -1,9 +1,11 @@
-//! The `tidelog` command: asks a node over HTTP and prints what it says (`status`, `query`, `peers`), keeps the authority
+//! The `tidelog` command: asks a node over HTTP and prints what it says (`status`, `query`, `peers`, `commands`), tells devices through it
+//! what to do (`command`), keeps the authority
 //! whose certificates nodes prove themselves with (`ca`), the tokens that open their HTTP API (`token`), and checks a store that no node
 //! has open (`verify`). It holds no options of a node and changes no log.
 
 mod ask;
 mod ca;
+mod command;
 mod new_files;
 mod peers;
 mod token;
@@ -20,6 +22,7 @@ use tidelog_store::VerifyError;
 
 use ask::{AskError, Whom};
 use ca::{CaError, CaVerb};
+use command::Sending;
 use token::{TokenError, TokenVerb};
 use verify::Aside;
 
@@ -69,6 +72,24 @@ enum Verb {
     Peers {
         #[command(flatten)]
         whom: Whom,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell a device what to do, through any node of its cluster.
+    ///
+    /// With --wait the exit status is 0 when the device has done it, and 1 when it has not, or not in time.
+    Command(Sending),
+    /// The commands of the last week, and what became of each.
+    Commands {
+        #[command(flatten)]
+        whom: Whom,
+        /// Site of the devices.
+        #[arg(long, default_value = "default")]
+        site: String,
+        /// Those to this device alone.
+        #[arg(long)]
+        device: Option<String>,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -182,6 +203,19 @@ fn run(verb: Verb, out: &mut impl Write) -> Result<ExitCode, CommandError> {
                 write!(out, "{}", peers::in_words(&status))?;
             }
         }
+        Verb::Command(sending) => {
+            if !sending.run(out)? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Verb::Commands { whom, site, device, json } => {
+            let told = command::list(&whom, &site, device.as_deref())?;
+            if json {
+                writeln!(out, "{told:#}")?;
+            } else {
+                write!(out, "{}", command::in_words(&told))?;
+            }
+        }
         Verb::Verify { path, json } => {
             let aside = if io::stderr().is_terminal() { Aside::Bar } else { Aside::Lines };
             if !verify::run(&path, json, out, aside)? {
@@ -229,6 +263,25 @@ mod tests {
         assert_eq!(said(&["tidelog", "query", &url, r#"t{a="1&2"}"#]).unwrap(), format!("{header}{line}"));
         assert_eq!(said(&["tidelog", "query", &url, "--start", "6ns"]).unwrap(), header);
         assert!(said(&["tidelog", "query", &url, "t{"]).unwrap_err().starts_with("400: match: "));
+
+        let device = "02124b0000000001";
+        let command = |words: &[&str]| said(&[&["tidelog", "command", &url, device], words].concat());
+        let refused = command(&["reboot"]).unwrap_err();
+        assert!(refused.starts_with("404: ") && refused.contains(device), "{refused}");
+        let body = format!(
+            r#"{{"points":[{{"metric":"t","labels":{{"device":"{device}"}},"timestamp_ns":5,"value":1}}]}}"#
+        );
+        let posting = ureq::post(format!("{url}api/v1/sites/default/points"));
+        posting.header("content-type", "application/json").send(body).unwrap();
+        let id = command(&["switch", "2", "on"]).unwrap();
+        command(&["--expires", "1m30s", "every", "2500ms"]).unwrap();
+        let told = said(&["tidelog", "commands", &url, "--device", device]).unwrap();
+        assert!(told.lines().nth(1).unwrap().starts_with(id.trim_end()), "{told}");
+        for word in ["switch output 2 on", "every 2500 ms", "waiting"] {
+            assert!(told.contains(word), "{told}");
+        }
+        assert_eq!(command(&["--wait", "0", "read"]).unwrap().lines().last(), Some("waiting"));
+        assert!(command(&["every", "soon"]).is_err());
         runtime.block_on(node.stop());
         assert!(said(&["tidelog", "status", &url]).unwrap_err().contains(&url));
     }
