@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::context::{NodeContext, StartError};
 use crate::node::Node;
 use crate::settings::{Common, Loaded, SettingsError, load};
-use crate::{SHUTDOWN_S_MAX, logging, peering};
+use crate::{SHUTDOWN_S_MAX, logging, peering, supervised};
 
 /// Exit code when the settings are wrong: the same as for a wrong flag.
 const EXIT_SETTINGS: u8 = 2;
@@ -134,7 +134,9 @@ async fn live<D: Daemon>(settings: &D, version: &'static str) -> Result<(), Star
         // The log was not changed yet, or the next start recovers it: there is nothing to finish.
         () = told() => return Ok(()),
     };
+    supervised::ready(node.context());
     told().await;
+    supervised::stopping();
     let stop = tokio::time::timeout(Duration::from_secs(SHUTDOWN_S_MAX), node.stop());
     tokio::select! {
         ended = stop => if ended.is_err() {

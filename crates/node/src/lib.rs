@@ -18,6 +18,7 @@ pub mod mqtt;
 mod node;
 pub mod peering;
 pub mod settings;
+mod supervised;
 #[doc(hidden)]
 pub mod untrusted;
 

@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use tidelog_record::msgpack::{Reader, Token, Writer};
 use tidelog_record::uplink::{
-    Answer, BatchEncoder, METRICS_MAX, Metric, OwnedSchema, Reading, Registration, Sample, Schema, Uplink,
-    encode_registration,
+    Act, Answer, BatchEncoder, Command, CommandId, METRICS_MAX, Metric, OwnedSchema, Reading, Registration,
+    Sample, Schema, Uplink, encode_registration,
 };
 use tidelog_record::{Batch, Body, Boot, DeviceId, Lsn, Origin, Relay, Seal, Series, Value};
 
@@ -111,7 +111,11 @@ pub(super) fn uplink_seeds() -> Vec<Vec<u8>> {
     let length = encoder.length();
     let batch = out.get(..length).unwrap().to_vec();
     let mut out = [0; Answer::BYTES_MAX];
-    let length = Answer { acked_seq: 7, time_ms: 1_795_000_000_000 }.encode(&mut out).unwrap();
+    let mut answer = Answer::new(7, 1_795_000_000_000);
+    let id = CommandId::new(answer.time_ms, 9).unwrap();
+    let act = Act::Switch { output: 1, on: true };
+    answer.command = Some(Command { id, expires_ms: answer.time_ms + 60_000, act });
+    let length = answer.encode(&mut out).unwrap();
     let answer = out.get(..length).unwrap().to_vec();
     let schema = Registration::decode(&registration).unwrap().schema_bytes;
     vec![batch, registration, schema, answer]
