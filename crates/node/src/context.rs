@@ -13,6 +13,7 @@ use tidelog_store::{Store, WriteState};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::command::Issuing;
 use crate::held::HeldElsewhere;
 use crate::metrics::Metrics;
 
@@ -35,6 +36,8 @@ pub struct NodeContext {
     pub dir: PathBuf,
     /// What other nodes are known to hold.
     pub held: HeldElsewhere,
+    /// One command is issued at a time.
+    pub issuing: Issuing,
     /// Sections of `/api/v1/status`.
     pub status: StatusBoard,
     /// Cancelled when the node is to end. A part then finishes what it has in hand within [`crate::SHUTDOWN_S_MAX`].

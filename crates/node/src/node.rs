@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::ClockWatch;
+use crate::command::Issuing;
 use crate::context::{NodeContext, StartError, StatusBoard, wall_ms};
 use crate::door::{Doors, Protection, check_binding, tokens_path};
 use crate::files::write_whole;
@@ -127,6 +128,7 @@ async fn start(
         site: common.site.clone(),
         dir: common.data.clone(),
         held: HeldElsewhere::default(),
+        issuing: Issuing::default(),
         status: StatusBoard::default(),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),

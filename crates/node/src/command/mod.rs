@@ -11,11 +11,13 @@
 
 mod follow;
 pub(crate) mod history;
+pub(crate) mod issue;
 mod order;
 mod waiting;
 
 pub use follow::follow;
-pub(crate) use order::{ActForm, Order, device_is};
+pub use issue::Issuing;
+pub(crate) use order::{ActForm, Order};
 pub use waiting::Waiting;
 
 use memchr::memmem;

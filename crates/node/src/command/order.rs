@@ -6,6 +6,7 @@ use tidelog_record::{DeviceId, NodeId, Series, Value};
 use tidelog_store::catalogue::{MatchOp, Matcher, MatcherError};
 
 use super::METRIC;
+use super::history::State;
 
 const NS_PER_MS: i64 = 1_000_000;
 const DEVICE_LABEL: &str = "device";
@@ -63,6 +64,19 @@ impl Order {
     /// As it is handed to the device.
     pub fn command(&self) -> Command {
         Command { id: self.id, expires_ms: self.expires_ms, act: self.act.into() }
+    }
+
+    /// As whoever issued it is told of it.
+    pub fn told(&self) -> serde_json::Value {
+        serde_json::json!({
+            "id": self.id.to_string(),
+            "device": self.device.to_string(),
+            "node": self.author.to_string(),
+            "issued_ms": self.id.issued_ms(),
+            "expires_ms": self.expires_ms,
+            "act": self.act,
+            "state": State::Waiting,
+        })
     }
 
     /// As it stands in the log: series, time in ns, value. None if it cannot be written, which no order comes to.

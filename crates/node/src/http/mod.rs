@@ -98,8 +98,6 @@ pub(crate) struct Api {
     tails: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
     cloud_waiters: Arc<Semaphore>,
-    /// Whoever issues a command holds it.
-    issuing: Arc<tokio::sync::Mutex<()>>,
     gathers: line::Gathers,
 }
 
@@ -115,7 +113,6 @@ impl Api {
             limits,
             doors,
             cloud_waiters: Arc::new(Semaphore::new(cloud_waiters.min(Semaphore::MAX_PERMITS))),
-            issuing: Arc::default(),
             node: Arc::new(OnceLock::new()),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             tails: Arc::new(Semaphore::new(tail::TAILS_MAX)),

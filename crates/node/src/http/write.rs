@@ -207,11 +207,9 @@ pub(super) enum Outcome {
 
 /// Hands a record of points to the store without waiting for the disk.
 pub(super) fn append(store: &Store, site: &SiteName, record: Vec<u8>) -> Outcome {
-    if command::names_a_command(&record) { Outcome::Reserved } else { append_command(store, site, record) }
-}
-
-/// Hands a record to the store whatever it holds.
-pub(super) fn append_command(store: &Store, site: &SiteName, record: Vec<u8>) -> Outcome {
+    if command::names_a_command(&record) {
+        return Outcome::Reserved;
+    }
     let (done, outcome) = oneshot::channel();
     store.append(site, record, move |appended| {
         // A client that went away needs no answer.

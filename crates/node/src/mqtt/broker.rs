@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::{MqttOptions, NetworkOptions, TlsConfiguration, Transport};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tidelog_record::NodeId;
 
@@ -35,6 +35,10 @@ const CLIENT_ID_DIGITS: usize = 12;
 pub(super) enum BrokerError {
     #[error("{}: {reason}", path.display())]
     Authority { path: PathBuf, reason: String },
+    #[error("{}: {reason}", path.display())]
+    Own { path: PathBuf, reason: String },
+    #[error("a certificate of this node is of use with mqtts:// alone")]
+    OwnWithoutTls,
     #[error("this machine has no certificate authorities: set the broker's authority as a file")]
     NoAuthorities,
     #[error("mqtts:// needs a host name or an IPv4 address")]
@@ -50,6 +54,8 @@ pub(super) struct Login<'a> {
     pub user: Option<&'a str>,
     pub password: Option<&'a Secret>,
     pub authority: Option<&'a Path>,
+    /// Certificate and key that this node proves itself with.
+    pub own: Option<(&'a Path, &'a Path)>,
 }
 
 /// The client identifier when none is set: the same at every start, different for every node and role.
@@ -73,8 +79,14 @@ pub(super) fn options(login: Login<'_>, client_id: String) -> Result<MqttOptions
     if let Some(user) = login.user {
         options.set_credentials(user, login.password.map(Secret::reveal).unwrap_or_default());
     }
+    if !login.url.tls && login.own.is_some() {
+        return Err(BrokerError::OwnWithoutTls);
+    }
     if login.url.tls {
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls(login.authority)?)));
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls(
+            login.authority,
+            login.own,
+        )?)));
     }
     Ok(options)
 }
@@ -86,7 +98,7 @@ pub(super) fn network_options() -> NetworkOptions {
     network
 }
 
-fn tls(authority: Option<&Path>) -> Result<Arc<ClientConfig>, BrokerError> {
+fn tls(authority: Option<&Path>, own: Option<(&Path, &Path)>) -> Result<Arc<ClientConfig>, BrokerError> {
     let mut roots = RootCertStore::empty();
     match authority {
         Some(path) => {
@@ -109,8 +121,17 @@ fn tls(authority: Option<&Path>) -> Result<Arc<ClientConfig>, BrokerError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match own {
+        None => config.with_no_client_auth(),
+        Some((cert, key)) => {
+            let refuse = |path: &Path, reason: String| BrokerError::Own { path: path.to_path_buf(), reason };
+            let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let chain = chain.map_err(|error| refuse(cert, error.to_string()))?;
+            let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| refuse(key, error.to_string()))?;
+            config.with_client_auth_cert(chain, secret).map_err(|error| refuse(cert, error.to_string()))?
+        }
+    };
     Ok(Arc::new(config))
 }
 
@@ -119,7 +140,7 @@ mod tests {
     use super::*;
 
     fn login<'a>(url: &'a BrokerUrl, authority: Option<&'a Path>) -> Login<'a> {
-        Login { url, user: None, password: None, authority }
+        Login { url, user: None, password: None, authority, own: None }
     }
 
     #[test]

@@ -1,13 +1,14 @@
-//! MQTT: the log as messages for anyone (`bridge`), and messages of other nodes as records in the log (`ingest`).
+//! MQTT: the log as messages for anyone (`bridge`), the node's own presence and commands to its devices (`control`), and messages of
+//! other nodes as records in the log (`ingest`).
 //!
-//! Both are edges: the bridge is a cursor over the store's log, ingest is one more way in. What stands in a message is
+//! All are edges: the bridge is a cursor over the store's log, ingest is one more way in. What stands in a message is
 //! [`payload`]'s affair, where it is published [`topic`]'s; `docs/MQTT.md` tells both to those who subscribe.
 //!
-//! Thin: MQTT 3.1.1 only, no last will and no retained state, no commands, no payloads of others (Sparkplug B, plain
-//! values) yet.
+//! Thin: MQTT 3.1.1 only, no payloads of others (Sparkplug B, plain values) yet.
 
 mod bridge;
 mod broker;
+mod control;
 mod ingest;
 pub mod payload;
 mod receipts;
@@ -28,9 +29,11 @@ use crate::context::{NodeContext, StartError};
 use crate::settings::{BrokerUrl, IngestSettings, MqttPayload, MqttSettings};
 use bridge::{Bridge, Progress};
 use broker::{BrokerError, Login, client_id, options};
+use control::Control;
 use ingest::Ingest;
 use payload::Encoding;
 use session::Link;
+use topic::{CommandTopic, CommandTopicError};
 
 /// Starts what the settings ask for: the bridge, ingest, both or neither. It connects in the background and tries again
 /// for as long as the node runs; only settings that can never work are an error.
@@ -53,9 +56,11 @@ fn start_bridge(context: &NodeContext, settings: &MqttSettings, url: &BrokerUrl)
         user: settings.user.as_deref(),
         password: settings.password.as_ref(),
         authority: settings.ca.as_deref(),
+        own: settings.cert.as_deref().zip(settings.key.as_deref()),
     };
     let client_id = settings.client_id.clone().unwrap_or_else(|| client_id(context.store.node(), 'b'));
-    let options = options(login, client_id).map_err(|error| refused(&error, "mqtt.url", "mqtt.ca"))?;
+    let bridge_options = options(login, client_id).map_err(|error| refused(&error, &MQTT_KEYS))?;
+    start_control(context, settings, url, login)?;
     let link = Arc::new(Link::new("bridge", url, Arc::clone(&context.metrics)));
     let progress = Arc::new(Mutex::new(Progress::default()));
     let encoding = match settings.payload {
@@ -66,7 +71,8 @@ fn start_bridge(context: &NodeContext, settings: &MqttSettings, url: &BrokerUrl)
         (context.store.clone(), Arc::clone(&link), Arc::clone(&progress));
     context.status.section("mqtt", move || json!(bridge::status(&shown_link, &shown_progress, store.head())));
     let context = context.clone();
-    let bridge = Bridge { context, options, topic: settings.topic.clone(), encoding, link, progress };
+    let bridge =
+        Bridge { context, options: bridge_options, topic: settings.topic.clone(), encoding, link, progress };
     let tasks = bridge.context.tasks.clone();
     tasks.spawn(bridge.run());
     Ok(())
@@ -78,10 +84,10 @@ fn start_ingest(context: &NodeContext, settings: &IngestSettings, url: &BrokerUr
         user: settings.user.as_deref(),
         password: settings.password.as_ref(),
         authority: settings.ca.as_deref(),
+        own: settings.cert.as_deref().zip(settings.key.as_deref()),
     };
     let client_id = settings.client_id.clone().unwrap_or_else(|| client_id(context.store.node(), 'i'));
-    let mut options =
-        options(login, client_id).map_err(|error| refused(&error, "ingest.url", "ingest.ca"))?;
+    let mut options = options(login, client_id).map_err(|error| refused(&error, &INGEST_KEYS))?;
     options.set_clean_session(false).set_manual_acks(true);
     let link = Arc::new(Link::new("ingest", url, Arc::clone(&context.metrics)));
     let topic = settings.topic.clone();
@@ -93,10 +99,44 @@ fn start_ingest(context: &NodeContext, settings: &IngestSettings, url: &BrokerUr
     Ok(())
 }
 
-fn refused(error: &BrokerError, url: &'static str, authority: &'static str) -> StartError {
+/// The node's presence, and commands, beside the bridge.
+fn start_control(
+    context: &NodeContext,
+    settings: &MqttSettings,
+    url: &BrokerUrl,
+    login: Login<'_>,
+) -> Result<(), StartError> {
+    let node = context.store.node();
+    let commands = settings.command_topic.as_ref().map(|topic| CommandTopic::of(topic, &context.site, node));
+    let commands = commands.transpose().map_err(|error: CommandTopicError| StartError::Setting {
+        key: "mqtt.command_topic",
+        reason: error.to_string(),
+    })?;
+    let own = options(login, client_id(node, 'c')).map_err(|error| refused(&error, &MQTT_KEYS))?;
+    let link = Arc::new(Link::new("control", url, Arc::clone(&context.metrics)));
+    let shown = Arc::clone(&link);
+    context.status.section("mqtt_control", move || json!(shown.read()));
+    let state_topic = settings.state_topic.topic(&context.site, node, None);
+    let control = Control { context: context.clone(), options: own, state_topic, commands, link };
+    context.tasks.spawn(control.run());
+    Ok(())
+}
+
+/// Where the settings of a broker stand.
+struct Keys {
+    url: &'static str,
+    ca: &'static str,
+    cert: &'static str,
+}
+
+const MQTT_KEYS: Keys = Keys { url: "mqtt.url", ca: "mqtt.ca", cert: "mqtt.cert" };
+const INGEST_KEYS: Keys = Keys { url: "ingest.url", ca: "ingest.ca", cert: "ingest.cert" };
+
+fn refused(error: &BrokerError, keys: &Keys) -> StartError {
     let key = match error {
-        BrokerError::Authority { .. } | BrokerError::NoAuthorities => authority,
-        BrokerError::Ipv6WithTls | BrokerError::Tls(_) => url,
+        BrokerError::Authority { .. } | BrokerError::NoAuthorities => keys.ca,
+        BrokerError::Own { .. } | BrokerError::OwnWithoutTls => keys.cert,
+        BrokerError::Ipv6WithTls | BrokerError::Tls(_) => keys.url,
     };
     StartError::Setting { key, reason: error.to_string() }
 }

@@ -15,6 +15,9 @@ pub const TOPIC_WITHOUT_DEVICE: &str = "points";
 /// The template that is used when none is set.
 pub const TOPIC_TEMPLATE_DEFAULT: &str = "tidelog/{site}/{device}";
 
+/// Where a node tells whether it is there when nothing else is set. It has a level more than what [`TOPIC_FILTER_DEFAULT`] takes.
+pub const STATE_TOPIC_DEFAULT: &str = "tidelog/{site}/{node}/state";
+
 /// The filter that takes what [`TOPIC_TEMPLATE_DEFAULT`] publishes.
 pub const TOPIC_FILTER_DEFAULT: &str = "tidelog/+/+";
 
@@ -123,6 +126,69 @@ impl fmt::Display for TopicTemplate {
     }
 }
 
+/// The topics that commands to the devices of a site come on: a template whose one level `{device}` tells the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandTopic {
+    levels: Vec<Level>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Level {
+    Text(String),
+    Device,
+}
+
+/// The template has no level that is `{device}`, or more than one, or `{device}` as a part of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("one level of the topic, and one alone, is {{device}}, as in tidelog/{{site}}/{{device}}/command")]
+pub struct CommandTopicError;
+
+impl CommandTopic {
+    /// The topics of a node's devices at its site.
+    ///
+    /// # Errors
+    /// [`CommandTopicError`].
+    pub fn of(template: &TopicTemplate, site: &SiteName, node: NodeId) -> Result<Self, CommandTopicError> {
+        let text = template.to_string().replace("{site}", site.as_str()).replace("{node}", &node.to_string());
+        let levels: Vec<_> = text
+            .split('/')
+            .map(|level| if level == "{device}" { Level::Device } else { Level::Text(level.to_owned()) })
+            .collect();
+        let devices = levels.iter().filter(|level| **level == Level::Device).count();
+        let in_part = |level: &Level| matches!(level, Level::Text(text) if text.contains("{device}"));
+        if devices != 1 || levels.iter().any(in_part) {
+            return Err(CommandTopicError);
+        }
+        Ok(Self { levels })
+    }
+
+    /// What to subscribe to.
+    #[must_use]
+    pub fn filter(&self) -> String {
+        let level = |level: &Level| match level {
+            Level::Text(text) => text.clone(),
+            Level::Device => "+".to_owned(),
+        };
+        self.levels.iter().map(level).collect::<Vec<_>>().join("/")
+    }
+
+    /// The device that a topic is of; none if it is no such topic.
+    #[must_use]
+    pub fn device(&self, topic: &str) -> Option<DeviceId> {
+        let mut found = None;
+        let mut levels = topic.split('/');
+        for level in &self.levels {
+            let text = levels.next()?;
+            match level {
+                Level::Text(expected) if expected == text => {}
+                Level::Text(_) => return None,
+                Level::Device => found = text.parse().ok(),
+            }
+        }
+        found.filter(|_| levels.next().is_none())
+    }
+}
+
 /// A topic filter for subscribing, `+` and `#` where MQTT allows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicFilter(String);
@@ -215,6 +281,28 @@ mod tests {
         }
         for bad in ["", "a/#/b", "a/b#", "a+/b", "a\u{7}"] {
             assert!(bad.parse::<TopicFilter>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_device_of_a_command_is_a_level_of_its_topic() {
+        let of =
+            |text: &str| CommandTopic::of(&text.parse().unwrap(), &"plant".parse().unwrap(), NodeId([7; 16]));
+        let topic = of("tidelog/{site}/{device}/command").unwrap();
+        assert_eq!(topic.filter(), "tidelog/plant/+/command");
+        let device = "02124b0000000001".parse().unwrap();
+        assert_eq!(topic.device("tidelog/plant/02124b0000000001/command"), Some(device));
+        for other in [
+            "tidelog/plant/02124b0000000001/command/answer",
+            "tidelog/plant/02124b0000000001",
+            "tidelog/works/02124b0000000001/command",
+            "tidelog/plant/lamp/command",
+            "",
+        ] {
+            assert_eq!(topic.device(other), None, "{other}");
+        }
+        for bad in ["tidelog/{site}/command", "{device}/{device}", "tidelog/x-{device}/command"] {
+            assert_eq!(of(bad), Err(CommandTopicError), "{bad}");
         }
     }
 }

@@ -17,7 +17,9 @@ use clap::{ArgAction, Args, ValueEnum};
 use tidelog_query::promql::Bounds;
 use tidelog_record::SiteName;
 
-use crate::mqtt::topic::{TOPIC_FILTER_DEFAULT, TOPIC_TEMPLATE_DEFAULT, TopicFilter, TopicTemplate};
+use crate::mqtt::topic::{
+    STATE_TOPIC_DEFAULT, TOPIC_FILTER_DEFAULT, TOPIC_TEMPLATE_DEFAULT, TopicFilter, TopicTemplate,
+};
 
 pub use address::{AddressError, BrokerUrl, HostPort, Secret};
 pub use document::document;
@@ -217,10 +219,27 @@ pub struct MqttSettings {
     #[arg(id = "mqtt-ca", long = "mqtt-ca", value_name = "FILE")]
     pub ca: Option<PathBuf>,
 
+    /// Certificate that this node proves itself to the broker with, PEM; with mqtt.key.
+    #[arg(id = "mqtt-cert", long = "mqtt-cert", value_name = "FILE", requires = "mqtt-key")]
+    pub cert: Option<PathBuf>,
+
+    /// Private key of that certificate, PEM.
+    #[arg(id = "mqtt-key", long = "mqtt-key", value_name = "FILE", requires = "mqtt-cert")]
+    pub key: Option<PathBuf>,
+
     /// Topic that a record is published on, with {site}, {device} and {node} in it. {device} is `points` for a record
     /// that no sensor sent.
     #[arg(id = "mqtt-topic", long = "mqtt-topic", value_name = "TEMPLATE", default_value = TOPIC_TEMPLATE_DEFAULT)]
     pub topic: TopicTemplate,
+
+    /// Topic of the retained message that says whether this node is there, with {site} and {node} in it.
+    #[arg(id = "mqtt-state-topic", long = "mqtt-state-topic", value_name = "TEMPLATE", default_value = STATE_TOPIC_DEFAULT)]
+    pub state_topic: TopicTemplate,
+
+    /// Topic that commands to the devices of this node's site are taken from, as tidelog/{site}/{device}/command; none are taken without it.
+    /// Whoever may publish there may command. Set it on one node of a site alone.
+    #[arg(id = "mqtt-command-topic", long = "mqtt-command-topic", value_name = "TEMPLATE")]
+    pub command_topic: Option<TopicTemplate>,
 
     /// Form of a published message.
     #[arg(id = "mqtt-payload", long = "mqtt-payload", value_name = "FORM", default_value = "msgpack")]
@@ -259,6 +278,14 @@ pub struct IngestSettings {
     /// Certificates of the authorities that the broker is believed by, PEM; the machine's own without it.
     #[arg(id = "ingest-ca", long = "ingest-ca", value_name = "FILE")]
     pub ca: Option<PathBuf>,
+
+    /// Certificate that this node proves itself to the broker with, PEM; with ingest.key.
+    #[arg(id = "ingest-cert", long = "ingest-cert", value_name = "FILE", requires = "ingest-key")]
+    pub cert: Option<PathBuf>,
+
+    /// Private key of that certificate, PEM.
+    #[arg(id = "ingest-key", long = "ingest-key", value_name = "FILE", requires = "ingest-cert")]
+    pub key: Option<PathBuf>,
 
     /// Topic filter to subscribe to.
     #[arg(id = "ingest-topic", long = "ingest-topic", value_name = "FILTER", default_value = TOPIC_FILTER_DEFAULT)]

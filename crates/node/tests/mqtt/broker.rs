@@ -149,29 +149,32 @@ impl BrittleLink {
                 let Ok((mut near, _)) = listener.accept().await else { return };
                 let Ok(mut far) = tokio::net::TcpStream::connect(to).await else { continue };
                 let mut left = bytes(n);
-                let (mut up, mut down) = ([0u8; 512], [0u8; 512]);
-                loop {
-                    let passed = tokio::select! {
-                        read = near.read(&mut up) => match read {
-                            Ok(count @ 1..) => far.write_all(&up[..count]).await.map(|()| count),
-                            _ => break,
-                        },
-                        read = far.read(&mut down) => match read {
-                            Ok(count @ 1..) => near.write_all(&down[..count]).await.map(|()| count),
-                            _ => break,
-                        },
-                    };
-                    let Ok(count) = passed else { break };
-                    if let Some(left) = &mut left {
-                        match left.checked_sub(count as u64) {
-                            Some(rest) => *left = rest,
-                            None => {
-                                counted.fetch_add(1, Ordering::Relaxed);
-                                break;
+                let counted = Arc::clone(&counted);
+                tokio::spawn(async move {
+                    let (mut up, mut down) = ([0u8; 512], [0u8; 512]);
+                    loop {
+                        let passed = tokio::select! {
+                            read = near.read(&mut up) => match read {
+                                Ok(count @ 1..) => far.write_all(&up[..count]).await.map(|()| count),
+                                _ => break,
+                            },
+                            read = far.read(&mut down) => match read {
+                                Ok(count @ 1..) => near.write_all(&down[..count]).await.map(|()| count),
+                                _ => break,
+                            },
+                        };
+                        let Ok(count) = passed else { break };
+                        if let Some(left) = &mut left {
+                            match left.checked_sub(count as u64) {
+                                Some(rest) => *left = rest,
+                                None => {
+                                    counted.fetch_add(1, Ordering::Relaxed);
+                                    break;
+                                }
                             }
                         }
                     }
-                }
+                });
             }
         });
         Self { port: own, cuts }

@@ -4,6 +4,7 @@
 
 mod bridge;
 mod broker;
+mod control;
 mod ingest;
 mod node;
 mod subscriber;

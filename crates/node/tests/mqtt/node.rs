@@ -109,6 +109,7 @@ pub fn context(dir: &Path, id: u8) -> NodeContext {
         site: "default".parse().unwrap(),
         dir: dir.to_path_buf(),
         held: Default::default(),
+        issuing: Default::default(),
         status: StatusBoard::default(),
         shutdown: CancellationToken::new(),
         tasks: TaskTracker::new(),

@@ -1,0 +1,133 @@
+//! Issuing a command: whatever it comes by, it is checked here, gets its id here, and is durable when this says so.
+//!
+//! One command is issued at a time at a node, so that its id is new and greater than those known here for its device.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use tidelog_record::{Batch, DeviceId, SiteName};
+use tidelog_store::catalogue::{CatalogueError, MatcherError};
+use tidelog_store::{AppendError, Appended, Store};
+use tokio::sync::{Mutex, oneshot};
+
+use super::history::{HistoryError, State, history};
+use super::order::device_is;
+use super::{ActForm, EXPIRES_S_MAX, METRIC, Order, WAITING_PER_DEVICE_MAX};
+use crate::asking;
+use crate::clock::EARLIEST_MS;
+use crate::context::NodeContext;
+
+/// How long a command may wait to be begun when nobody says, in seconds.
+const EXPIRES_S_DEFAULT: u32 = 3600;
+
+const NS_PER_MS: i64 = 1_000_000;
+const NS_PER_S: i64 = 1_000_000_000;
+
+/// Whoever issues a command holds it.
+#[derive(Clone, Debug, Default)]
+pub struct Issuing(Arc<Mutex<()>>);
+
+/// What is to be done, and for how long it may wait: what people post.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wish {
+    pub act: ActForm,
+    pub expires_s: Option<u32>,
+}
+
+/// Why no command was issued.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IssueError {
+    #[error("expires_s {0}: from 1 to {EXPIRES_S_MAX}")]
+    Expires(u32),
+    #[error("every: interval_ms is at least 1")]
+    Interval,
+    #[error("device {device} has sent nothing that is known here at {site}")]
+    UnknownDevice { device: DeviceId, site: SiteName },
+    #[error("{0} commands wait for the device already, the most there may be")]
+    TooMany(usize),
+    #[error("this node's clock is not set: a command could not be said to expire")]
+    Clock,
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error("the command cannot be written")]
+    Unwritten,
+    #[error("the node is ending")]
+    Ending,
+}
+
+impl From<CatalogueError> for IssueError {
+    fn from(error: CatalogueError) -> Self {
+        Self::History(error.into())
+    }
+}
+
+impl From<MatcherError> for IssueError {
+    fn from(error: MatcherError) -> Self {
+        Self::History(error.into())
+    }
+}
+
+/// The command, once it is durable here, and where it stands.
+pub(crate) async fn issue(
+    context: &NodeContext,
+    site: &SiteName,
+    device: DeviceId,
+    wish: Wish,
+) -> Result<(Order, Appended), IssueError> {
+    let expires_s = wish.expires_s.unwrap_or(EXPIRES_S_DEFAULT);
+    if !(1..=EXPIRES_S_MAX).contains(&expires_s) {
+        return Err(IssueError::Expires(expires_s));
+    }
+    if let ActForm::Every { interval_ms: 0 } = wish.act {
+        return Err(IssueError::Interval);
+    }
+    // Held until it is durable: the next one looks at what is in the log.
+    let _issuing = context.issuing.0.lock().await;
+    let now_ms = context.now_ms();
+    if now_ms < EARLIEST_MS {
+        return Err(IssueError::Clock);
+    }
+    let expires_ms = now_ms.saturating_add(i64::from(expires_s) * 1000);
+    let (store, asked) = (context.store.clone(), site.clone());
+    let looked = tokio::task::spawn_blocking(move || next_issued_ms(&store, &asked, device, now_ms)).await;
+    let issued_ms = looked.map_err(|_| IssueError::Ending)??;
+    let author = context.store.node();
+    let id = Order::id(author, issued_ms).ok_or(IssueError::Clock)?;
+    let order = Order { device, author, id, act: wish.act, expires_ms };
+    let (series, at, value) = order.point().ok_or(IssueError::Unwritten)?;
+    let batch = Batch { authored_ms: now_ms, origin: None, series: vec![(series, vec![(at, value)])] };
+    let record = batch.encode().map_err(|_| IssueError::Unwritten)?;
+    let (done, outcome) = oneshot::channel();
+    context.store.append(site, record, move |appended| {
+        // Whoever asked went away: it is issued all the same.
+        drop(done.send(appended));
+    });
+    let appended = outcome.await.map_err(|_| IssueError::Ending)??;
+    context.metrics.commands_issued.inc();
+    Ok((order, appended))
+}
+
+/// The moment that the next command to the device is issued at, if there may be one.
+fn next_issued_ms(store: &Store, site: &SiteName, device: DeviceId, now_ms: i64) -> Result<i64, IssueError> {
+    let of_device = asking::chosen(store, site, &vec![vec![device_is(device)?]])?;
+    if of_device.iter().all(|series| series.metric() == METRIC) {
+        return Err(IssueError::UnknownDevice { device, site: site.clone() });
+    }
+    let known = history(store, site, Some(device), still_waiting(now_ms), now_ms)?;
+    let waiting = known.iter().filter(|told| told.state == State::Waiting).count();
+    if waiting >= WAITING_PER_DEVICE_MAX {
+        return Err(IssueError::TooMany(waiting));
+    }
+    let last = known.iter().map(|told| told.issued_ms).filter(|issued| *issued <= now_ms).max();
+    Ok(last.map_or(now_ms, |last| now_ms.max(last + 1)))
+}
+
+/// When what may still wait was issued, in ns.
+pub(crate) fn still_waiting(now_ms: i64) -> RangeInclusive<i64> {
+    let longest_ns = i64::from(EXPIRES_S_MAX) * NS_PER_S;
+    now_ms.saturating_mul(NS_PER_MS).saturating_sub(longest_ns)..=i64::MAX
+}

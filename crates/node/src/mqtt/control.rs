@@ -1,0 +1,192 @@
+//! The node itself at its broker: whether it is there, told by a retained message and, when it goes without a word, by the broker
+//! (last will); and commands to devices that others publish.
+//!
+//! It has a connection of its own beside the bridge's, because the bridge's books are of records alone. A session begins clean: what
+//! was published while the node was away is not done later. A command is acknowledged to the broker before it is in the log,
+//! so that the broker never gives it a second time; the answer on its topic says what became of it, and no answer that nothing did.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rumqttc::{
+    AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, Publish, QoS, SubscribeReasonCode,
+};
+use serde_json::{Value, json};
+use tidelog_record::DeviceId;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use super::broker::network_options;
+use super::session::{FAREWELL_S_MAX, Link, SessionEnd};
+use super::topic::CommandTopic;
+use crate::backoff::{Backoff, random};
+use crate::command::issue::{Wish, issue};
+use crate::context::NodeContext;
+
+/// What a device's topic has behind it for the answers.
+const ANSWER_LEVEL: &str = "/answer";
+
+/// Longest command, in bytes.
+const COMMAND_BYTES_MAX: usize = 4096;
+
+/// Commands that wait to be issued; one more is dropped, and counted.
+const COMMANDS_WAITING_MAX: usize = 32;
+
+/// Messages that wait inside the client for its socket.
+const REQUESTS_MAX: usize = 8;
+
+/// The link over all its sessions.
+pub(super) struct Control {
+    pub context: NodeContext,
+    pub options: MqttOptions,
+    /// Where it is told whether the node is there.
+    pub state_topic: String,
+    /// Where commands come from, if they do.
+    pub commands: Option<CommandTopic>,
+    pub link: Arc<Link>,
+}
+
+/// What the part that polls the client tells the other.
+enum Heard {
+    Connected,
+    Message(Publish),
+}
+
+impl Control {
+    /// Is there until the node ends.
+    pub async fn run(mut self) {
+        let gone = self.state(false).to_string();
+        self.options.set_last_will(LastWill::new(self.state_topic.clone(), gone, QoS::AtLeastOnce, true));
+        let mut backoff = Backoff::new();
+        while !self.context.shutdown.is_cancelled() {
+            let before = self.link.read().sessions;
+            let end = self.session().await;
+            self.link.ended(&end);
+            if self.link.read().sessions > before {
+                backoff.reset();
+            }
+            tokio::select! {
+                () = sleep(backoff.next(random())) => {}
+                () = self.context.shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    fn state(&self, online: bool) -> Value {
+        let (site, node) = (self.context.site.as_str(), self.context.store.node().to_string());
+        json!({"online": online, "site": site, "node": node})
+    }
+
+    async fn session(&self) -> SessionEnd {
+        let (client, mut events) = AsyncClient::new(self.options.clone(), REQUESTS_MAX);
+        events.set_network_options(network_options());
+        let (heard, mut hearing) = mpsc::channel(COMMANDS_WAITING_MAX);
+        tokio::select! {
+            end = self.poll(&mut events, heard) => end,
+            end = self.work(&client, &mut hearing) => end,
+        }
+    }
+
+    /// The part that drives the client.
+    async fn poll(&self, events: &mut EventLoop, heard: mpsc::Sender<Heard>) -> SessionEnd {
+        loop {
+            let news = match events.poll().await {
+                Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                    self.link.stands();
+                    Heard::Connected
+                }
+                Ok(Event::Incoming(Packet::SubAck(granted))) => {
+                    if granted.return_codes.contains(&SubscribeReasonCode::Failure) {
+                        return SessionEnd::Subscription;
+                    }
+                    continue;
+                }
+                Ok(Event::Incoming(Packet::Publish(message))) => Heard::Message(message),
+                Ok(Event::Outgoing(Outgoing::Disconnect)) => return SessionEnd::Farewell,
+                Ok(_) => continue,
+                Err(error) => return error.into(),
+            };
+            // The client may not be kept waiting by what it brought.
+            if heard.try_send(news).is_err() {
+                self.link.failed("too_many_commands");
+            }
+        }
+    }
+
+    async fn work(&self, client: &AsyncClient, hearing: &mut mpsc::Receiver<Heard>) -> SessionEnd {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.context.shutdown.cancelled() => {
+                    self.farewell(client).await;
+                    return SessionEnd::Farewell;
+                }
+                heard = hearing.recv() => {
+                    let told = match heard {
+                        Some(Heard::Connected) => self.greet(client).await,
+                        Some(Heard::Message(message)) => self.take(client, &message).await,
+                        None => return SessionEnd::Client,
+                    };
+                    if told.is_err() {
+                        return SessionEnd::Client;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn greet(&self, client: &AsyncClient) -> Result<(), rumqttc::ClientError> {
+        // In this order, so that whoever hears that the node is there can send a command.
+        if let Some(topic) = &self.commands {
+            client.subscribe(topic.filter(), QoS::AtLeastOnce).await?;
+        }
+        let here = self.state(true).to_string();
+        client.publish(&self.state_topic, QoS::AtLeastOnce, true, here).await
+    }
+
+    async fn take(&self, client: &AsyncClient, message: &Publish) -> Result<(), rumqttc::ClientError> {
+        let device = self.commands.as_ref().and_then(|topic| topic.device(&message.topic));
+        let Some(device) = device else { return Ok(()) };
+        let answer = match self.issue(device, message).await {
+            Ok(told) => told,
+            Err(reason) => {
+                self.link.failed("command");
+                tracing::warn!(topic = message.topic, reason, "a command is refused");
+                json!({"error": {"message": reason}})
+            }
+        };
+        let topic = format!("{}{ANSWER_LEVEL}", message.topic);
+        client.publish(topic, QoS::AtLeastOnce, false, answer.to_string()).await
+    }
+
+    async fn issue(&self, device: DeviceId, message: &Publish) -> Result<Value, String> {
+        if message.retain {
+            return Err("a command must not be retained: it would be given at each start".to_owned());
+        }
+        if message.payload.len() > COMMAND_BYTES_MAX {
+            return Err(format!("a command has at most {COMMAND_BYTES_MAX} bytes"));
+        }
+        let wish: Wish =
+            serde_json::from_slice(&message.payload).map_err(|error| format!("not a command: {error}"))?;
+        let issued = issue(&self.context, &self.context.site, device, wish).await;
+        let (order, _) = issued.map_err(|error| error.to_string())?;
+        tracing::info!(target: "audit", topic = message.topic, id = %order.id, "command by MQTT");
+        Ok(order.told())
+    }
+
+    /// Says that the node is gone, and disconnects in order; the polling part sees the end.
+    async fn farewell(&self, client: &AsyncClient) {
+        if !self.link.read().connected {
+            return;
+        }
+        let last_words = async {
+            let gone = self.state(false).to_string();
+            let said = client.publish(&self.state_topic, QoS::AtMostOnce, true, gone).await;
+            if said.is_ok() && client.disconnect().await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
+        // Out of time: the broker says it for the node.
+        drop(timeout(Duration::from_secs(FAREWELL_S_MAX), last_words).await);
+    }
+}
