@@ -5,14 +5,13 @@ use std::io::Write;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use chrono::DateTime;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use tidelog_query::parse_duration;
 
 use crate::CommandError;
 use crate::ask::{AskError, Whom};
-use crate::words::{printable, table};
+use crate::words::{instant, printable, table};
 
 /// How often a node is asked what became of a command.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -146,7 +145,7 @@ pub fn in_words(told: &Value) -> String {
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(commands.iter().map(|command| {
         let text = |key: &str| command[key].as_str().map_or_else(|| "-".to_owned(), printable);
-        let time = |key: &str| command[key].as_i64().map_or_else(|| "-".to_owned(), instant);
+        let time = |key: &str| command[key].as_i64().map_or_else(|| "-".to_owned(), |ms| instant(ms / 1000));
         let act = act_in_words(&command["act"]);
         vec![
             text("id"),
@@ -159,11 +158,6 @@ pub fn in_words(told: &Value) -> String {
         ]
     }));
     table(&rows)
-}
-
-fn instant(ms: i64) -> String {
-    DateTime::from_timestamp_millis(ms)
-        .map_or_else(|| ms.to_string(), |at| at.format("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 fn act_in_words(act: &Value) -> String {

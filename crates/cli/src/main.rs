@@ -8,6 +8,7 @@ mod ca;
 mod command;
 mod new_files;
 mod peers;
+mod status;
 mod token;
 mod verify;
 mod words;
@@ -44,10 +45,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Who a node is, what it holds, and how far each of its consumers is behind.
+    /// Who a node is, what it holds and for how long the disk lasts, how far each of its consumers is behind, and how its sensors are.
     Status {
         #[command(flatten)]
         whom: Whom,
+        /// The whole document, as JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Points of the series that a selector means.
     Query {
@@ -178,7 +182,14 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb, out: &mut impl Write) -> Result<ExitCode, CommandError> {
     match verb {
-        Verb::Status { whom } => writeln!(out, "{:#}", whom.status()?)?,
+        Verb::Status { whom, json } => {
+            let status = whom.status()?;
+            if json {
+                writeln!(out, "{status:#}")?;
+            } else {
+                write!(out, "{}", status::in_words(&status))?;
+            }
+        }
         Verb::Query { whom, selectors, site, start, end, format } => {
             let mut query = form_urlencoded::Serializer::new(String::new());
             query.extend_pairs(selectors.iter().map(|selector| ("match", selector)));
@@ -256,7 +267,9 @@ mod tests {
         let posting = ureq::post(format!("{url}api/v1/sites/default/points"));
         posting.header("content-type", "application/json").send(body).unwrap();
 
-        assert!(said(&["tidelog", "status", &url]).unwrap().contains("\"head\": 2"));
+        assert!(said(&["tidelog", "status", &url, "--json"]).unwrap().contains("\"head\": 2"));
+        let words = said(&["tidelog", "status", &url]).unwrap();
+        assert!(words.contains("takes writes, 2 records") && words.contains(" free of "), "{words}");
         let header = "metric,labels,timestamp_ns,type,value\n";
         let line = "t,\"{\"\"a\"\":\"\"1&2\"\"}\",5,i64,1\n";
         assert_eq!(said(&["tidelog", "query", &url]).unwrap(), format!("{header}{line}"));
@@ -317,7 +330,7 @@ mod tests {
         let url = format!("https://localhost:{}", node.http_address().port());
 
         let ca = at("http.pem");
-        let status = said(&["tidelog", "status", &url, "--token", &token, "--ca", &ca]).unwrap();
+        let status = said(&["tidelog", "status", &url, "--json", "--token", &token, "--ca", &ca]).unwrap();
         assert!(status.contains("\"locked\": true"), "{status}");
         said(&["tidelog", "peers", &url, "--token", &token, "--ca", &ca]).unwrap();
         let refused = said(&["tidelog", "status", &url, "--ca", &ca]).unwrap_err();

@@ -17,6 +17,7 @@ mod metrics;
 pub mod mqtt;
 mod node;
 pub mod peering;
+mod room;
 pub mod settings;
 mod supervised;
 #[doc(hidden)]

@@ -88,6 +88,7 @@ metrics! {
     store_segments: gauge "tidelog_store_segments" "Segments." [];
     store_segment_bytes: gauge "tidelog_store_segment_bytes" "Size of the segments on disk." [];
     store_never_held: gauge "tidelog_store_never_held_records" "Records that peers had dropped by policy before they came here." [];
+    disk_free: gauge "tidelog_disk_free_bytes" "Bytes that the node may still write to the disk of its folder." [];
     store_commits: counter "tidelog_store_commits_total" "Commits to the log, each one sync." [];
     store_written: counters "tidelog_store_written_bytes_total" "Bytes written to disk, by where to: log or segments." ["into"];
     store_made: counters "tidelog_store_segments_made_total" "Segments made, by what of: sealed from records or merged from segments." ["by"];

@@ -4,7 +4,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidelog_record::Boot;
@@ -23,14 +24,15 @@ use crate::held::HeldElsewhere;
 use crate::http::{self, Api, Limits, TlsFiles, TlsReload};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
+use crate::room::{Disk, Room};
 use crate::settings::Common;
 use crate::{mqtt, peering};
 
 /// The bound HTTP address stands in this file of the node's directory while the node runs.
 pub const HTTP_ADDRESS_FILE: &str = "http.addr";
 
-/// How often the store is told the time.
-const TELL_TIME_EVERY: Duration = Duration::from_secs(30);
+/// How often the store is told the time, and the disk is looked at.
+const WATCH_EVERY: Duration = Duration::from_secs(30);
 
 /// How long parts may take to end, so that closing the store still fits into [`crate::SHUTDOWN_S_MAX`].
 const PARTS_END: Duration = Duration::from_secs(4);
@@ -133,7 +135,7 @@ async fn start(
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
     };
-    tasks.spawn(tell_time(context.store.clone(), shutdown.clone()));
+    tasks.spawn(keep_watch(context.clone()));
     start_parts(&context, common, &identity).await?;
     context.status.section("doors", move || doors.as_json());
     if let Some(reload) = reload {
@@ -170,19 +172,53 @@ fn machine_bytes() -> Option<u64> {
 }
 
 /// Tells the store the time as long as the clock can be trusted.
-async fn tell_time(store: Store, shutdown: CancellationToken) {
+/// Tells the store the time as far as the clock can be trusted, and looks how much room there is.
+async fn keep_watch(context: NodeContext) {
     let (mut watch, begun) = (ClockWatch::default(), Instant::now());
+    let room = Arc::new(Mutex::new(Room::default()));
+    let (shown, trusted) = (Arc::clone(&room), Arc::new(AtomicBool::new(false)));
+    context.status.section("disk", move || lock(&shown).as_json());
+    let is_trusted = Arc::clone(&trusted);
+    context.status.section(
+        "clock",
+        move || serde_json::json!({"now_ms": wall_ms(), "trusted": is_trusted.load(Ordering::Relaxed)}),
+    );
     loop {
         // A clock before 1970 is trusted no more than one at 1970.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        if let Some(now_ns) = watch.trusted_ns(wall, begun.elapsed()) {
-            store.trust_clock(now_ns);
+        let now_ns = watch.trusted_ns(wall, begun.elapsed());
+        trusted.store(now_ns.is_some(), Ordering::Relaxed);
+        if let Some(now_ns) = now_ns {
+            context.store.trust_clock(now_ns);
         }
+        look(&context, &room, begun.elapsed()).await;
         tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(TELL_TIME_EVERY) => {}
+            () = context.shutdown.cancelled() => return,
+            () = tokio::time::sleep(WATCH_EVERY) => {}
         }
     }
+}
+
+async fn look(context: &NodeContext, room: &Arc<Mutex<Room>>, steady: Duration) {
+    let (asked, room) = (context.clone(), Arc::clone(room));
+    let looked = tokio::task::spawn_blocking(move || {
+        let disk = Disk::under(&asked.dir)?;
+        let stats = asked.store.stats();
+        lock(&room).look(steady, stats.log_bytes.saturating_add(stats.segment_bytes), disk);
+        asked.metrics.disk_free.set(i64::try_from(disk.free_bytes).unwrap_or(i64::MAX));
+        Ok::<_, io::Error>(())
+    });
+    match looked.await.map_err(io::Error::other) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) | Err(error) => {
+            tracing::warn!(dir = %context.dir.display(), %error, "the disk does not say how much room it has");
+        }
+    }
+}
+
+fn lock(room: &Mutex<Room>) -> MutexGuard<'_, Room> {
+    // A look is a few assignments.
+    room.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn open_store(common: &Common, version: &str, identity: &Identity) -> Result<Store, StartError> {
