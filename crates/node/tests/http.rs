@@ -13,8 +13,12 @@ mod isolation;
 mod line;
 #[path = "http/prometheus.rs"]
 mod prometheus;
+#[path = "http/socket.rs"]
+mod socket;
 #[path = "http/tail.rs"]
 mod tail;
+#[path = "http/tail_socket.rs"]
+mod tail_socket;
 #[path = "http/tls.rs"]
 mod tls;
 #[path = "http/tokens.rs"]

@@ -15,6 +15,7 @@ mod read;
 mod routes;
 mod rows;
 mod server;
+mod socket;
 mod stream;
 mod tail;
 mod tls;
@@ -60,6 +61,7 @@ const BODIES_MAX: usize = 2;
 pub(crate) struct Limits {
     pub body_bytes_max: u32,
     pub connections_max: u32,
+    pub sockets_max: u32,
     /// How long a client may keep the node waiting.
     pub stall: Duration,
     /// What one question in PromQL may take.
@@ -72,6 +74,7 @@ impl Limits {
         Self {
             body_bytes_max: common.http_body_bytes_max,
             connections_max: common.http_connections_max,
+            sockets_max: common.http_sockets_max,
             stall: Duration::from_secs(u64::from(common.http_stall_s_max)),
             query: common.query.bounds(),
             query_time: Duration::from_secs(u64::from(common.query.s_max)),
@@ -95,6 +98,7 @@ pub(crate) struct Api {
     node: Arc<OnceLock<Running>>,
     queries: Arc<Semaphore>,
     tails: Arc<Semaphore>,
+    sockets: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
     cloud_waiters: Arc<Semaphore>,
     gathers: line::Gathers,
@@ -105,6 +109,7 @@ impl Api {
         let body_bytes = usize::try_from(limits.body_bytes_max).unwrap_or(Semaphore::MAX_PERMITS);
         let body_bytes = body_bytes.saturating_mul(BODIES_MAX).min(Semaphore::MAX_PERMITS);
         let cloud_waiters = (limits.connections_max / level::WAITERS_PER_CONNECTION).max(1);
+        let sockets = usize::try_from(limits.sockets_max).unwrap_or(Semaphore::MAX_PERMITS);
         let cloud_waiters = usize::try_from(cloud_waiters).unwrap_or(Semaphore::MAX_PERMITS);
         Self {
             version,
@@ -115,6 +120,7 @@ impl Api {
             node: Arc::new(OnceLock::new()),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             tails: Arc::new(Semaphore::new(tail::TAILS_MAX)),
+            sockets: Arc::new(Semaphore::new(sockets.min(Semaphore::MAX_PERMITS))),
             body_bytes: Arc::new(Semaphore::new(body_bytes)),
             gathers: line::Gathers::new(limits.body_bytes_max),
         }
@@ -140,6 +146,13 @@ impl Api {
         self.body_bytes.clone().try_acquire_many_owned(bytes).map_err(|_| {
             ApiError::new(ErrorCode::Busy, "too many requests are being received; try again later")
         })
+    }
+
+    /// As [`Self::body_room`], for what has come already: waits for the room.
+    async fn body_room_in_time(&self, bytes: u32) -> Result<OwnedSemaphorePermit, ApiError> {
+        // The semaphore is never closed.
+        let room = self.body_bytes.clone().acquire_many_owned(bytes).await;
+        room.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))
     }
 
     /// The head of the log as it moves on.

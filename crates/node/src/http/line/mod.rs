@@ -145,9 +145,42 @@ async fn take_in(
     let gzip = is_gzip(headers)?;
     let reserved = target.wanted.reserve(api, context)?;
     let (body, permit) = collect(api, headers, body).await?;
+    let (taken, positions) =
+        read_lines(api, context, &target.site, target.unit_ns, gzip, body, permit).await?;
+    api.metrics.points_in.with_label_values(&[VIA]).inc_by(taken.points);
+    // Who is refused a line is told so at once: there is nothing to wait for that would change it.
+    let level = if taken.bad_lines == 0 { reserved.reach(context, &positions).await } else { Level::Node };
+    Ok((taken, level))
+}
+
+/// Stores the lines of a body that a device sent in a batch, and gives how many points they are.
+///
+/// # Errors
+/// Nothing could be stored; or some lines are bad, and the others are stored.
+pub(super) async fn store_batch(
+    api: &Api,
+    site: &SiteName,
+    unit_ns: i64,
+    body: Bytes,
+    permit: OwnedSemaphorePermit,
+) -> Result<u64, ApiError> {
+    let (taken, _) = read_lines(api, api.running()?, site, unit_ns, false, body, permit).await?;
+    taken.refusal().map_or(Ok(taken.points), Err)
+}
+
+/// Reads a body's lines and stores them; returns when they are durable.
+async fn read_lines(
+    api: &Api,
+    context: &NodeContext,
+    site: &SiteName,
+    unit_ns: i64,
+    gzip: bool,
+    body: Bytes,
+    permit: OwnedSemaphorePermit,
+) -> Result<(Taken, Positions), ApiError> {
     let arrived_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let reading = Reading {
-        unit_ns: target.unit_ns,
+        unit_ns,
         arrived_ns: i64::try_from(arrived_ns).unwrap_or(i64::MAX),
         authored_ms: context.now_ms(),
         body_bytes_max: api.limits.body_bytes_max,
@@ -156,7 +189,7 @@ async fn take_in(
         let mut waiting = Vec::new();
         let mut gather = api.gathers.take();
         let taken = reading.read(&body, &mut gather, |record| {
-            waiting.push(append(&context.store, &target.site, record));
+            waiting.push(append(&context.store, site, record));
             true
         });
         api.gathers.keep(gather);
@@ -167,13 +200,10 @@ async fn take_in(
         }
         (taken?, positions)
     } else {
-        read_beside(api, context, &target.site, reading, gzip, body, permit).await?
+        read_beside(api, context, site, reading, gzip, body, permit).await?
     };
-    api.metrics.points_in.with_label_values(&[VIA]).inc_by(taken.points);
     api.metrics.lines_refused.inc_by(taken.bad_lines);
-    // Who is refused a line is told so at once: there is nothing to wait for that would change it.
-    let level = if taken.bad_lines == 0 { reserved.reach(context, &positions).await } else { Level::Node };
-    Ok((taken, level))
+    Ok((taken, positions))
 }
 
 /// Reads a body on a thread of its own, which the disk may hold up, and appends its records as they come.
