@@ -97,7 +97,7 @@ metrics! {
 
     points_in: counters "tidelog_ingest_points_total" "Points made durable, by the way they came." ["via"];
     refused: counters "tidelog_ingest_refused_total" "Batches or requests refused, by the way they came and the reason." ["via", "reason"];
-    lines_refused: counter "tidelog_ingest_lines_refused_total" "Bad lines of line protocol, left out while the others of their request were stored." [];
+    lines_refused: counter "tidelog_ingest_lines_refused_total" "Bad lines of line protocol or CSV, left out while the others of their request were stored." [];
     repeats: counters "tidelog_ingest_repeats_total" "Batches recognised as already held and acknowledged without a second append." ["via"];
 
     acks: counters "tidelog_ack_cloud_total" "Requests that waited for the cloud, by how that ended: confirmed, timeout, ending, client_left." ["outcome"];

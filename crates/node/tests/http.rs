@@ -7,6 +7,8 @@ mod ack;
 #[path = "http/aggregate.rs"]
 mod aggregate;
 mod common;
+#[path = "http/forms.rs"]
+mod forms;
 #[path = "http/isolation.rs"]
 mod isolation;
 #[path = "http/line.rs"]

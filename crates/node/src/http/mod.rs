@@ -8,6 +8,7 @@ mod error;
 mod guard;
 mod level;
 mod line;
+mod partial;
 mod posted;
 mod prometheus;
 mod question;
@@ -47,6 +48,7 @@ pub(crate) use tls::{Files as TlsFiles, Reload as TlsReload};
 pub(crate) mod untrusted {
     pub(crate) use super::line::records_of_lines;
     pub(crate) use super::posted::BodyForm;
+    pub(crate) use super::posted::table::batches_of_table;
     pub(crate) use super::prometheus::records_of_remote_write;
 }
 

@@ -13,7 +13,6 @@ mod parse;
 mod quick;
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,6 +29,7 @@ use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::guard::Visitor;
 use super::level::{Level, Positions, unconfirmed};
+use super::partial::Taken;
 use super::write::{SMALL_BODY_BYTES_MAX, append, collect, durable};
 use crate::context::NodeContext;
 pub(super) use dialect::Dialect;
@@ -39,9 +39,6 @@ use parse::{BadLine, Line, LineFault, Lines};
 
 /// How the counters name this way in.
 const VIA: &str = "line";
-
-/// Bad lines that an answer names.
-const BAD_LINES_TOLD_MAX: usize = 8;
 
 /// Characters of a bad line that an answer repeats.
 const BAD_LINE_CHARS_TOLD_MAX: usize = 80;
@@ -297,48 +294,15 @@ struct Reading {
     body_bytes_max: u32,
 }
 
-/// What became of a body's lines.
-#[derive(Debug, Default)]
-struct Taken {
-    points: u64,
-    lines: u64,
-    bad_lines: u64,
-    /// The first of them, for people.
-    told: Vec<String>,
-}
-
-impl Taken {
-    fn refuse(&mut self, bad: &BadLine<'_>) {
-        self.bad_lines += 1;
-        if self.told.len() < BAD_LINES_TOLD_MAX {
-            let text = String::from_utf8_lossy(bad.text);
-            let mut shown: String = text.chars().take(BAD_LINE_CHARS_TOLD_MAX).collect();
-            if shown.len() < text.len() {
-                shown.push('…');
-            }
-            self.told.push(format!("line {}: unable to parse {shown:?}: {}", bad.number, bad.fault));
+fn refuse(taken: &mut Taken, bad: &BadLine<'_>) {
+    taken.refuse(|| {
+        let text = String::from_utf8_lossy(bad.text);
+        let mut shown: String = text.chars().take(BAD_LINE_CHARS_TOLD_MAX).collect();
+        if shown.len() < text.len() {
+            shown.push('…');
         }
-    }
-
-    /// Telegraf and others look for the words "partial write" and "unable to parse" and do not send such a body again.
-    fn refusal(&self) -> Option<ApiError> {
-        if self.bad_lines == 0 {
-            return None;
-        }
-        let rest = if self.lines == 0 { "nothing is stored" } else { "the others are stored" };
-        let all = self.lines + self.bad_lines;
-        let mut message = format!("partial write: {} of {all} lines refused, {rest}", self.bad_lines);
-        for told in &self.told {
-            // Writing to a text does not fail.
-            write!(message, "; {told}").ok()?;
-        }
-        let untold = self.bad_lines - self.told.len() as u64;
-        if untold > 0 {
-            write!(message, "; and {untold} more").ok()?;
-        }
-        write!(message, " dropped={}", self.bad_lines).ok()?;
-        Some(ApiError::new(ErrorCode::BadLine, message))
-    }
+        format!("line {}: unable to parse {shown:?}: {}", bad.number, bad.fault)
+    });
 }
 
 /// The records that a body's good lines become, at fixed times: to a node that has seen no name of them yet, and to one that has
@@ -399,7 +363,7 @@ impl Reading {
                 None => break,
                 Some(Ok(())) => self.time(line.timestamp).and_then(|at| gather.add(&line, at)),
                 Some(Err(bad)) => {
-                    taken.refuse(&bad);
+                    refuse(&mut taken, &bad);
                     continue;
                 }
             };
@@ -408,7 +372,7 @@ impl Reading {
                     taken.lines += 1;
                     taken.points += line.fields.len() as u64;
                 }
-                Err(fault) => taken.refuse(&lines.bad(fault)),
+                Err(fault) => refuse(&mut taken, &lines.bad(fault)),
             }
             // Refused lines leave names behind, too.
             if gather.is_full() {

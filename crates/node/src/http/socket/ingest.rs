@@ -270,8 +270,8 @@ async fn store(api: Api, site: SiteName, form: Option<TextForm>, body: Bytes) ->
         None => BodyForm::MessagePack,
     };
     let read = {
-        let body = body.clone();
-        move || Ok((form.read(&body)?, ()))
+        let (body, most) = (body.clone(), api.limits.body_bytes_max);
+        move || Ok((form.read(&body, most)?, ()))
     };
     let (points, _, ()) = take_in(api.running()?, site, body.len(), read).await?;
     drop(permit);
