@@ -13,6 +13,8 @@ mod forms;
 mod isolation;
 #[path = "http/line.rs"]
 mod line;
+#[path = "http/once.rs"]
+mod once;
 #[path = "http/prometheus.rs"]
 mod prometheus;
 #[path = "http/socket.rs"]

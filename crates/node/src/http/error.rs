@@ -46,6 +46,8 @@ pub(crate) enum ErrorCode {
     Timeout,
     /// The body or one record of it is longer than the most.
     TooLarge,
+    /// The `Idempotency-Key` stands for another request.
+    IdempotencyKeyReused,
     /// The body's content type is not understood.
     UnsupportedMediaType,
     /// Too much is under way; try again later.
@@ -75,6 +77,7 @@ impl ErrorCode {
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable | Self::QueryTimeout => StatusCode::SERVICE_UNAVAILABLE,
@@ -100,6 +103,7 @@ impl ErrorCode {
             Self::UpgradeRequired => "upgrade_required",
             Self::Timeout => "timeout",
             Self::TooLarge => "too_large",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Busy => "busy",
             Self::Unavailable => "unavailable",
@@ -232,6 +236,7 @@ mod tests {
             UpgradeRequired,
             Timeout,
             TooLarge,
+            IdempotencyKeyReused,
             UnsupportedMediaType,
             Busy,
             Unavailable,

@@ -8,6 +8,7 @@ mod error;
 mod guard;
 mod level;
 mod line;
+mod once;
 mod partial;
 mod posted;
 mod prometheus;
@@ -104,6 +105,7 @@ pub(crate) struct Api {
     body_bytes: Arc<Semaphore>,
     cloud_waiters: Arc<Semaphore>,
     gathers: line::Gathers,
+    once: Arc<once::Memory>,
 }
 
 impl Api {
@@ -125,6 +127,7 @@ impl Api {
             sockets: Arc::new(Semaphore::new(sockets.min(Semaphore::MAX_PERMITS))),
             body_bytes: Arc::new(Semaphore::new(body_bytes)),
             gathers: line::Gathers::new(limits.body_bytes_max),
+            once: Arc::default(),
         }
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use serde::Serialize;
@@ -21,7 +21,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::guard::Visitor;
-use super::level::{Asked, Level, Positions, Wanted, unconfirmed};
+use super::level::{Asked, Level, Positions, Reserved, Wanted, unconfirmed};
+use super::once::{self, Name, Print};
 use super::partial::Taken;
 use super::posted::table::{self, Columns};
 use super::posted::{BodyForm, Posted};
@@ -50,31 +51,56 @@ pub(super) async fn post_points(
     State(api): State<Api>,
     visitor: Visitor,
     Path(site): Path<String>,
-    RawQuery(query): RawQuery,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let refused = |error: ApiError| {
-        api.metrics.refused.with_label_values(&[VIA, error.code.name()]).inc();
-        error
+    let answered = async {
+        let context = api.running()?;
+        let site = visitor.site(&site)?;
+        let (wanted, form) = asked(&headers, uri.query().unwrap_or_default())?;
+        let name = Name::of(&visitor, &headers)?;
+        let reserved = wanted.reserve(&api, context)?;
+        let (body, permit) = collect(&api, &headers, body).await?;
+        let Some(name) = name else {
+            return store(&api, site, form, reserved, body, permit).await;
+        };
+        let (again, print) = (api.clone(), Print::of(&uri, &headers, &body));
+        let work = async move {
+            let stored = store(&again, site, form, reserved, body, permit).await;
+            stored.unwrap_or_else(|error| refused(&again, error).into_response())
+        };
+        once::answer(&api.once, &api.metrics, VIA, &context.tasks, (name, print), work).await
     };
-    let context = api.running().map_err(refused)?;
-    let site = visitor.site(&site).map_err(refused)?;
-    let (wanted, form) = asked(&headers, query.as_deref().unwrap_or_default()).map_err(refused)?;
-    let reserved = wanted.reserve(&api, context).map_err(refused)?;
-    let (body, permit) = collect(&api, &headers, body).await.map_err(refused)?;
+    answered.await.map_err(|error| refused(&api, error))
+}
+
+fn refused(api: &Api, error: ApiError) -> ApiError {
+    api.metrics.refused.with_label_values(&[VIA, error.code.name()]).inc();
+    error
+}
+
+/// Stores a body's points, and answers when they are as durable as they are to be.
+async fn store(
+    api: &Api,
+    site: SiteName,
+    form: Form,
+    reserved: Reserved,
+    body: Bytes,
+    permit: OwnedSemaphorePermit,
+) -> Result<Response, ApiError> {
+    let context = api.running()?;
     let read = {
         let (body, most) = (body.clone(), api.limits.body_bytes_max);
         move || form.read(&body, most)
     };
-    let taken = take_in(context, site, body.len(), read).await;
-    let (points, positions, lines) = taken.map_err(refused)?;
+    let (points, positions, lines) = take_in(context, site, body.len(), read).await?;
     api.metrics.points_in.with_label_values(&[VIA]).inc_by(points as u64);
     api.metrics.lines_refused.inc_by(lines.bad_lines);
     // The room of the body is free for others while this one waits.
     drop((body, permit));
     if let Some(refusal) = lines.refusal() {
-        return Err(refused(refusal));
+        return Err(refusal);
     }
     Ok(match reserved.reach(context, &positions).await {
         Level::Node => Json(Accepted { points, ack: "node" }).into_response(),

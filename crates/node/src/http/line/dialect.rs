@@ -71,6 +71,7 @@ fn code(code: ErrorCode) -> &'static str {
         ErrorCode::NotFound => "not found",
         ErrorCode::MethodNotAllowed => "method not allowed",
         ErrorCode::TooLarge => "request too large",
+        ErrorCode::IdempotencyKeyReused => "unprocessable entity",
         ErrorCode::UnsupportedMediaType => "unsupported media type",
         ErrorCode::Busy => "too many requests",
         ErrorCode::Unavailable | ErrorCode::DiskFull | ErrorCode::QueryTimeout => "unavailable",

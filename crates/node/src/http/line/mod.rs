@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use flate2::read::MultiGzDecoder;
 use tidelog_record::{BatchError, SiteName};
@@ -28,7 +28,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::guard::Visitor;
-use super::level::{Level, Positions, unconfirmed};
+use super::level::{Level, Positions, Reserved, unconfirmed};
+use super::once::{self, Name, Print};
 use super::partial::Taken;
 use super::write::{SMALL_BODY_BYTES_MAX, append, collect, durable};
 use crate::context::NodeContext;
@@ -90,64 +91,78 @@ impl Gathers {
 pub(super) async fn write_v2(
     State(api): State<Api>,
     visitor: Visitor,
-    RawQuery(query): RawQuery,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    answer(Dialect::V2, &api, &visitor, query, &headers, body).await
+    answer(Dialect::V2, &api, &visitor, &uri, &headers, body).await
 }
 
 /// `POST /write`.
 pub(super) async fn write_v1(
     State(api): State<Api>,
     visitor: Visitor,
-    RawQuery(query): RawQuery,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    answer(Dialect::V1, &api, &visitor, query, &headers, body).await
+    answer(Dialect::V1, &api, &visitor, &uri, &headers, body).await
 }
 
 async fn answer(
     dialect: Dialect,
     api: &Api,
     visitor: &Visitor,
-    query: Option<String>,
+    uri: &Uri,
     headers: &HeaderMap,
     body: Body,
 ) -> Response {
-    let refused =
-        match take_in(dialect, api, visitor, query.as_deref().unwrap_or_default(), headers, body).await {
-            Ok((taken, level)) => match (taken.refusal(), level) {
-                (None, Level::Node | Level::Cloud) => return StatusCode::NO_CONTENT.into_response(),
-                (None, Level::Unconfirmed(known)) => return unconfirmed(taken.points, known),
-                (Some(refusal), _) => refusal,
-            },
-            Err(error) => error,
+    let answered = async {
+        let context = api.running()?;
+        let target = Target::read(dialect, visitor, uri.query().unwrap_or_default(), &context.site)?;
+        let gzip = is_gzip(headers)?;
+        let name = Name::of(visitor, headers)?;
+        let reserved = target.wanted.reserve(api, context)?;
+        let (body, permit) = collect(api, headers, body).await?;
+        let Some(name) = name else {
+            return take_in(api, &target, reserved, gzip, body, permit).await;
         };
-    api.metrics.refused.with_label_values(&[VIA, refused.code.name()]).inc();
-    refused.answered(dialect.error_body(&refused))
+        let (again, print) = (api.clone(), Print::of(uri, headers, &body));
+        let work = async move {
+            let taken = take_in(&again, &target, reserved, gzip, body, permit).await;
+            taken.unwrap_or_else(|error| refused(dialect, &again, &error))
+        };
+        once::answer(&api.once, &api.metrics, VIA, &context.tasks, (name, print), work).await
+    };
+    answered.await.unwrap_or_else(|error| refused(dialect, api, &error))
 }
 
+fn refused(dialect: Dialect, api: &Api, error: &ApiError) -> Response {
+    api.metrics.refused.with_label_values(&[VIA, error.code.name()]).inc();
+    error.answered(dialect.error_body(error))
+}
+
+/// Stores a body's lines, and answers when they are as durable as they are to be.
 async fn take_in(
-    dialect: Dialect,
     api: &Api,
-    visitor: &Visitor,
-    query: &str,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<(Taken, Level), ApiError> {
+    target: &Target,
+    reserved: Reserved,
+    gzip: bool,
+    body: Bytes,
+    permit: OwnedSemaphorePermit,
+) -> Result<Response, ApiError> {
     let context = api.running()?;
-    let target = Target::read(dialect, visitor, query, &context.site)?;
-    let gzip = is_gzip(headers)?;
-    let reserved = target.wanted.reserve(api, context)?;
-    let (body, permit) = collect(api, headers, body).await?;
     let (taken, positions) =
         read_lines(api, context, &target.site, target.unit_ns, gzip, body, permit).await?;
     api.metrics.points_in.with_label_values(&[VIA]).inc_by(taken.points);
     // Who is refused a line is told so at once: there is nothing to wait for that would change it.
-    let level = if taken.bad_lines == 0 { reserved.reach(context, &positions).await } else { Level::Node };
-    Ok((taken, level))
+    if let Some(refusal) = taken.refusal() {
+        return Err(refusal);
+    }
+    Ok(match reserved.reach(context, &positions).await {
+        Level::Node | Level::Cloud => StatusCode::NO_CONTENT.into_response(),
+        Level::Unconfirmed(known) => unconfirmed(taken.points, known),
+    })
 }
 
 /// Stores the lines of a body that a device sent in a batch, and gives how many points they are.

@@ -4,6 +4,7 @@
 mod batch;
 mod ingest;
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -103,8 +104,15 @@ impl End {
     fn of(error: &tungstenite::Error) -> Self {
         match error {
             tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => Self::Left,
-            tungstenite::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => Self::Stalled,
-            tungstenite::Error::Io(_) => Self::Broken,
+            tungstenite::Error::Io(error) => match error.kind() {
+                ErrorKind::TimedOut => Self::Stalled,
+                // A client that goes with something unread, or whose process ends.
+                ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::BrokenPipe
+                | ErrorKind::UnexpectedEof => Self::Left,
+                _ => Self::Broken,
+            },
             tungstenite::Error::Capacity(_) => Self::TooLong,
             tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
                 Self::Left
@@ -160,11 +168,11 @@ impl Handshake {
     /// The socket, once the answer was sent. Messages that come may have so many bytes.
     ///
     /// # Errors
-    /// The connection broke before.
+    /// The client left before.
     pub async fn finish(self, message_bytes_max: usize, stall: Duration) -> Result<Socket, End> {
         let upgraded = self.0.await.map_err(|error| {
             tracing::debug!(%error, "a connection did not become a WebSocket");
-            End::Broken
+            End::Left
         })?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
