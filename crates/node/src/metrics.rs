@@ -98,7 +98,7 @@ metrics! {
 
     points_in: counters "tidelog_ingest_points_total" "Points made durable, by the way they came." ["via"];
     refused: counters "tidelog_ingest_refused_total" "Batches or requests refused, by the way they came and the reason." ["via", "reason"];
-    lines_refused: counter "tidelog_ingest_lines_refused_total" "Bad lines of line protocol, left out while the others of their request were stored." [];
+    lines_refused: counter "tidelog_ingest_lines_refused_total" "Bad lines of line protocol or CSV, left out while the others of their request were stored." [];
     repeats: counters "tidelog_ingest_repeats_total" "Batches recognised as already held and acknowledged without a second append." ["via"];
 
     acks: counters "tidelog_ack_cloud_total" "Requests that waited for the cloud, by how that ended: confirmed, timeout, ending, client_left." ["outcome"];
@@ -112,6 +112,8 @@ metrics! {
     http_dropped: counters "tidelog_http_connections_dropped_total" "HTTP connections closed from this side, by reason." ["reason"];
     http_certificate_until: gauge "tidelog_http_certificate_until_seconds" "The last second of the HTTP API's certificate, Unix time; 0 without TLS." [];
     denied: counters "tidelog_http_denied_total" "HTTP requests refused at the door, by reason: no_token, malformed, unknown_token, scope, site." ["reason"];
+    sockets: gauge "tidelog_sockets" "WebSockets of devices that send points now." [];
+    sockets_ended: counters "tidelog_sockets_ended_total" "WebSockets that ended, of devices and of clients that follow the log, by reason: told, client_left, silent, timeout, broken, too_long, malformed, unwanted, revoked, shutdown, read_failed." ["reason"];
     tails: gauge "tidelog_tails" "Clients that follow the log now." [];
     tail_missed: counter "tidelog_tail_missed_records_total" "Records that were dropped or rotten before a client that follows the log had read them." [];
     points_out: counter "tidelog_query_points_total" "Points written into answers." [];

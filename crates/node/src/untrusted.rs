@@ -6,11 +6,14 @@ use tidelog_record::Batch;
 
 use crate::door::{Token, of_headers, of_influx_query};
 use crate::http::untrusted::{
-    BodyForm, records_of_lines as of_lines, records_of_remote_write as of_remote_write,
+    BodyForm, batches_of_table, records_of_lines as of_lines, records_of_remote_write as of_remote_write,
 };
 
+/// Longest body that is tried, in bytes.
+const BODY_BYTES_MAX: u32 = 8 * 1024 * 1024;
+
 fn records(form: BodyForm, body: &[u8]) -> Vec<Vec<u8>> {
-    encoded(form.read(body).map(|posted| posted.batches).unwrap_or_default())
+    encoded(form.read(body, BODY_BYTES_MAX).map(|posted| posted.batches).unwrap_or_default())
 }
 
 fn encoded(batches: Vec<Batch>) -> Vec<Vec<u8>> {
@@ -27,13 +30,19 @@ pub fn records_of_json(body: &[u8]) -> Vec<Vec<u8>> {
 /// The records that a request of Prometheus's remote write becomes; none when it is refused.
 #[must_use]
 pub fn records_of_remote_write(body: &[u8]) -> Vec<Vec<u8>> {
-    encoded(of_remote_write(body))
+    encoded(of_remote_write(body, BODY_BYTES_MAX))
 }
 
 /// The records that points in MessagePack become; none when they are refused.
 #[must_use]
 pub fn records_of_msgpack(body: &[u8]) -> Vec<Vec<u8>> {
     records(BodyForm::MessagePack, body)
+}
+
+/// The records that a table in CSV becomes, bad lines left out; none when it is refused.
+#[must_use]
+pub fn records_of_table(body: &[u8]) -> Vec<Vec<u8>> {
+    encoded(batches_of_table(body, BODY_BYTES_MAX))
 }
 
 /// The records that lines of InfluxDB's line protocol become, bad lines left out: read by a node that sees their names for the first time,

@@ -9,14 +9,22 @@ mod aggregate;
 #[path = "http/commands.rs"]
 mod commands;
 mod common;
+#[path = "http/forms.rs"]
+mod forms;
 #[path = "http/isolation.rs"]
 mod isolation;
 #[path = "http/line.rs"]
 mod line;
+#[path = "http/once.rs"]
+mod once;
 #[path = "http/prometheus.rs"]
 mod prometheus;
+#[path = "http/socket.rs"]
+mod socket;
 #[path = "http/tail.rs"]
 mod tail;
+#[path = "http/tail_socket.rs"]
+mod tail_socket;
 #[path = "http/tls.rs"]
 mod tls;
 #[path = "http/tokens.rs"]

@@ -25,7 +25,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 21] = [
+pub const TARGETS: [Target; 22] = [
     Target { name: "body", run: record::body, seeds: record::body_seeds },
     Target { name: "series", run: record::series, seeds: record::series_seeds },
     Target { name: "msgpack", run: record::msgpack, seeds: record::msgpack_seeds },
@@ -43,6 +43,7 @@ pub const TARGETS: [Target; 21] = [
     Target { name: "line", run: network::line, seeds: network::line_seeds },
     Target { name: "json", run: network::json, seeds: network::json_seeds },
     Target { name: "points", run: network::points, seeds: network::points_seeds },
+    Target { name: "table", run: network::table, seeds: network::table_seeds },
     Target { name: "remote-write", run: network::remote_write, seeds: network::remote_write_seeds },
     Target { name: "mqtt", run: network::mqtt, seeds: network::mqtt_seeds },
     Target { name: "selector", run: network::selector, seeds: network::selector_seeds },

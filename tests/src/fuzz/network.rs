@@ -133,6 +133,7 @@ pub(super) fn json_seeds() -> Vec<Vec<u8>> {
     [
         r#"{"points":[{"metric":"t","labels":{"room":"lab"},"timestamp_ms":1795248000000,"value":21.5}]}"#,
         r#"{"points":[{"metric":"t","time":"2026-11-20T12:00:00.5Z","value":"NaN","type":"f64"},{"metric":"t","timestamp_ns":-1,"value":true}]}"#,
+        r#"{"deviceinfo":{"deviceid":"d1","fw_ver":"1.2","batt_lvl":87},"tsdata":[{"timestamp":1795248000000,"t":21.5,"open":true},{"timestamp":1,"t":null}]}"#,
     ]
     .map(|text| text.as_bytes().to_vec())
     .into()
@@ -141,6 +142,20 @@ pub(super) fn json_seeds() -> Vec<Vec<u8>> {
 /// Points in JSON: taken as points or refused.
 pub(super) fn json(bytes: &[u8]) {
     all_are_points(&untrusted::records_of_json(bytes));
+}
+
+pub(super) fn table_seeds() -> Vec<Vec<u8>> {
+    [
+        "time,device,temp,note\n1795248000000,d1,21.5,\"a, \"\"b\"\"\"\n2,,x,\n",
+        "\u{feff}timestamp,a\r\n2026-11-21T08:00:00Z,true\r\n",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
+}
+
+/// Points in a table: taken as points, line by line, or refused.
+pub(super) fn table(bytes: &[u8]) {
+    all_are_points(&untrusted::records_of_table(bytes));
 }
 
 pub(super) fn points_seeds() -> Vec<Vec<u8>> {

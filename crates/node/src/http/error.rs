@@ -40,10 +40,14 @@ pub(crate) enum ErrorCode {
     MethodNotAllowed,
     /// The answer cannot be had in the form asked for.
     NotAcceptable,
+    /// The request is one for a WebSocket alone, and does not ask for one.
+    UpgradeRequired,
     /// The body came too slowly.
     Timeout,
     /// The body or one record of it is longer than the most.
     TooLarge,
+    /// The `Idempotency-Key` stands for another request.
+    IdempotencyKeyReused,
     /// The body's content type is not understood.
     UnsupportedMediaType,
     /// Too much is under way; try again later.
@@ -70,8 +74,10 @@ impl ErrorCode {
             Self::CursorUnknown => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+            Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable | Self::QueryTimeout => StatusCode::SERVICE_UNAVAILABLE,
@@ -94,8 +100,10 @@ impl ErrorCode {
             Self::CursorUnknown => "cursor_unknown",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotAcceptable => "not_acceptable",
+            Self::UpgradeRequired => "upgrade_required",
             Self::Timeout => "timeout",
             Self::TooLarge => "too_large",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Busy => "busy",
             Self::Unavailable => "unavailable",
@@ -165,14 +173,27 @@ impl ApiError {
                 response.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
             }
         }
+        if self.code == ErrorCode::UpgradeRequired {
+            response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
         response
+    }
+}
+
+impl ApiError {
+    fn inner(&self) -> Inner<'_> {
+        Inner { code: self.code, message: &self.message, index: self.index }
+    }
+
+    /// The object that stands for it in JSON.
+    pub fn in_json(&self) -> impl Serialize + '_ {
+        self.inner()
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let inner = Inner { code: self.code, message: &self.message, index: self.index };
-        self.answered(Json(Wrapped { error: inner }))
+        self.answered(Json(Wrapped { error: self.inner() }))
     }
 }
 
@@ -212,8 +233,10 @@ mod tests {
             NotFound,
             MethodNotAllowed,
             NotAcceptable,
+            UpgradeRequired,
             Timeout,
             TooLarge,
+            IdempotencyKeyReused,
             UnsupportedMediaType,
             Busy,
             Unavailable,

@@ -16,7 +16,7 @@ use super::error::{ApiError, ErrorCode};
 use super::line::Dialect;
 use super::prometheus;
 use super::write::{parse_site, throw_away};
-use crate::door::{Access, Denied, Doors, Malformed, Scope, Token, of_headers, of_influx_query};
+use crate::door::{Access, Denied, Doors, Malformed, Scope, Token, TokenId, of_headers, of_influx_query};
 use crate::metrics::Metrics;
 
 /// The part of a path that names a site.
@@ -95,6 +95,11 @@ impl Visitor {
     /// Whether what belongs to no one site may appear in an answer.
     pub fn sees_everything(&self) -> bool {
         self.access.sees_everything()
+    }
+
+    /// The token that let the request in; none while the doors are open.
+    pub fn token(&self) -> Option<TokenId> {
+        self.access.token().map(|entry| entry.id)
     }
 
     /// Whether the token that let the request in is still in force with what it granted: for answers that have no end.

@@ -9,6 +9,8 @@ mod error;
 mod guard;
 mod level;
 mod line;
+mod once;
+mod partial;
 mod posted;
 mod prometheus;
 mod question;
@@ -16,6 +18,7 @@ mod read;
 mod routes;
 mod rows;
 mod server;
+mod socket;
 mod stream;
 mod tail;
 mod tls;
@@ -47,6 +50,7 @@ pub(crate) use tls::{Files as TlsFiles, Reload as TlsReload};
 pub(crate) mod untrusted {
     pub(crate) use super::line::records_of_lines;
     pub(crate) use super::posted::BodyForm;
+    pub(crate) use super::posted::table::batches_of_table;
     pub(crate) use super::prometheus::records_of_remote_write;
 }
 
@@ -61,6 +65,7 @@ const BODIES_MAX: usize = 2;
 pub(crate) struct Limits {
     pub body_bytes_max: u32,
     pub connections_max: u32,
+    pub sockets_max: u32,
     /// How long a client may keep the node waiting.
     pub stall: Duration,
     /// What one question in PromQL may take.
@@ -73,6 +78,7 @@ impl Limits {
         Self {
             body_bytes_max: common.http_body_bytes_max,
             connections_max: common.http_connections_max,
+            sockets_max: common.http_sockets_max,
             stall: Duration::from_secs(u64::from(common.http_stall_s_max)),
             query: common.query.bounds(),
             query_time: Duration::from_secs(u64::from(common.query.s_max)),
@@ -96,9 +102,11 @@ pub(crate) struct Api {
     node: Arc<OnceLock<Running>>,
     queries: Arc<Semaphore>,
     tails: Arc<Semaphore>,
+    sockets: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
     cloud_waiters: Arc<Semaphore>,
     gathers: line::Gathers,
+    once: Arc<once::Memory>,
 }
 
 impl Api {
@@ -106,6 +114,7 @@ impl Api {
         let body_bytes = usize::try_from(limits.body_bytes_max).unwrap_or(Semaphore::MAX_PERMITS);
         let body_bytes = body_bytes.saturating_mul(BODIES_MAX).min(Semaphore::MAX_PERMITS);
         let cloud_waiters = (limits.connections_max / level::WAITERS_PER_CONNECTION).max(1);
+        let sockets = usize::try_from(limits.sockets_max).unwrap_or(Semaphore::MAX_PERMITS);
         let cloud_waiters = usize::try_from(cloud_waiters).unwrap_or(Semaphore::MAX_PERMITS);
         Self {
             version,
@@ -116,8 +125,10 @@ impl Api {
             node: Arc::new(OnceLock::new()),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             tails: Arc::new(Semaphore::new(tail::TAILS_MAX)),
+            sockets: Arc::new(Semaphore::new(sockets.min(Semaphore::MAX_PERMITS))),
             body_bytes: Arc::new(Semaphore::new(body_bytes)),
             gathers: line::Gathers::new(limits.body_bytes_max),
+            once: Arc::default(),
         }
     }
 
@@ -141,6 +152,13 @@ impl Api {
         self.body_bytes.clone().try_acquire_many_owned(bytes).map_err(|_| {
             ApiError::new(ErrorCode::Busy, "too many requests are being received; try again later")
         })
+    }
+
+    /// As [`Self::body_room`], for what has come already: waits for the room.
+    async fn body_room_in_time(&self, bytes: u32) -> Result<OwnedSemaphorePermit, ApiError> {
+        // The semaphore is never closed.
+        let room = self.body_bytes.clone().acquire_many_owned(bytes).await;
+        room.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))
     }
 
     /// The head of the log as it moves on.

@@ -9,7 +9,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::guard::{Guard, Manner, Need, guard};
 use super::line::{self, Dialect};
-use super::{Api, about, aggregate, commands, prometheus, read, tail, write};
+use super::{Api, about, aggregate, commands, prometheus, read, socket, tail, write};
 use crate::door::Scope;
 
 /// One method of one path.
@@ -78,6 +78,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/api/v1/sites/{site}/aggregate", READ, own, aggregate::get_aggregate),
         Route::get("/api/v1/sites/{site}/commands", READ, own, commands::get_commands),
         Route::post("/api/v1/sites/{site}/commands", COMMAND, own, commands::post_command),
+        Route::get("/api/v1/sites/{site}/socket", WRITE, own, socket::get_socket),
         Route::get("/api/v1/tail", READ, own, tail::get_tail),
         Route::post("/api/v2/write", WRITE, Manner::Influx(Dialect::V2), line::write_v2),
         Route::post("/write", WRITE, Manner::Influx(Dialect::V1), line::write_v1),

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use serde::Serialize;
@@ -21,7 +21,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::guard::Visitor;
-use super::level::{Asked, Level, Positions, Wanted, unconfirmed};
+use super::level::{Asked, Level, Positions, Reserved, Wanted, unconfirmed};
+use super::once::{self, Name, Print};
+use super::partial::Taken;
+use super::posted::table::{self, Columns};
 use super::posted::{BodyForm, Posted};
 use super::question::bad;
 use crate::command;
@@ -49,29 +52,57 @@ pub(super) async fn post_points(
     State(api): State<Api>,
     visitor: Visitor,
     Path(site): Path<String>,
-    RawQuery(query): RawQuery,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let refused = |error: ApiError| {
-        api.metrics.refused.with_label_values(&[VIA, error.code.name()]).inc();
-        error
+    let answered = async {
+        let context = api.running()?;
+        let site = visitor.site(&site)?;
+        let (wanted, form) = asked(&headers, uri.query().unwrap_or_default())?;
+        let name = Name::of(&visitor, &headers)?;
+        let reserved = wanted.reserve(&api, context)?;
+        let (body, permit) = collect(&api, &headers, body).await?;
+        let Some(name) = name else {
+            return store(&api, site, form, reserved, body, permit).await;
+        };
+        let (again, print) = (api.clone(), Print::of(&uri, &headers, &body));
+        let work = async move {
+            let stored = store(&again, site, form, reserved, body, permit).await;
+            stored.unwrap_or_else(|error| refused(&again, error).into_response())
+        };
+        once::answer(&api.once, &api.metrics, VIA, &context.tasks, (name, print), work).await
     };
-    let context = api.running().map_err(refused)?;
-    let site = visitor.site(&site).map_err(refused)?;
-    let wanted = level_of(query.as_deref().unwrap_or_default()).map_err(refused)?;
-    let form = form_of(&headers).map_err(refused)?;
-    let reserved = wanted.reserve(&api, context).map_err(refused)?;
-    let (body, permit) = collect(&api, &headers, body).await.map_err(refused)?;
+    answered.await.map_err(|error| refused(&api, error))
+}
+
+fn refused(api: &Api, error: ApiError) -> ApiError {
+    api.metrics.refused.with_label_values(&[VIA, error.code.name()]).inc();
+    error
+}
+
+/// Stores a body's points, and answers when they are as durable as they are to be.
+async fn store(
+    api: &Api,
+    site: SiteName,
+    form: Form,
+    reserved: Reserved,
+    body: Bytes,
+    permit: OwnedSemaphorePermit,
+) -> Result<Response, ApiError> {
+    let context = api.running()?;
     let read = {
-        let body = body.clone();
-        move || Ok((form.read(&body)?, ()))
+        let (body, most) = (body.clone(), api.limits.body_bytes_max);
+        move || form.read(&body, most)
     };
-    let taken = take_in(context, site, body.len(), read).await;
-    let (points, positions, ()) = taken.map_err(refused)?;
+    let (points, positions, lines) = take_in(context, site, body.len(), read).await?;
     api.metrics.points_in.with_label_values(&[VIA]).inc_by(points as u64);
+    api.metrics.lines_refused.inc_by(lines.bad_lines);
     // The room of the body is free for others while this one waits.
     drop((body, permit));
+    if let Some(refusal) = lines.refusal() {
+        return Err(refusal);
+    }
     Ok(match reserved.reach(context, &positions).await {
         Level::Node => Json(Accepted { points, ack: "node" }).into_response(),
         Level::Cloud => Json(Accepted { points, ack: "cloud" }).into_response(),
@@ -79,14 +110,37 @@ pub(super) async fn post_points(
     })
 }
 
-fn level_of(query: &str) -> Result<Wanted, ApiError> {
-    let mut asked = Asked::default();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        if !asked.take(&name, &value)? {
-            return Err(bad(format!("unknown parameter {name:?}: there are ack and ack_timeout")));
+/// The forms of a body.
+enum Form {
+    Document(BodyForm),
+    Table(Columns),
+}
+
+impl Form {
+    /// The points of a body, and what became of its lines, if it has such.
+    fn read(&self, body: &[u8], body_bytes_max: u32) -> Result<(Posted, Taken), ApiError> {
+        match self {
+            Self::Document(form) => Ok((form.read(body, body_bytes_max)?, Taken::default())),
+            Self::Table(columns) => columns.read(body, body_bytes_max),
         }
     }
-    asked.wanted()
+}
+
+/// How durable the points are to be, and how they are to be read.
+fn asked(headers: &HeaderMap, query: &str) -> Result<(Wanted, Form), ApiError> {
+    let (mut asked, mut columns) = (Asked::default(), None);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if !asked.take(&name, &value)? && !columns.get_or_insert_with(Columns::default).take(&name, &value)? {
+            let known = "ack and ack_timeout, and for CSV labels, texts and precision";
+            return Err(bad(format!("unknown parameter {name:?}: there are {known}")));
+        }
+    }
+    let form = match (form_of(headers)?, columns) {
+        (Some(_), Some(_)) => return Err(bad("labels, texts and precision are for text/csv")),
+        (Some(form), None) => Form::Document(form),
+        (None, columns) => Form::Table(columns.unwrap_or_default()),
+    };
+    Ok((asked.wanted()?, form))
 }
 
 /// A site by its name; whether it may be asked for the [`Visitor`] decides.
@@ -96,9 +150,11 @@ pub(super) fn parse_site(text: &str) -> Result<SiteName, ApiError> {
     })
 }
 
-fn form_of(headers: &HeaderMap) -> Result<BodyForm, ApiError> {
+/// The form that the heads name; none is a table.
+fn form_of(headers: &HeaderMap) -> Result<Option<BodyForm>, ApiError> {
+    const EXPECTED: &str = "expected application/json, application/msgpack or text/csv";
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        let message = "no Content-Type: expected application/json or application/msgpack";
+        let message = format!("no Content-Type: {EXPECTED}");
         return Err(ApiError::new(ErrorCode::UnsupportedMediaType, message));
     };
     let text = value.to_str().unwrap_or("not text");
@@ -106,10 +162,14 @@ fn form_of(headers: &HeaderMap) -> Result<BodyForm, ApiError> {
         let message = "no Content-Encoding is understood";
         return Err(ApiError::new(ErrorCode::UnsupportedMediaType, message));
     }
-    BodyForm::of_content_type(text).ok_or_else(|| {
-        let message = format!("Content-Type {text:?}: expected application/json or application/msgpack");
-        ApiError::new(ErrorCode::UnsupportedMediaType, message)
-    })
+    match BodyForm::of_content_type(text) {
+        Some(form) => Ok(Some(form)),
+        None if table::is_content_type(text) => Ok(None),
+        None => {
+            let message = format!("Content-Type {text:?}: {EXPECTED}");
+            Err(ApiError::new(ErrorCode::UnsupportedMediaType, message))
+        }
+    }
 }
 
 /// Longest body that is refused and read all the same, in bytes, so that its client hears why; one that is longer is cut off.

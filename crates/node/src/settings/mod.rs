@@ -82,6 +82,10 @@ pub struct Common {
     #[arg(long, value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     pub http_connections_max: u32,
 
+    /// Most WebSockets of devices at a time; further ones are refused.
+    #[arg(long, value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub http_sockets_max: u32,
+
     /// Time an HTTP client has to send a request, or to take a piece of the answer, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub http_stall_s_max: u32,

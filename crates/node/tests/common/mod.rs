@@ -1,6 +1,7 @@
 //! A node in this process on a free port, and a client for it.
 
 pub mod door;
+pub mod socket;
 
 use std::path::Path;
 

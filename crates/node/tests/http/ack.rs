@@ -23,7 +23,7 @@ fn until(what: &str, mut is: impl FnMut() -> bool) {
 }
 
 /// A folder with a key and what proves it.
-fn prepare(dir: &Path, authority: &Authority, cloud: bool) {
+pub fn prepare(dir: &Path, authority: &Authority, cloud: bool) {
     let identity = Identity::load(dir, None).unwrap();
     let grants = Grants { sites: Sites::All, cloud };
     let issued =
@@ -38,7 +38,7 @@ fn start(dir: &Path, flags: &[&str]) -> Running {
     Running::start(dir, &[&["--peering-cert", &cert, "--peering-ca", &ca], flags].concat())
 }
 
-fn listening(dir: &Path, address: &str) -> Running {
+pub fn listening(dir: &Path, address: &str) -> Running {
     start(dir, &["--peering-listen", address])
 }
 
@@ -46,7 +46,7 @@ fn peering_address(dir: &Path) -> String {
     std::fs::read_to_string(dir.join(PEERING_ADDRESS_FILE)).unwrap().trim().to_owned()
 }
 
-fn authority() -> Authority {
+pub fn authority() -> Authority {
     Authority::create("test", SystemTime::now() + LIFETIME_DEFAULT).unwrap()
 }
 

@@ -97,12 +97,12 @@ impl Follower {
     }
 }
 
-fn times(data: &Value) -> Vec<i64> {
+pub fn times(data: &Value) -> Vec<i64> {
     let series = data["series"].as_array().unwrap().iter();
     series.flat_map(|series| series["points"].as_array().unwrap()).map(|p| p[0].as_i64().unwrap()).collect()
 }
 
-fn sorted(mut times: Vec<i64>) -> Vec<i64> {
+pub fn sorted(mut times: Vec<i64>) -> Vec<i64> {
     times.sort_unstable();
     times
 }
@@ -163,7 +163,7 @@ fn a_follower_that_reads_slowly_gets_everything_while_others_write() {
 }
 
 /// Turns a bit of the record with this text in it, wherever the log has it.
-fn rot(folder: &Path, text: &str) -> bool {
+pub fn rot(folder: &Path, text: &str) -> bool {
     std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).any(|path| {
         if path.is_dir() {
             return rot(&path, text);

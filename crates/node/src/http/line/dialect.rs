@@ -32,7 +32,8 @@ pub(super) struct Target {
 }
 
 impl Dialect {
-    fn unit_ns(self, precision: &str) -> Option<i64> {
+    /// Nanoseconds in one unit of a precision that has this name here.
+    pub fn unit_ns(self, precision: &str) -> Option<i64> {
         Some(match (self, precision) {
             (_, "" | "ns") | (Self::V1, "n") => 1,
             (_, "us") | (Self::V1, "u" | "µ") => 1_000,
@@ -63,12 +64,14 @@ fn code(code: ErrorCode) -> &'static str {
         | ErrorCode::BadSite
         | ErrorCode::CursorUnknown
         | ErrorCode::NotAcceptable
+        | ErrorCode::UpgradeRequired
         | ErrorCode::Timeout => "invalid",
         ErrorCode::Unauthorized => "unauthorized",
         ErrorCode::Forbidden => "forbidden",
         ErrorCode::NotFound => "not found",
         ErrorCode::MethodNotAllowed => "method not allowed",
         ErrorCode::TooLarge => "request too large",
+        ErrorCode::IdempotencyKeyReused => "unprocessable entity",
         ErrorCode::UnsupportedMediaType => "unsupported media type",
         ErrorCode::Busy => "too many requests",
         ErrorCode::Unavailable | ErrorCode::DiskFull | ErrorCode::QueryTimeout => "unavailable",

@@ -13,14 +13,13 @@ mod parse;
 mod quick;
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use flate2::read::MultiGzDecoder;
 use tidelog_record::{BatchError, SiteName};
@@ -29,7 +28,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::guard::Visitor;
-use super::level::{Level, Positions, unconfirmed};
+use super::level::{Level, Positions, Reserved, unconfirmed};
+use super::once::{self, Name, Print};
+use super::partial::Taken;
 use super::write::{SMALL_BODY_BYTES_MAX, append, collect, durable};
 use crate::context::NodeContext;
 pub(super) use dialect::Dialect;
@@ -39,9 +40,6 @@ use parse::{BadLine, Line, LineFault, Lines};
 
 /// How the counters name this way in.
 const VIA: &str = "line";
-
-/// Bad lines that an answer names.
-const BAD_LINES_TOLD_MAX: usize = 8;
 
 /// Characters of a bad line that an answer repeats.
 const BAD_LINE_CHARS_TOLD_MAX: usize = 80;
@@ -93,61 +91,108 @@ impl Gathers {
 pub(super) async fn write_v2(
     State(api): State<Api>,
     visitor: Visitor,
-    RawQuery(query): RawQuery,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    answer(Dialect::V2, &api, &visitor, query, &headers, body).await
+    answer(Dialect::V2, &api, &visitor, &uri, &headers, body).await
 }
 
 /// `POST /write`.
 pub(super) async fn write_v1(
     State(api): State<Api>,
     visitor: Visitor,
-    RawQuery(query): RawQuery,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    answer(Dialect::V1, &api, &visitor, query, &headers, body).await
+    answer(Dialect::V1, &api, &visitor, &uri, &headers, body).await
 }
 
 async fn answer(
     dialect: Dialect,
     api: &Api,
     visitor: &Visitor,
-    query: Option<String>,
+    uri: &Uri,
     headers: &HeaderMap,
     body: Body,
 ) -> Response {
-    let refused =
-        match take_in(dialect, api, visitor, query.as_deref().unwrap_or_default(), headers, body).await {
-            Ok((taken, level)) => match (taken.refusal(), level) {
-                (None, Level::Node | Level::Cloud) => return StatusCode::NO_CONTENT.into_response(),
-                (None, Level::Unconfirmed(known)) => return unconfirmed(taken.points, known),
-                (Some(refusal), _) => refusal,
-            },
-            Err(error) => error,
+    let answered = async {
+        let context = api.running()?;
+        let target = Target::read(dialect, visitor, uri.query().unwrap_or_default(), &context.site)?;
+        let gzip = is_gzip(headers)?;
+        let name = Name::of(visitor, headers)?;
+        let reserved = target.wanted.reserve(api, context)?;
+        let (body, permit) = collect(api, headers, body).await?;
+        let Some(name) = name else {
+            return take_in(api, &target, reserved, gzip, body, permit).await;
         };
-    api.metrics.refused.with_label_values(&[VIA, refused.code.name()]).inc();
-    refused.answered(dialect.error_body(&refused))
+        let (again, print) = (api.clone(), Print::of(uri, headers, &body));
+        let work = async move {
+            let taken = take_in(&again, &target, reserved, gzip, body, permit).await;
+            taken.unwrap_or_else(|error| refused(dialect, &again, &error))
+        };
+        once::answer(&api.once, &api.metrics, VIA, &context.tasks, (name, print), work).await
+    };
+    answered.await.unwrap_or_else(|error| refused(dialect, api, &error))
 }
 
+fn refused(dialect: Dialect, api: &Api, error: &ApiError) -> Response {
+    api.metrics.refused.with_label_values(&[VIA, error.code.name()]).inc();
+    error.answered(dialect.error_body(error))
+}
+
+/// Stores a body's lines, and answers when they are as durable as they are to be.
 async fn take_in(
-    dialect: Dialect,
     api: &Api,
-    visitor: &Visitor,
-    query: &str,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<(Taken, Level), ApiError> {
+    target: &Target,
+    reserved: Reserved,
+    gzip: bool,
+    body: Bytes,
+    permit: OwnedSemaphorePermit,
+) -> Result<Response, ApiError> {
     let context = api.running()?;
-    let target = Target::read(dialect, visitor, query, &context.site)?;
-    let gzip = is_gzip(headers)?;
-    let reserved = target.wanted.reserve(api, context)?;
-    let (body, permit) = collect(api, headers, body).await?;
+    let (taken, positions) =
+        read_lines(api, context, &target.site, target.unit_ns, gzip, body, permit).await?;
+    api.metrics.points_in.with_label_values(&[VIA]).inc_by(taken.points);
+    // Who is refused a line is told so at once: there is nothing to wait for that would change it.
+    if let Some(refusal) = taken.refusal() {
+        return Err(refusal);
+    }
+    Ok(match reserved.reach(context, &positions).await {
+        Level::Node | Level::Cloud => StatusCode::NO_CONTENT.into_response(),
+        Level::Unconfirmed(known) => unconfirmed(taken.points, known),
+    })
+}
+
+/// Stores the lines of a body that a device sent in a batch, and gives how many points they are.
+///
+/// # Errors
+/// Nothing could be stored; or some lines are bad, and the others are stored.
+pub(super) async fn store_batch(
+    api: &Api,
+    site: &SiteName,
+    unit_ns: i64,
+    body: Bytes,
+    permit: OwnedSemaphorePermit,
+) -> Result<u64, ApiError> {
+    let (taken, _) = read_lines(api, api.running()?, site, unit_ns, false, body, permit).await?;
+    taken.refusal().map_or(Ok(taken.points), Err)
+}
+
+/// Reads a body's lines and stores them; returns when they are durable.
+async fn read_lines(
+    api: &Api,
+    context: &NodeContext,
+    site: &SiteName,
+    unit_ns: i64,
+    gzip: bool,
+    body: Bytes,
+    permit: OwnedSemaphorePermit,
+) -> Result<(Taken, Positions), ApiError> {
     let arrived_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let reading = Reading {
-        unit_ns: target.unit_ns,
+        unit_ns,
         arrived_ns: i64::try_from(arrived_ns).unwrap_or(i64::MAX),
         authored_ms: context.now_ms(),
         body_bytes_max: api.limits.body_bytes_max,
@@ -156,7 +201,7 @@ async fn take_in(
         let mut waiting = Vec::new();
         let mut gather = api.gathers.take();
         let taken = reading.read(&body, &mut gather, |record| {
-            waiting.push(append(&context.store, &target.site, record));
+            waiting.push(append(&context.store, site, record));
             true
         });
         api.gathers.keep(gather);
@@ -167,13 +212,10 @@ async fn take_in(
         }
         (taken?, positions)
     } else {
-        read_beside(api, context, &target.site, reading, gzip, body, permit).await?
+        read_beside(api, context, site, reading, gzip, body, permit).await?
     };
-    api.metrics.points_in.with_label_values(&[VIA]).inc_by(taken.points);
     api.metrics.lines_refused.inc_by(taken.bad_lines);
-    // Who is refused a line is told so at once: there is nothing to wait for that would change it.
-    let level = if taken.bad_lines == 0 { reserved.reach(context, &positions).await } else { Level::Node };
-    Ok((taken, level))
+    Ok((taken, positions))
 }
 
 /// Reads a body on a thread of its own, which the disk may hold up, and appends its records as they come.
@@ -267,48 +309,15 @@ struct Reading {
     body_bytes_max: u32,
 }
 
-/// What became of a body's lines.
-#[derive(Debug, Default)]
-struct Taken {
-    points: u64,
-    lines: u64,
-    bad_lines: u64,
-    /// The first of them, for people.
-    told: Vec<String>,
-}
-
-impl Taken {
-    fn refuse(&mut self, bad: &BadLine<'_>) {
-        self.bad_lines += 1;
-        if self.told.len() < BAD_LINES_TOLD_MAX {
-            let text = String::from_utf8_lossy(bad.text);
-            let mut shown: String = text.chars().take(BAD_LINE_CHARS_TOLD_MAX).collect();
-            if shown.len() < text.len() {
-                shown.push('…');
-            }
-            self.told.push(format!("line {}: unable to parse {shown:?}: {}", bad.number, bad.fault));
+fn refuse(taken: &mut Taken, bad: &BadLine<'_>) {
+    taken.refuse(|| {
+        let text = String::from_utf8_lossy(bad.text);
+        let mut shown: String = text.chars().take(BAD_LINE_CHARS_TOLD_MAX).collect();
+        if shown.len() < text.len() {
+            shown.push('…');
         }
-    }
-
-    /// Telegraf and others look for the words "partial write" and "unable to parse" and do not send such a body again.
-    fn refusal(&self) -> Option<ApiError> {
-        if self.bad_lines == 0 {
-            return None;
-        }
-        let rest = if self.lines == 0 { "nothing is stored" } else { "the others are stored" };
-        let all = self.lines + self.bad_lines;
-        let mut message = format!("partial write: {} of {all} lines refused, {rest}", self.bad_lines);
-        for told in &self.told {
-            // Writing to a text does not fail.
-            write!(message, "; {told}").ok()?;
-        }
-        let untold = self.bad_lines - self.told.len() as u64;
-        if untold > 0 {
-            write!(message, "; and {untold} more").ok()?;
-        }
-        write!(message, " dropped={}", self.bad_lines).ok()?;
-        Some(ApiError::new(ErrorCode::BadLine, message))
-    }
+        format!("line {}: unable to parse {shown:?}: {}", bad.number, bad.fault)
+    });
 }
 
 /// The records that a body's good lines become, at fixed times: to a node that has seen no name of them yet, and to one that has
@@ -369,7 +378,7 @@ impl Reading {
                 None => break,
                 Some(Ok(())) => self.time(line.timestamp).and_then(|at| gather.add(&line, at)),
                 Some(Err(bad)) => {
-                    taken.refuse(&bad);
+                    refuse(&mut taken, &bad);
                     continue;
                 }
             };
@@ -378,7 +387,7 @@ impl Reading {
                     taken.lines += 1;
                     taken.points += line.fields.len() as u64;
                 }
-                Err(fault) => taken.refuse(&lines.bad(fault)),
+                Err(fault) => refuse(&mut taken, &lines.bad(fault)),
             }
             // Refused lines leave names behind, too.
             if gather.is_full() {

@@ -19,7 +19,7 @@ use super::super::Api;
 use super::super::error::{ApiError, ErrorCode};
 use super::super::guard::Visitor;
 use super::super::level::{Asked, Level, unconfirmed};
-use super::super::posted::{Posted, Sorter};
+use super::super::posted::{NotTaken, Posted, Sorter};
 use super::super::question::bad;
 use super::super::write::{collect, take_in};
 use super::form::site_of;
@@ -127,8 +127,8 @@ async fn answer(api: &Api, path: &RawPathParams, request: Request) -> Result<Res
     is_understood(&parts.headers)?;
     let (body, mut permit) = collect(api, &parts.headers, body).await?;
     grant(api, &body, &mut permit)?;
-    let bytes = body.len();
-    let (points, positions, left_out) = take_in(context, site, bytes, move || read(&body)).await?;
+    let (bytes, most) = (body.len(), api.limits.body_bytes_max);
+    let (points, positions, left_out) = take_in(context, site, bytes, move || read(&body, most)).await?;
     // Its room is free for others while this one waits.
     drop(permit);
     api.metrics.points_in.with_label_values(&[VIA]).inc_by(points as u64);
@@ -179,9 +179,9 @@ fn unsnapped(error: snap::Error) -> ApiError {
 }
 
 /// The points of a body, and what of it is left out.
-fn read(body: &[u8]) -> Result<(Posted, LeftOut), ApiError> {
+fn read(body: &[u8], body_bytes_max: u32) -> Result<(Posted, LeftOut), ApiError> {
     let mut rest = Bytes::from(snap::raw::Decoder::new().decompress_vec(body).map_err(unsnapped)?);
-    let (mut sorter, mut left_out) = (Sorter::default(), LeftOut::default());
+    let (mut sorter, mut left_out) = (Sorter::new(body_bytes_max), LeftOut::default());
     let mut number = 0;
     while let Some((field, bytes)) = next_field(&mut rest)? {
         if field != SERIES_FIELD {
@@ -206,7 +206,12 @@ fn read(body: &[u8]) -> Result<(Posted, LeftOut), ApiError> {
             (!histograms.is_empty()).then(|| format!("{}: histograms are not stored", series.metric()));
         for Sample { value, timestamp_ms } in samples {
             let added = match timestamp_ms.checked_mul(NS_A_MS) {
-                Some(time) => sorter.add(series.clone(), time, Value::F64(value)),
+                Some(time) => match sorter.add(series.clone(), time, Value::F64(value)) {
+                    Err(full @ NotTaken::Full) => {
+                        return Err(ApiError::new(ErrorCode::TooLarge, full.to_string()));
+                    }
+                    added => added.map_err(|error| error.to_string()),
+                },
                 None => Err(format!("timestamp {timestamp_ms} ms is out of range")),
             };
             if let Err(reason) = added {
@@ -277,13 +282,17 @@ fn series_of(labels: Vec<Label>) -> Result<Series, String> {
 }
 
 /// The batches that a body becomes; none when it is refused.
-pub(crate) fn records_of_remote_write(body: &[u8]) -> Vec<tidelog_record::Batch> {
-    read(body).map(|(posted, _)| posted.batches).unwrap_or_default()
+pub(crate) fn records_of_remote_write(body: &[u8], body_bytes_max: u32) -> Vec<tidelog_record::Batch> {
+    read(body, body_bytes_max).map(|(posted, _)| posted.batches).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read_body(body: &[u8]) -> Result<(Posted, LeftOut), ApiError> {
+        read(body, 8 * 1024 * 1024)
+    }
     use proptest::prelude::*;
     use tidelog_record::Values;
 
@@ -342,7 +351,7 @@ mod tests {
             histogram,
             series(&[("__name__", "late")], &[(i64::MAX, 1.0), (7, 7.0)]),
         ];
-        let (posted, left_out) = read(&body(&sent)).unwrap();
+        let (posted, left_out) = read_body(&body(&sent)).unwrap();
         let named = |metric: &str| Series::new(metric, [("", ""); 0]).unwrap();
         let up = Series::new("up", [("job", "a")]).unwrap();
         let expected = [
@@ -362,7 +371,7 @@ mod tests {
     #[test]
     fn the_nan_that_ends_a_series_keeps_its_bits() {
         let stale = f64::from_bits(tidelog_query::promql::STALE_BITS);
-        let (posted, _) = read(&body(&[series(&[("__name__", "up")], &[(1, stale)])])).unwrap();
+        let (posted, _) = read_body(&body(&[series(&[("__name__", "up")], &[(1, stale)])])).unwrap();
         let record = posted.batches[0].encode().unwrap();
         let tidelog_record::Opened::Points(mut reader) = tidelog_record::BodyReader::open(&record).unwrap()
         else {
@@ -381,7 +390,7 @@ mod tests {
             .unwrap();
         for cut in 1..whole.len() {
             let body = snap::raw::Encoder::new().compress_vec(&whole[..cut]).unwrap();
-            if let Ok((posted, left_out)) = read(&body) {
+            if let Ok((posted, left_out)) = read_body(&body) {
                 assert!(
                     posted.points <= 1 && left_out == LeftOut::default(),
                     "cut between two fields at {cut}"
@@ -390,11 +399,11 @@ mod tests {
         }
         for bad in [&b"\x0f"[..], b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"\x0a\x05\x0a"] {
             let body = snap::raw::Encoder::new().compress_vec(bad).unwrap();
-            assert_eq!(read(&body).unwrap_err().code, ErrorCode::BadBody, "{bad:?}");
+            assert_eq!(read_body(&body).unwrap_err().code, ErrorCode::BadBody, "{bad:?}");
         }
-        assert_eq!(read(b"not snappy").unwrap_err().code, ErrorCode::BadBody);
+        assert_eq!(read_body(b"not snappy").unwrap_err().code, ErrorCode::BadBody);
         let long = series(&[("__name__", "up"), ("l", &"x".repeat(SERIES_BYTES_MAX))], &[]);
-        assert_eq!(read(&body(&[long])).unwrap_err().code, ErrorCode::TooLarge);
+        assert_eq!(read_body(&body(&[long])).unwrap_err().code, ErrorCode::TooLarge);
     }
 
     /// The encoding has no sign for a zero.
@@ -409,7 +418,7 @@ mod tests {
         ) {
             let named = |number: &u8| Series::new("m", [("n", number.to_string())]).unwrap();
             let request: Vec<_> = sent.iter().map(|(number, samples)| series(&[("__name__", "m"), ("n", &number.to_string())], samples)).collect();
-            let (posted, left_out) = read(&body(&request)).unwrap();
+            let (posted, left_out) = read_body(&body(&request)).unwrap();
             prop_assert_eq!(left_out, LeftOut::default());
             let bits = |(series, time, value): (Series, i64, Value)| {
                 let Value::F64(value) = value else { panic!("a float") };

@@ -1,4 +1,4 @@
-//! `GET /api/v1/tail`: points as they become durable on this node, as server-sent events.
+//! `GET /api/v1/tail`: points as they become durable on this node, as server-sent events or, to whoever asks for one, on a WebSocket.
 //!
 //! A follower is a cursor over the log like any other consumer: what it has not read waits there, so a slow one takes no memory and
 //! holds nobody up. What policy dropped before it came is told as missed. Its token is looked at before each reading, so a revoked one hears
@@ -6,27 +6,31 @@
 
 mod cursor;
 mod event;
+mod listener;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, header};
 use tidelog_query::Selectors;
-use tidelog_record::SiteName;
+use tidelog_record::{NodeId, SiteName};
 use tidelog_store::Position;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
 use self::cursor::{Begin, Cursor, Elsewhere, Mark, Place};
+use self::event::{Event, Form};
 use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::guard::Visitor;
 use super::question::bad;
+use super::socket::{self, End};
 use super::stream::{PIECE_BYTES, PIECES_WAITING_MAX, Piece, Pieces};
 use crate::context::NodeContext;
 use crate::door::Doors;
+use crate::metrics::Metrics;
 
 /// Followers at a time.
 pub(super) const TAILS_MAX: usize = 32;
@@ -36,9 +40,6 @@ const READ_BYTES_MAX: usize = 256 * 1024;
 
 /// A follower hears something at least so often.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-
-/// How long a client should wait before it comes again, in milliseconds.
-const RETRY_MS: u64 = 2_000;
 
 /// With it a client that lost the connection says what it got last.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -103,11 +104,10 @@ impl Wanted {
 pub(super) async fn get_tail(
     State(api): State<Api>,
     visitor: Visitor,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response<Body>, ApiError> {
     let context = api.running()?.clone();
-    let wanted = Wanted::read(visitor, query.as_deref().unwrap_or_default(), &headers)?;
+    let wanted = Wanted::read(visitor, request.uri().query().unwrap_or_default(), request.headers())?;
     let commits = api.commits()?;
     let (store, begin) = (context.store.clone(), wanted.begin);
     let resolved = tokio::task::spawn_blocking(move || begin.resolve(&store)).await;
@@ -117,16 +117,35 @@ pub(super) async fn get_tail(
     let seat = api.tails.clone().try_acquire_owned().map_err(|_| {
         ApiError::new(ErrorCode::Busy, format!("{TAILS_MAX} clients follow already; try again later"))
     })?;
+    let shaken = socket::is_wanted(request.headers()).then(|| socket::shake_hands(request)).transpose()?;
     let (pieces, rest) = mpsc::channel(PIECES_WAITING_MAX);
     let tail = Tail {
         context: context.clone(),
         doors: Arc::clone(&api.doors),
         wanted: Arc::new(wanted),
         told,
-        pieces,
-        _seat: seat,
+        speaker: Speaker {
+            node: context.store.node(),
+            form: if shaken.is_some() { Form::Messages } else { Form::ServerSent },
+            pieces,
+        },
+        _seat: Seat::take(seat, Arc::clone(&context.metrics)),
     };
-    context.tasks.spawn(tail.run(commits));
+    if let Some((response, handshake)) = shaken {
+        context.tasks.spawn(listener::tell(
+            handshake,
+            api.limits.stall,
+            tail,
+            commits,
+            rest,
+            context.clone(),
+        ));
+        return Ok(response);
+    }
+    // To those who hear server-sent events every end is the end of the answer.
+    context.tasks.spawn(async {
+        tail.run(commits).await;
+    });
     let mut response = Response::new(Body::new(Pieces { first: None, rest }));
     let heads = response.headers_mut();
     heads.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -141,8 +160,30 @@ fn refused(error: &Elsewhere) -> ErrorCode {
     }
 }
 
-/// Nobody is there to be told any more.
-struct Over;
+/// What a follower is told, on its way to it.
+#[derive(Clone)]
+struct Speaker {
+    node: NodeId,
+    form: Form,
+    pieces: mpsc::Sender<Piece>,
+}
+
+impl Speaker {
+    async fn say(&self, event: Event, at: Place) -> Result<(), End> {
+        let Some(bytes) = self.write(event, at) else { return Ok(()) };
+        self.pieces.send(Ok(bytes.into())).await.map_err(|_| End::Left)
+    }
+
+    /// As [`Self::say`], on a thread that may be held up.
+    fn say_blocking(&self, event: Event, at: Place) -> Result<(), End> {
+        let Some(bytes) = self.write(event, at) else { return Ok(()) };
+        self.pieces.blocking_send(Ok(bytes.into())).map_err(|_| End::Left)
+    }
+
+    fn write(&self, event: Event, place: Place) -> Option<Vec<u8>> {
+        self.form.write(event, Cursor { node: self.node, place })
+    }
+}
 
 /// One follower.
 struct Tail {
@@ -150,107 +191,117 @@ struct Tail {
     doors: Arc<Doors>,
     wanted: Arc<Wanted>,
     told: Place,
-    pieces: mpsc::Sender<Piece>,
-    _seat: OwnedSemaphorePermit,
+    speaker: Speaker,
+    _seat: Seat,
+}
+
+/// A place among the followers, counted while it is taken, however its follower ends.
+struct Seat {
+    metrics: Arc<Metrics>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Seat {
+    fn take(permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Self {
+        metrics.tails.inc();
+        Self { metrics, _permit: permit }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.metrics.tails.dec();
+    }
+}
+
+/// How far a reading came.
+#[derive(Clone, Copy)]
+struct Reached {
+    told: Place,
+    /// Whether the last thing that was said told so already.
+    is_said: bool,
 }
 
 impl Tail {
-    async fn run(mut self, mut commits: watch::Receiver<Position>) {
-        let metrics = Arc::clone(&self.context.metrics);
-        metrics.tails.inc();
+    /// Tells what is wanted, and why it ends.
+    async fn run(mut self, mut commits: watch::Receiver<Position>) -> End {
         let shutdown = self.context.shutdown.clone();
-        // A client that is gone, a node that ends and a door that shut end it alike: with the end of the answer.
         tokio::select! {
-            () = shutdown.cancelled() => {}
-            Over = self.tell(&mut commits) => {}
+            () = shutdown.cancelled() => End::Ending,
+            ended = self.tell(&mut commits) => ended.err().unwrap_or(End::Told),
         }
-        metrics.tails.dec();
     }
 
-    async fn tell(&mut self, commits: &mut watch::Receiver<Position>) -> Over {
-        if self.say(event::opening(RETRY_MS, self.cursor())).await.is_err() {
-            return Over;
-        }
+    async fn tell(&mut self, commits: &mut watch::Receiver<Position>) -> Result<(), End> {
+        self.speaker.say(Event::Opening, self.told).await?;
         loop {
             if !self.wanted.visitor.is_still_admitted(&self.doors) {
-                return Over;
+                return Err(End::Revoked);
             }
             let head = *commits.borrow_and_update();
             if head > self.told.position {
                 let before = self.told;
-                if self.read_on().await.is_err() || self.say(event::reached(self.cursor())).await.is_err() {
-                    return Over;
+                let reached = self.read_on().await?;
+                self.told = reached.told;
+                if self.speaker.form == Form::ServerSent || !reached.is_said {
+                    self.speaker.say(Event::Reached, self.told).await?;
                 }
                 if self.told != before {
                     continue;
                 }
             }
             if !self.wanted.goes_on {
-                return Over;
+                return Ok(());
             }
             match timeout(HEARTBEAT, commits.changed()).await {
                 Ok(Ok(())) => {}
                 // The store is closed.
-                Ok(Err(_)) => return Over,
-                Err(_) => {
-                    if self.say(event::heartbeat()).await.is_err() {
-                        return Over;
-                    }
-                }
+                Ok(Err(_)) => return Err(End::Ending),
+                Err(_) => self.speaker.say(Event::Heartbeat, self.told).await?,
             }
         }
     }
 
     /// Tells some of what lies behind; a blocking thread reads and writes it, held back by the client.
-    async fn read_on(&mut self) -> Result<(), Over> {
-        let (context, wanted, pieces) = (self.context.clone(), Arc::clone(&self.wanted), self.pieces.clone());
+    async fn read_on(&self) -> Result<Reached, End> {
+        let (context, wanted, speaker) =
+            (self.context.clone(), Arc::clone(&self.wanted), self.speaker.clone());
         let told = self.told;
-        let reading = tokio::task::spawn_blocking(move || read_on(&context, &wanted, told, &pieces)).await;
-        match reading {
-            Ok(told) => self.told = told?,
-            Err(error) => {
-                tracing::error!(%error, "telling the log broke off");
-                return Err(Over);
-            }
-        }
-        Ok(())
-    }
-
-    fn cursor(&self) -> Cursor {
-        Cursor { node: self.context.store.node(), place: self.told }
-    }
-
-    async fn say(&self, bytes: Vec<u8>) -> Result<(), Over> {
-        self.pieces.send(Ok(bytes.into())).await.map_err(|_| Over)
+        let reading = tokio::task::spawn_blocking(move || read_on(&context, &wanted, told, &speaker)).await;
+        reading.unwrap_or_else(|error| {
+            tracing::error!(%error, "telling the log broke off");
+            Err(End::Unreadable)
+        })
     }
 }
 
-fn read_on(
-    context: &NodeContext,
-    wanted: &Wanted,
-    mut told: Place,
-    pieces: &mpsc::Sender<Piece>,
-) -> Result<Place, Over> {
-    let send = |bytes: Vec<u8>| pieces.blocking_send(Ok(bytes.into())).map_err(|_| Over);
+fn read_on(context: &NodeContext, wanted: &Wanted, told: Place, speaker: &Speaker) -> Result<Reached, End> {
     let records = match context.store.follow(told.position, READ_BYTES_MAX) {
         Ok(records) => records,
         Err(error) => {
             tracing::error!(%error, "a follower could not read the log");
             // A client that is gone need not hear it.
-            drop(pieces.blocking_send(Err(std::io::Error::other(error.to_string()))));
-            return Err(Over);
+            drop(speaker.pieces.blocking_send(Err(std::io::Error::other(error.to_string()))));
+            return Err(End::Unreadable);
         }
     };
+    let mut reached = Reached { told, is_said: false };
     for (position, record) in records {
-        let missed = position.0.saturating_sub(told.position.0).saturating_sub(1);
+        let before = reached.told;
+        let missed = position.0.saturating_sub(before.position.0).saturating_sub(1);
         if missed > 0 {
             context.metrics.tail_missed.inc_by(missed);
-            send(event::missed(missed))?;
+            speaker.say_blocking(Event::Missed(missed), before)?;
         }
-        told = Place { position, mark: Mark::of(&record.chain) };
+        let behind = Place { position, mark: Mark::of(&record.chain) };
+        reached = Reached { told: behind, is_said: false };
         if !wanted.wants(&record.stream.site) {
             continue;
         }
+        let send = |answer, last| {
+            reached.is_said = last;
+            speaker.say_blocking(Event::Points(answer), if last { behind } else { before })
+        };
         match event::points(&record, &wanted.meant, PIECE_BYTES, send) {
             Ok(points) => context.metrics.points_out.inc_by(points?),
             Err(error) => {
@@ -258,5 +309,5 @@ fn read_on(
             }
         }
     }
-    Ok(told)
+    Ok(reached)
 }

@@ -1,12 +1,18 @@
-//! Points as clients post them, in JSON or MessagePack, and the batches they become.
+//! Points as clients post them, in JSON or MessagePack, and the batches they become; as tables in [`table`].
 //!
 //! ```text
 //! {"points": [{"metric": "temperature", "labels": {"room": "lab"}, "timestamp_ms": 1795248000000, "value": 21.5}, …]}
+//! {"deviceinfo": {"deviceid": "d1", …}, "tsdata": [{"timestamp": 1795248000000, "temperature": 21.5, …}, …]}
 //! ```
+//! The second form is [`device`]'s. In the first:
+//!
 //! The time is exactly one of `timestamp_ns`, `timestamp_ms` and `time` (RFC 3339): a reading's time is decided at its
 //! source (invariant 16), so there is no default. A number without fraction and exponent is an integer unless `type`
 //! says `f64`; with that, `"NaN"`, `"+Inf"` and `"-Inf"` are numbers too. The same form in MessagePack has maps where
 //! this has objects. Every point is checked before anything is appended; the first bad one is named by its index.
+
+mod device;
+pub(super) mod table;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -18,6 +24,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde::{Deserialize, Serialize};
 use tidelog_record::{BATCH_BYTES_MAX, Batch, Series, Value};
 
+use self::device::Device;
 use super::error::{ApiError, ErrorCode};
 
 /// Points that one record is filled with at most, in estimated bytes: below the bound by more than an estimate errs.
@@ -28,6 +35,10 @@ const POINT_BYTES: usize = 21;
 
 /// Most a series takes beside its canonical form: two lengths of up to ten bytes and a kind.
 const SERIES_EXTRA_BYTES: usize = 21;
+
+/// What the points of one body may take before they are stored, as a multiple of the greatest body: long names before many short values
+/// become many long series.
+const BYTES_PER_BODY_MAX: usize = 4;
 
 /// What one record takes beside its series: kind, clock, origin and counts.
 const RECORD_EXTRA_BYTES: usize = 64;
@@ -135,8 +146,9 @@ fn typed(value: Value, wanted: Option<ValueType>) -> Result<Value, String> {
 }
 
 /// Points by series, in records that fit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sorter {
+    bytes_left: usize,
     done: Vec<Batch>,
     places: HashMap<Series, usize>,
     open: Vec<(Series, Vec<(i64, Value)>)>,
@@ -144,17 +156,40 @@ pub(super) struct Sorter {
     points: usize,
 }
 
+/// Why a point is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotTaken {
+    #[error("takes {0} bytes, the most for one point is {BATCH_BYTES_MAX}")]
+    TooLong(usize),
+    #[error("the points of one body take too much together: post it in parts")]
+    Full,
+}
+
 impl Sorter {
-    /// Adds a point, its time in Unix nanoseconds; or says why no record takes it.
-    pub fn add(&mut self, series: Series, timestamp: i64, value: Value) -> Result<(), String> {
+    /// For a body where one may be so long.
+    pub fn new(body_bytes_max: u32) -> Self {
+        let body_bytes = usize::try_from(body_bytes_max).unwrap_or(usize::MAX);
+        Self {
+            bytes_left: body_bytes.saturating_mul(BYTES_PER_BODY_MAX),
+            done: Vec::new(),
+            places: HashMap::new(),
+            open: Vec::new(),
+            open_bytes: 0,
+            points: 0,
+        }
+    }
+
+    /// Adds a point, its time in Unix nanoseconds.
+    pub fn add(&mut self, series: Series, timestamp: i64, value: Value) -> Result<(), NotTaken> {
         let text_bytes = if let Value::Text(text) = &value { text.len() } else { 0 };
         let series_bytes = series.canonical().len() + SERIES_EXTRA_BYTES;
         let alone = RECORD_EXTRA_BYTES + series_bytes + POINT_BYTES + text_bytes;
         if alone > BATCH_BYTES_MAX {
-            return Err(format!("takes {alone} bytes, the most for one point is {BATCH_BYTES_MAX}"));
+            return Err(NotTaken::TooLong(alone));
         }
         let known = self.places.contains_key(&series);
         let more = POINT_BYTES + text_bytes + if known { 0 } else { series_bytes };
+        self.bytes_left = self.bytes_left.checked_sub(more).ok_or(NotTaken::Full)?;
         if !self.open.is_empty() && self.open_bytes + more > RECORD_BYTES_WANTED {
             self.close();
         }
@@ -194,6 +229,11 @@ pub(crate) struct Posted {
     pub points: usize,
 }
 
+/// A content type without its parameters.
+fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
 /// Bodies that are understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyForm {
@@ -204,8 +244,7 @@ pub(crate) enum BodyForm {
 impl BodyForm {
     /// By the `Content-Type`, without its parameters.
     pub fn of_content_type(text: &str) -> Option<Self> {
-        let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match essence.as_str() {
+        match essence(text).as_str() {
             "application/json" => Some(Self::Json),
             "application/msgpack" | "application/vnd.msgpack" | "application/x-msgpack" => {
                 Some(Self::MessagePack)
@@ -214,10 +253,10 @@ impl BodyForm {
         }
     }
 
-    /// Reads and checks a whole body.
-    pub fn read(self, body: &[u8]) -> Result<Posted, ApiError> {
-        let (at, mut sorter) = (Cell::new(None), Sorter::default());
-        let seed = Document { at: &at, sorter: &mut sorter };
+    /// Reads and checks a whole body, where one may be so long.
+    pub fn read(self, body: &[u8], body_bytes_max: u32) -> Result<Posted, ApiError> {
+        let (at, full, mut sorter) = (Cell::new(None), Cell::new(false), Sorter::new(body_bytes_max));
+        let seed = Document { at: &at, full: &full, sorter: &mut sorter };
         let outcome = match self {
             Self::Json => {
                 let mut reader = serde_json::Deserializer::from_slice(body);
@@ -236,20 +275,39 @@ impl BodyForm {
         };
         match (outcome, at.get()) {
             (Ok(()), _) => Ok(sorter.end()),
+            (Err(reason), _) if full.get() => Err(ApiError::new(ErrorCode::TooLarge, reason)),
             (Err(reason), None) => Err(ApiError::new(ErrorCode::BadBody, reason)),
-            (Err(reason), index @ Some(i)) => {
-                let message = format!("points[{i}]: {reason}");
-                Err(ApiError { code: ErrorCode::BadPoint, message, index })
+            (Err(reason), Some((list, index))) => {
+                let message = format!("{list}[{index}]: {reason}");
+                Err(ApiError { code: ErrorCode::BadPoint, message, index: Some(index) })
             }
         }
     }
 }
 
-/// `{"points": […]}`, sorted point by point while it is read. `at` holds the index of the point under way.
+/// The list of a document that is being read, and the index in it.
+type At = Option<(&'static str, usize)>;
+
+/// A document, sorted point by point while it is read.
 struct Document<'a> {
-    at: &'a Cell<Option<usize>>,
+    /// What is being read.
+    at: &'a Cell<At>,
+    /// Whether there is no room for more.
+    full: &'a Cell<bool>,
     sorter: &'a mut Sorter,
 }
+
+impl Document<'_> {
+    fn add<E: serde::de::Error>(&mut self, series: Series, timestamp: i64, value: Value) -> Result<(), E> {
+        self.sorter.add(series, timestamp, value).map_err(|error| {
+            self.full.set(error == NotTaken::Full);
+            E::custom(error)
+        })
+    }
+}
+
+/// The fields of a document in either form.
+const FIELDS: &[&str] = &["points", "deviceinfo", "tsdata"];
 
 impl<'de> DeserializeSeed<'de> for Document<'_> {
     type Value = ();
@@ -262,21 +320,40 @@ impl<'de> Visitor<'de> for Document<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with the field `points`")
+        f.write_str("an object with the field `points`, or with `deviceinfo` and `tsdata`")
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = false;
+        let (mut points, mut readings, mut device) = (false, false, None);
         while let Some(key) = map.next_key::<String>()? {
-            if key != "points" {
-                return Err(A::Error::unknown_field(&key, &["points"]));
+            match key.as_str() {
+                "points" if points => return Err(A::Error::duplicate_field("points")),
+                "points" if device.is_none() => {
+                    map.next_value_seed(Points(&mut self))?;
+                    points = true;
+                }
+                "points" | "deviceinfo" | "tsdata" if points || key == "points" => {
+                    return Err(A::Error::custom("points stand alone, without deviceinfo and tsdata"));
+                }
+                "deviceinfo" if device.is_some() => return Err(A::Error::duplicate_field("deviceinfo")),
+                "deviceinfo" => device = Some(map.next_value::<Device>()?),
+                "tsdata" if readings => return Err(A::Error::duplicate_field("tsdata")),
+                "tsdata" => {
+                    let device = device.as_mut();
+                    let device =
+                        device.ok_or_else(|| A::Error::custom("deviceinfo must stand before tsdata"))?;
+                    map.next_value_seed(device::Readings { device, document: &mut self })?;
+                    readings = true;
+                }
+                _ => return Err(A::Error::unknown_field(&key, FIELDS)),
             }
-            if std::mem::replace(&mut seen, true) {
-                return Err(A::Error::duplicate_field("points"));
-            }
-            map.next_value_seed(Points(&mut self))?;
         }
-        if seen { Ok(()) } else { Err(A::Error::missing_field("points")) }
+        match device {
+            Some(device) if readings => device.end(&mut self),
+            Some(_) => Err(A::Error::missing_field("tsdata")),
+            None if points => Ok(()),
+            None => Err(A::Error::missing_field("points")),
+        }
     }
 }
 
@@ -317,18 +394,18 @@ impl<'de> Visitor<'de> for Points<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Document { at, sorter } = self.0;
+        let document = self.0;
         loop {
-            at.set(Some(sorter.points));
+            document.at.set(Some(("points", document.sorter.points)));
             match seq.next_element_seed(Point)? {
                 Some(point) => {
                     let (series, timestamp, value) = point.into_point().map_err(A::Error::custom)?;
-                    sorter.add(series, timestamp, value).map_err(A::Error::custom)?;
+                    document.add(series, timestamp, value)?;
                 }
                 None => break,
             }
         }
-        at.set(None);
+        document.at.set(None);
         Ok(())
     }
 }
@@ -339,8 +416,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const BODY_BYTES_MAX: u32 = 8 * 1024 * 1024;
+
     fn json(text: &str) -> Result<Posted, ApiError> {
-        BodyForm::Json.read(text.as_bytes())
+        BodyForm::Json.read(text.as_bytes(), BODY_BYTES_MAX)
     }
 
     /// The points of a post, in no batch's order.
@@ -435,10 +514,13 @@ mod tests {
             assert_eq!(error.code, ErrorCode::BadBody, "{body}: {error:?}");
         }
         assert_eq!(json(r#"{"points":[]}"#).unwrap().points, 0);
-        assert_eq!(BodyForm::MessagePack.read(&[0xc1]).unwrap_err().code, ErrorCode::BadBody);
+        assert_eq!(BodyForm::MessagePack.read(&[0xc1], BODY_BYTES_MAX).unwrap_err().code, ErrorCode::BadBody);
         let trailing =
             [&rmp_serde::to_vec_named(&serde_json::json!({"points": []})).unwrap()[..], &[0]].concat();
-        assert_eq!(BodyForm::MessagePack.read(&trailing).unwrap_err().code, ErrorCode::BadBody);
+        assert_eq!(
+            BodyForm::MessagePack.read(&trailing, BODY_BYTES_MAX).unwrap_err().code,
+            ErrorCode::BadBody
+        );
     }
 
     #[test]
@@ -492,15 +574,15 @@ mod tests {
             prop_assert_eq!(&points(&from_json), &expected);
             let document: serde_json::Value = serde_json::from_str(&body).unwrap();
             let packed = rmp_serde::to_vec_named(&document).unwrap();
-            prop_assert_eq!(points(&BodyForm::MessagePack.read(&packed).unwrap()), expected);
+            prop_assert_eq!(points(&BodyForm::MessagePack.read(&packed, BODY_BYTES_MAX).unwrap()), expected);
         }
 
         #[test]
         fn arbitrary_bodies_never_panic(
             noise in prop::collection::vec(any::<u8>(), 0..80), text in "[{}\\[\\]:,\"a-z0-9.e-]{0,60}",
         ) {
-            drop(BodyForm::Json.read(&noise));
-            drop(BodyForm::MessagePack.read(&noise));
+            drop(BodyForm::Json.read(&noise, BODY_BYTES_MAX));
+            drop(BodyForm::MessagePack.read(&noise, BODY_BYTES_MAX));
             drop(json(&text));
             drop(json(&format!("{{\"points\":[{text}]}}")));
         }
