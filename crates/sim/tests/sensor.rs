@@ -61,7 +61,7 @@ impl Kept {
                 self.points.entry((head.device, head.epoch, seq)).or_default().push(point);
             }
         }
-        let length = Answer { acked_seq: *known, time_ms: 1_700_000_000_000 }.encode(payload).unwrap();
+        let length = Answer::new(*known, 1_700_000_000_000).encode(payload).unwrap();
         (Code::CHANGED, length)
     }
 }
