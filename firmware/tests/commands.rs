@@ -17,7 +17,7 @@ use tidelog_firmware::lowpan::{
 };
 use tidelog_firmware::uplink::{
     Act, Answer, COMMAND_ID_METRIC, COMMAND_STATE_METRIC, Command, CommandId, CommandState, METRICS_MAX,
-    Metric, OwnedSchema, Reading, Registration, Sample, Schema, Uplink,
+    Metric, OwnedSchema, Reading, Registration, SAMPLE_BYTES_MAX, Sample, Schema, Uplink,
 };
 use tidelog_firmware::{
     App, AppConfig, DeviceId, Gateways, INTERVAL_MS_MIN, Moment, Refusal, Sampler, WhenFull,
@@ -55,6 +55,10 @@ struct Hands {
     now: Rc<RefCell<Instant>>,
     interval: Duration,
     next: Instant,
+    /// Whether it senses nothing any more.
+    resting: Rc<RefCell<bool>>,
+    /// Whether it rests from the first reboot on.
+    tires: bool,
 }
 
 impl Hands {
@@ -80,7 +84,7 @@ fn ability(number: u8) -> Result<(), Refusal> {
 
 impl Sampler for Hands {
     fn due(&self) -> Option<Instant> {
-        Some(self.next)
+        (!*self.resting.borrow()).then_some(self.next)
     }
 
     fn sample(&mut self, moment: Moment) -> Option<Sample> {
@@ -89,7 +93,7 @@ impl Sampler for Hands {
     }
 
     fn needs_time(&self) -> bool {
-        true
+        !*self.resting.borrow()
     }
 
     fn read(&mut self, moment: Moment) -> Result<Sample, Refusal> {
@@ -116,6 +120,7 @@ impl Sampler for Hands {
     }
 
     fn can_reboot(&self) -> bool {
+        *self.resting.borrow_mut() |= self.tires;
         true
     }
 }
@@ -164,6 +169,8 @@ struct World {
     clock: Rc<RefCell<Instant>>,
     board: Board,
     deeds: Rc<RefCell<Vec<Deed>>>,
+    resting: Rc<RefCell<bool>>,
+    tires: bool,
     gateways: [Gateway; 2],
     held: Held,
     plan: Vec<Command>,
@@ -175,6 +182,8 @@ struct World {
     lives: u64,
     reboots: usize,
     cuts: usize,
+    /// Commands handed over before the board began one in this life.
+    in_vain: usize,
     /// Since when the flash of this epoch is there, Unix ms.
     born_ms: BTreeMap<u32, i64>,
 }
@@ -200,8 +209,15 @@ impl World {
     fn new(plan: Vec<Command>, policy: Policy, blocks: usize, when_full: WhenFull) -> Self {
         let deeds = Rc::new(RefCell::new(Vec::new()));
         let clock = Rc::new(RefCell::new(Instant::ZERO));
-        let hands =
-            Hands { deeds: Rc::clone(&deeds), now: Rc::clone(&clock), interval: PAUSE, next: Instant::ZERO };
+        let resting = Rc::new(RefCell::new(false));
+        let hands = Hands {
+            deeds: Rc::clone(&deeds),
+            now: Rc::clone(&clock),
+            interval: PAUSE,
+            next: Instant::ZERO,
+            resting: Rc::clone(&resting),
+            tires: false,
+        };
         let board = board(Flash::new(blocks), Instant::ZERO, 1, 1, hands, when_full).unwrap();
         let gateways = GATEWAYS.map(|device| {
             let config =
@@ -216,6 +232,8 @@ impl World {
             clock,
             board,
             deeds,
+            resting,
+            tires: false,
             gateways,
             held: Held::default(),
             plan,
@@ -226,6 +244,7 @@ impl World {
             lives: 1,
             reboots: 0,
             cuts: 0,
+            in_vain: 0,
             born_ms: BTreeMap::from([(1, TIME_MS)]),
         }
     }
@@ -325,6 +344,7 @@ impl World {
             }
         }
         let command = self.hand();
+        self.in_vain += usize::from(command.is_some() && self.board.counters().commands == 0);
         let answer = Answer {
             command,
             ..Answer::new(origin.first_seq + u64::from(origin.count) - 1, unix_ms(self.now))
@@ -419,6 +439,8 @@ impl World {
             now: Rc::clone(&self.clock),
             interval: PAUSE,
             next: now,
+            resting: Rc::clone(&self.resting),
+            tires: self.tires,
         };
         self.board = match board(flash.clone(), now, epoch, lives, hands(), when_full) {
             Some(board) => board,
@@ -571,7 +593,6 @@ fn with_the_power_lost_at_every_step_of_the_flash_each_command_ends_once() {
         while cut_at(cut, again) {
             cut += stride;
         }
-        println!("{cut} cuts, {again:?}");
         assert!(cut > 300, "{cut} cuts");
     }
 }
@@ -614,6 +635,37 @@ fn a_flash_without_history_begins_nothing_that_was_issued_before_it_knew_the_tim
     let held = world.held.events.len();
     world.run(Duration::from_secs(100), |_| false);
     assert_eq!((world.held.events.len(), world.deeds.borrow().len()), (held, 1));
+}
+
+#[test]
+fn on_a_full_flash_that_must_lose_nothing_a_command_waits_for_room() {
+    let mut world =
+        World::new(vec![command(0, 0, 400_000, 1, 3_600_000)], Policy::InOrder, 6, WhenFull::Wait);
+    world.run(Duration::from_secs(20), |_| false);
+    for gateway in &mut world.gateways {
+        gateway.alive = false;
+    }
+    world.run(Duration::from_secs(400), |_| false);
+    assert!(!world.board.log().fits(SAMPLE_BYTES_MAX), "it is full");
+    for gateway in &mut world.gateways {
+        gateway.alive = true;
+    }
+    world.run(Duration::from_secs(300), |world| world.held.outcome_of(world.plan[0].id).is_some());
+    assert_eq!((world.board.counters().commands, world.board.log().lost()), (1, 0));
+    assert!(world.in_vain > 1, "it was handed over {} times before it began", world.in_vain);
+    world.calm_down();
+    world.judge();
+}
+
+#[test]
+fn a_board_that_senses_nothing_asks_for_the_time_to_tell_that_it_is_back() {
+    let mut world =
+        World::new(vec![command(0, 2, 8_000, 1, 3_600_000)], Policy::InOrder, 16, WhenFull::LoseOldest);
+    world.tires = true;
+    world.power_cycle();
+    world.run(Duration::from_secs(120), |world| world.held.outcome_of(world.plan[0].id).is_some());
+    let told = world.held.outcome_of(world.plan[0].id);
+    assert_eq!((world.reboots, told), (1, Some(CommandState::Done)));
 }
 
 #[test]

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use tidelog_firmware::Gateways;
 use tidelog_lowpan::coap::{Code, Kind, Message, Writer};
 use tidelog_lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, GatewayEndpoint, NetworkKey, Peer, Quality, zep};
-use tidelog_record::uplink::{Answer, METRICS_MAX, OwnedSchema, Reading, Registration, Sample, Uplink};
+use tidelog_record::uplink::{
+    Act, Answer, COMMAND_ID_METRIC, COMMAND_STATE_METRIC, Command, CommandId, CommandState, METRICS_MAX,
+    OwnedSchema, Reading, Registration, Sample, SchemaId, Uplink,
+};
 use tidelog_record::{DeviceId, Value};
 use tidelog_sim::air::{Air, AirOptions};
 use tidelog_sim::sensor::{Cut, SensorOptions, VirtualSensor};
@@ -18,6 +21,8 @@ use tokio::net::UdpSocket;
 
 const GATEWAY: DeviceId = DeviceId([2, 0, 0, 0, 0, 0, 0, 0xaa]);
 const SCALE: u8 = 3;
+/// The gateway's clock stands.
+const TIME_MS: i64 = 1_700_000_000_000;
 const KEY: NetworkKey = NetworkKey::new([0x6b; 16]);
 
 /// Metric, timestamp, value.
@@ -26,7 +31,9 @@ type Point = (String, i64, Value);
 /// Points by device, epoch and sequence number, each as it came first; and how many came again after that.
 #[derive(Default)]
 struct Kept {
-    schemas: HashMap<DeviceId, OwnedSchema>,
+    schemas: HashMap<(DeviceId, SchemaId), OwnedSchema>,
+    /// What the sensor is to do, each handed over until it is known what became of it.
+    commands: Vec<Command>,
     points: BTreeMap<(DeviceId, u32, u64), Vec<Point>>,
     upto: HashMap<(DeviceId, u32), u64>,
     /// Frames refused by link security.
@@ -39,13 +46,13 @@ impl Kept {
             let Ok(registration) = Registration::decode(message.payload()) else {
                 return (Code::BAD_REQUEST, 0);
             };
-            self.schemas.insert(registration.device, registration.schema);
+            self.schemas.insert((registration.device, registration.schema.id()), registration.schema);
             return (Code::CREATED, 0);
         }
         let Ok(uplink) = Uplink::parse(message.payload()) else { return (Code::BAD_REQUEST, 0) };
         let head = *uplink.head();
         let known = self.upto.entry((head.device, head.epoch)).or_default();
-        let Some(schema) = self.schemas.get(&head.device).filter(|schema| schema.id() == head.schema) else {
+        let Some(schema) = self.schemas.get(&(head.device, head.schema)) else {
             return (Code::PRECONDITION_FAILED, 0);
         };
         let Ok(batch) = uplink.batch(schema, *known, 0) else { return (Code::BAD_REQUEST, 0) };
@@ -61,8 +68,21 @@ impl Kept {
                 self.points.entry((head.device, head.epoch, seq)).or_default().push(point);
             }
         }
-        let length = Answer::new(*known, 1_700_000_000_000).encode(payload).unwrap();
-        (Code::CHANGED, length)
+        let answer = Answer::new(*known, TIME_MS);
+        let command = self.commands.iter().find(|command| self.outcome(command.id).is_none()).copied();
+        (Code::CHANGED, Answer { command, ..answer }.encode(payload).unwrap())
+    }
+
+    /// What became of a command.
+    fn outcome(&self, id: CommandId) -> Option<CommandState> {
+        let named = |point: &Point| point.0 == COMMAND_ID_METRIC && point.2 == Value::I64(id.to_reading());
+        let events = self.points.values().filter(|points| points.iter().any(named));
+        let states = events.flatten().filter(|point| point.0 == COMMAND_STATE_METRIC);
+        let mut states = states.filter_map(|point| match point.2 {
+            Value::I64(number) => CommandState::from_number(number),
+            _ => None,
+        });
+        states.find(|state| *state != CommandState::Started)
     }
 }
 
@@ -224,4 +244,44 @@ async fn a_sensor_whose_power_goes_at_random_senses_and_delivers_each_sample_onc
     }
     // Each life began behind the counters of the ones before; late copies of frames aside, of which this air makes none.
     assert_eq!(kept.lock().unwrap().refused, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sensor_does_what_it_is_told_and_says_so() {
+    let (_air, kept, mut field) = field(1, 5_000, Some(20.0), AirOptions::default()).await;
+    let acts = [
+        Act::Read,
+        Act::Every { interval_ms: 120 },
+        Act::Switch { output: 8, on: true },
+        Act::Reboot,
+        Act::Switch { output: 3, on: true },
+        Act::Identify { seconds: 1 },
+    ];
+    let commands: Vec<_> = (1..)
+        .zip(acts)
+        .map(|(number, act)| {
+            let id = CommandId::new(TIME_MS + 3_600_000 + number, 1).unwrap();
+            Command { id, expires_ms: TIME_MS + 7_200_000, act }
+        })
+        .collect();
+    kept.lock().unwrap().commands.clone_from(&commands);
+    let outcomes = || -> Option<Vec<_>> {
+        let kept = kept.lock().unwrap();
+        commands.iter().map(|command| kept.outcome(command.id)).collect()
+    };
+    let told = async {
+        loop {
+            if let Some(outcomes) = outcomes() {
+                return outcomes;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(60), told).await.expect("in a minute");
+    use CommandState::{Done, Failed, Unsupported};
+    assert_eq!(told, [Done, Done, Failed, Done, Done, Unsupported]);
+    let (sensor, _) = &mut field[0];
+    let progress = sensor.progress();
+    assert_eq!((progress.outputs, progress.reboots, progress.lost), (1 << 3, 1, 0));
+    sensor.power_cut(Cut::Now).await.unwrap();
 }
