@@ -1,5 +1,7 @@
 //! The sensor's life as one state machine: sample when due, post what waits, act on the answer, move when the gateway
 //! is silent. One request at a time; everything that must outlive a power cut is in the flash log.
+//!
+//! What an answer's command becomes is decided in [`commands`](crate::commands).
 
 use embedded_storage::nor_flash::NorFlash;
 use tidelog_flashlog::{Error, FlashLog};
@@ -9,7 +11,8 @@ use tidelog_lowpan::{COAP_PORT, FRAME_BUFFER_BYTES, Peer, Quality, SensorEndpoin
 use tidelog_record::DeviceId;
 use tidelog_record::uplink::{Answer, SAMPLE_BYTES_MAX, encode_registration};
 
-use crate::config::{AppConfig, COAP_BYTES, POST_BYTES_MAX, WhenFull};
+use crate::commands::{Commands, Heard, append};
+use crate::config::{AppConfig, COAP_BYTES, Kind, POST_BYTES_MAX, WhenFull};
 use crate::outbox::{prepare, prepare_empty};
 use crate::sampler::{Moment, Sampler};
 
@@ -24,7 +27,7 @@ const DATAGRAM_BYTES: usize = SensorEndpoint::PAYLOAD_BYTES_MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     Nothing,
-    Batch,
+    Batch(Kind),
     /// An empty batch, for the time in its answer.
     Time,
     Schema,
@@ -47,6 +50,8 @@ pub struct AppCounters {
     pub silences: u64,
     /// Moves to another gateway.
     pub moves: u64,
+    /// Commands begun.
+    pub commands: u64,
 }
 
 /// A sensor: `F` is its flash, `S` what it senses with.
@@ -64,7 +69,9 @@ pub struct App<'a, F, S> {
     gateway: DeviceId,
     silences: u8,
     asked: Asked,
-    schema_due: bool,
+    asked_at: Instant,
+    /// Of what a gateway does not know the schema.
+    schema_due: Option<Kind>,
     /// The gateway took the schema, and has acknowledged nothing since.
     schema_taken: bool,
     /// No request before this moment.
@@ -75,6 +82,7 @@ pub struct App<'a, F, S> {
     considered: u64,
     /// Unix milliseconds at the board clock's zero.
     clock_ms: Option<i64>,
+    commands: Commands,
     counters: AppCounters,
 }
 
@@ -100,12 +108,14 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
             gateway: config.gateways.primary,
             silences: 0,
             asked: Asked::Nothing,
-            schema_due: false,
+            asked_at: Instant::ZERO,
+            schema_due: None,
             schema_taken: false,
             rest_until: Instant::ZERO,
             waiting_since: None,
             considered: 0,
             clock_ms: None,
+            commands: Commands::new(config.events),
             counters: AppCounters::default(),
         }
     }
@@ -140,6 +150,12 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
         &self.counters
     }
 
+    /// Whether a command asks for the board to be started anew, now. Everything that must outlive it is in the flash.
+    #[must_use]
+    pub fn reboot_due(&self, now: Instant) -> bool {
+        self.commands.reboot_due(now, self.log.acknowledged())
+    }
+
     /// Gives the flash back, as it is.
     pub fn into_flash(self) -> F {
         self.log.into_flash()
@@ -160,8 +176,11 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
     /// # Errors
     /// The flash failed: start again from [`FlashLog::open`]. Nothing that is stored is lost by that.
     pub fn poll(&mut self, now: Instant) -> Result<Option<Instant>, Error<F::Error>> {
+        self.commands.resume(&mut self.log, &mut self.sampler, now)?;
         self.endpoint.handle_timeout(now);
         self.take_datagrams(now)?;
+        let unix_ms = self.unix_ms(now);
+        self.commands.tell(&mut self.log, self.config.when_full, unix_ms)?;
         if self.exchange.handle_timeout(now).is_some() {
             self.heard_nothing(now);
         }
@@ -179,7 +198,8 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
             self.log.reserve(upto)?;
             self.endpoint.counters_reserved(upto);
         }
-        let due = [sampling, posting, self.exchange.poll_timeout(), self.endpoint.poll_timeout()];
+        let reboot = self.commands.reboot_at().filter(|at| *at > now);
+        let due = [sampling, posting, reboot, self.exchange.poll_timeout(), self.endpoint.poll_timeout()];
         Ok(due.into_iter().flatten().min())
     }
 
@@ -201,32 +221,32 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
     fn take_response(&mut self, now: Instant, message: &Message<'_>) -> Result<(), Error<F::Error>> {
         let silences = core::mem::take(&mut self.silences);
         match (core::mem::replace(&mut self.asked, Asked::Nothing), message.code()) {
-            (Asked::Batch, code) if code.is_success() => {
+            (Asked::Batch(_), code) if code.is_success() => {
                 let before = self.log.acknowledged();
                 match Answer::decode(message.payload()) {
                     Ok(answer) if answer.acked_seq > before && answer.acked_seq <= self.log.head() => {
                         self.log.acknowledge(answer.acked_seq)?;
-                        self.learn_time(now, &answer);
                         self.counters.answers += 1;
                         (self.considered, self.waiting_since) = (0, None);
+                        self.heed(now, &answer)?;
                     }
                     // Nothing was gained by asking: not again at once.
                     _ => self.refused(now, self.config.backoff),
                 }
             }
             (Asked::Time, code) if code.is_success() => match Answer::decode(message.payload()) {
-                Ok(answer) => self.learn_time(now, &answer),
+                Ok(answer) => self.heed(now, &answer)?,
                 Err(_) => self.refused(now, self.config.backoff),
             },
-            (Asked::Batch | Asked::Time, Code::PRECONDITION_FAILED) => {
-                self.schema_due = true;
+            (asked @ (Asked::Batch(_) | Asked::Time), Code::PRECONDITION_FAILED) => {
+                self.schema_due = Some(if let Asked::Batch(kind) = asked { kind } else { Kind::Reading });
                 if core::mem::take(&mut self.schema_taken) {
                     // It took the schema and does not know it: not again at once.
                     self.refused(now, self.config.backoff);
                 }
             }
             (Asked::Schema, code) if code.is_success() => {
-                (self.schema_due, self.schema_taken) = (false, true);
+                (self.schema_due, self.schema_taken) = (None, true);
             }
             _ => {
                 let asked_for = message.uint(option::MAX_AGE).map(|seconds| seconds.min(MAX_AGE_S_MAX));
@@ -240,9 +260,23 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
         Ok(())
     }
 
-    fn learn_time(&mut self, now: Instant, answer: &Answer) {
+    /// The time, and what is to be done.
+    fn heed(&mut self, now: Instant, answer: &Answer) -> Result<(), Error<F::Error>> {
         self.clock_ms = Some(answer.time_ms.saturating_sub(now.total_millis()));
         self.schema_taken = false;
+        self.commands.tell(&mut self.log, self.config.when_full, Some(answer.time_ms))?;
+        let since_asked = now.total_millis().saturating_sub(self.asked_at.total_millis());
+        let latest_ms = answer.time_ms.saturating_add(since_asked);
+        let heard = Heard { now, unix_ms: answer.time_ms, latest_ms };
+        let taken =
+            self.commands.take(&mut self.log, &mut self.sampler, &self.config, heard, answer.command)?;
+        self.counters.commands += u64::from(taken.begun);
+        self.counters.samples += u64::from(taken.read);
+        Ok(())
+    }
+
+    fn unix_ms(&self, now: Instant) -> Option<i64> {
+        self.clock_ms.map(|zero| zero.saturating_add(now.total_millis()))
     }
 
     fn refused(&mut self, now: Instant, rest: Duration) {
@@ -283,13 +317,11 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
                 // An acknowledgement makes room, and that comes by a frame.
                 return Ok(None);
             }
-            let unix_ms = self.clock_ms.map(|zero| zero.saturating_add(now.total_millis()));
-            let Some(sample) = self.sampler.sample(Moment { now, unix_ms, seq: self.log.head() + 1 }) else {
+            let moment = Moment { now, unix_ms: self.unix_ms(now), seq: self.log.head() + 1 };
+            let Some(sample) = self.sampler.sample(moment) else {
                 continue;
             };
-            let mut bytes = [0u8; SAMPLE_BYTES_MAX];
-            let length = sample.store(&self.config.schema, &mut bytes).map_err(|_| Error::TooLong)?;
-            self.log.append(bytes.get(..length).unwrap_or_default())?;
+            append(&mut self.log, &self.config.schema, &sample)?;
             self.counters.samples += 1;
             self.waiting_since.get_or_insert(now);
         }
@@ -302,7 +334,7 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
             return Ok(None);
         }
         let nothing_waits = self.log.head() == self.log.acknowledged();
-        let needs_time = self.clock_ms.is_none() && self.sampler.needs_time();
+        let needs_time = self.clock_ms.is_none() && (self.sampler.needs_time() || self.commands.need_time());
         if nothing_waits && !needs_time {
             self.waiting_since = None;
             return Ok(None);
@@ -312,8 +344,9 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
         }
         let mut bytes = [0u8; POST_BYTES_MAX];
         let device = self.endpoint.config().eui;
-        if self.schema_due {
-            if let Ok(length) = encode_registration(&mut bytes, device, &self.config.schema) {
+        if let Some(kind) = self.schema_due {
+            let schema = self.config.schema_of(kind);
+            if let Ok(length) = encode_registration(&mut bytes, device, &schema) {
                 self.counters.registrations += 1;
                 self.start(now, Asked::Schema, "s", bytes.get(..length).unwrap_or_default());
             }
@@ -329,15 +362,15 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
         if now < send_at && self.log.head() == self.considered {
             return Ok(Some(send_at));
         }
-        let prepared =
-            prepare(&mut self.log, self.config.schema, device, self.config.batch_bytes, &mut bytes)?;
+        let prepared = prepare(&mut self.log, &self.config, device, &mut bytes)?;
         let Some(batch) = prepared else { return Ok(None) };
-        if !batch.full && now < send_at {
+        // Someone waits for a word about a command.
+        if !batch.full && batch.kind == Kind::Reading && now < send_at {
             self.considered = self.log.head();
             return Ok(Some(send_at));
         }
         self.counters.batches += 1;
-        self.start(now, Asked::Batch, "b", bytes.get(..batch.length).unwrap_or_default());
+        self.start(now, Asked::Batch(batch.kind), "b", bytes.get(..batch.length).unwrap_or_default());
         Ok(None)
     }
 
@@ -345,7 +378,7 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
         let random = draw(&mut self.random);
         // The exchange is idle and its buffer holds any post, so this cannot be refused; if it were, nothing was asked.
         if self.exchange.start(now, random, Code::POST, &[path], payload).is_ok() {
-            self.asked = asked;
+            (self.asked, self.asked_at) = (asked, now);
         }
     }
 }

@@ -4,7 +4,10 @@ use tidelog_lowpan::SINGLE_FRAME_PAYLOAD_BYTES_MAX;
 use tidelog_lowpan::coap::{TOKEN_BYTES, Transmission};
 use tidelog_lowpan::time::Duration;
 use tidelog_record::DeviceId;
-use tidelog_record::uplink::{BATCH_HEAD_BYTES_MAX, SAMPLE_BYTES_MAX, Schema, encode_registration};
+use tidelog_record::uplink::{
+    BATCH_HEAD_BYTES_MAX, SAMPLE_BYTES_MAX, Sample, Schema, StoredSampleError, encode_registration,
+    event_schema,
+};
 
 /// Room for any post's payload, in bytes: a batch or a registration.
 pub const POST_BYTES_MAX: usize = 480;
@@ -38,6 +41,15 @@ pub enum WhenFull {
     Wait,
 }
 
+/// What a sample in the flash log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// What was sensed.
+    Reading,
+    /// A word about a command.
+    Event,
+}
+
 /// What a sensor is told once.
 #[derive(Clone, Copy, Debug)]
 pub struct AppConfig<'a> {
@@ -45,6 +57,8 @@ pub struct AppConfig<'a> {
     pub gateways: Gateways,
     /// What its values mean.
     pub schema: Schema<'a>,
+    /// What its word about commands means: [`event_schema`], worked out once.
+    pub events: Schema<'static>,
     /// How requests are repeated.
     pub transmission: Transmission,
     /// Most bytes of a batch, if it holds more than one sample; at most [`POST_BYTES_MAX`].
@@ -75,6 +89,7 @@ impl<'a> AppConfig<'a> {
         Ok(Self {
             gateways,
             schema,
+            events: event_schema().map_err(|_| SchemaTooLong)?,
             transmission: Transmission::RFC7252,
             batch_bytes: BATCH_BYTES_DEFAULT,
             linger: Duration::from_secs(10),
@@ -82,5 +97,24 @@ impl<'a> AppConfig<'a> {
             silences_max: 1,
             when_full: WhenFull::LoseOldest,
         })
+    }
+
+    /// What samples of this kind mean.
+    pub(crate) fn schema_of(&self, kind: Kind) -> Schema<'a> {
+        match kind {
+            Kind::Reading => self.schema,
+            Kind::Event => self.events,
+        }
+    }
+
+    /// Reads a stored sample, of whichever kind it is.
+    pub(crate) fn load(&self, bytes: &[u8]) -> Option<(Kind, Sample)> {
+        match Sample::load(&self.schema, bytes) {
+            Ok(sample) => Some((Kind::Reading, sample)),
+            Err(StoredSampleError::OtherSchema(id)) if id == self.events.id() => {
+                Sample::load(&self.events, bytes).ok().map(|sample| (Kind::Event, sample))
+            }
+            Err(_) => None,
+        }
     }
 }

@@ -4,20 +4,21 @@
 //! frames it gives on the air, and comes back when it asks to be called. What it senses comes from a [`Sampler`]; a
 //! driver over `embedded-hal` is in [`sht4x`].
 //!
-//! Thin today: a gateway's commands are passed over, and a board's sampler waits for the time before its first
-//! sample instead of having it placed later.
+//! Thin today: a board's sampler waits for the time before its first sample instead of having it placed later.
 
 #![no_std]
 
 mod app;
+mod commands;
 mod config;
 mod outbox;
 mod sampler;
 pub mod sht4x;
 
 pub use app::{App, AppCounters};
+pub use commands::{INTERVAL_MS_MAX, INTERVAL_MS_MIN};
 pub use config::{AppConfig, BATCH_BYTES_DEFAULT, Gateways, POST_BYTES_MAX, SchemaTooLong, WhenFull};
-pub use sampler::{Every, Moment, Sampler, Sensor};
+pub use sampler::{Every, Moment, Refusal, Sampler, Sensor};
 
 /// The same types that the layers below speak.
 pub use tidelog_flashlog as flashlog;

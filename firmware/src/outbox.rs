@@ -1,6 +1,6 @@
 //! What is sent next: the batch that starts behind the cursor, made from the flash log.
 //!
-//! What can't be sent (rotten in flash, or of another schema) is given up here and counted as lost, so that nothing
+//! A batch is of readings or of words about commands, never of both. What can't be sent (rotten in flash, or of another schema) is given up here and counted as lost, so that nothing
 //! behind it waits for ever.
 
 use embedded_storage::nor_flash::NorFlash;
@@ -8,33 +8,38 @@ use tidelog_flashlog::{Error, FlashLog, PAYLOAD_BYTES_MAX};
 use tidelog_record::DeviceId;
 use tidelog_record::uplink::{BATCH_HEAD_BYTES_MAX, BatchEncoder, SAMPLE_BYTES_MAX, Sample, Schema};
 
+use crate::config::{AppConfig, Kind};
+
+/// A sample that can be sent, by its number.
+type Numbered = (u64, Kind, Sample);
+
 /// A batch in the caller's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Prepared {
     /// Its bytes.
     pub length: usize,
-    /// The sequence number of its last sample.
-    pub last_seq: u64,
+    /// What its samples are.
+    pub kind: Kind,
     /// Whether another sample would not have fitted, or can't go with these.
     pub full: bool,
 }
 
-/// Makes the next batch, of at most `batch_bytes` unless its first sample alone is longer. `None`: nothing waits.
+/// Makes the next batch, of at most [`AppConfig::batch_bytes`] unless its first sample alone is longer. `None`: nothing waits.
 pub(crate) fn prepare<F: NorFlash>(
     log: &mut FlashLog<F>,
-    schema: Schema<'_>,
+    config: &AppConfig<'_>,
     device: DeviceId,
-    batch_bytes: usize,
     out: &mut [u8],
 ) -> Result<Option<Prepared>, Error<F::Error>> {
-    let Some((first_seq, first)) = first_sample(log, &schema)? else { return Ok(None) };
+    let Some((first_seq, kind, first)) = first_sample(log, config)? else { return Ok(None) };
+    let schema = config.schema_of(kind);
     let epoch = log.epoch();
     let mut last_seq = first_seq;
     // The first sample goes whatever it takes; then the rest of the room is as configured.
     let alone = BatchEncoder::new(out, device, epoch, first_seq, schema, first.ticks)
         .and_then(|mut encoder| encoder.push(&first).map(|()| encoder.length()))
         .unwrap_or(BATCH_HEAD_BYTES_MAX + SAMPLE_BYTES_MAX);
-    let room = batch_bytes.max(alone).min(out.len());
+    let room = config.batch_bytes.max(alone).min(out.len());
     let Some(room) = out.get_mut(..room) else { return Ok(None) };
     let Ok(mut encoder) = BatchEncoder::new(room, device, epoch, first_seq, schema, first.ticks) else {
         return Ok(None);
@@ -44,13 +49,13 @@ pub(crate) fn prepare<F: NorFlash>(
     }
     let mut bytes = [0u8; PAYLOAD_BYTES_MAX];
     while let Some((seq, length)) = log.read_after(last_seq, &mut bytes)? {
-        let next = bytes.get(..length).and_then(|bytes| Sample::load(&schema, bytes).ok());
-        match next.filter(|_| seq == last_seq + 1) {
-            Some(sample) if encoder.push(&sample).is_ok() => last_seq = seq,
-            _ => return Ok(Some(Prepared { length: encoder.length(), last_seq, full: true })),
+        let next = bytes.get(..length).and_then(|bytes| config.load(bytes));
+        match next.filter(|(next, _)| *next == kind && seq == last_seq + 1) {
+            Some((_, sample)) if encoder.push(&sample).is_ok() => last_seq = seq,
+            _ => return Ok(Some(Prepared { length: encoder.length(), kind, full: true })),
         }
     }
-    Ok(Some(Prepared { length: encoder.length(), last_seq, full: false }))
+    Ok(Some(Prepared { length: encoder.length(), kind, full: false }))
 }
 
 /// Makes a batch of no sample: its answer tells the time. Returns its length.
@@ -67,8 +72,8 @@ pub(crate) fn prepare_empty<F: NorFlash>(
 /// The first sample behind the cursor that can be sent; the cursor stands right before it afterwards.
 fn first_sample<F: NorFlash>(
     log: &mut FlashLog<F>,
-    schema: &Schema<'_>,
-) -> Result<Option<(u64, Sample)>, Error<F::Error>> {
+    config: &AppConfig<'_>,
+) -> Result<Option<Numbered>, Error<F::Error>> {
     let mut bytes = [0u8; PAYLOAD_BYTES_MAX];
     loop {
         let Some((seq, length)) = log.read_after(log.acknowledged(), &mut bytes)? else {
@@ -77,8 +82,8 @@ fn first_sample<F: NorFlash>(
             return Ok(None);
         };
         log.give_up(seq - 1)?;
-        match bytes.get(..length).and_then(|bytes| Sample::load(schema, bytes).ok()) {
-            Some(sample) => return Ok(Some((seq, sample))),
+        match bytes.get(..length).and_then(|bytes| config.load(bytes)) {
+            Some((kind, sample)) => return Ok(Some((seq, kind, sample))),
             None => log.give_up(seq)?,
         }
     }

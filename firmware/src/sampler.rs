@@ -1,4 +1,5 @@
-//! Where samples come from: the trait that a board's sensors, or a replay of a file, stand behind.
+//! Where samples come from: the trait that a board's sensors, or a replay of a file, stand behind; and what a board can be told
+//! to do besides.
 
 use tidelog_lowpan::time::{Duration, Instant};
 use tidelog_record::uplink::{METRICS_MAX, Reading, Sample};
@@ -14,7 +15,19 @@ pub struct Moment {
     pub seq: u64,
 }
 
-/// Gives samples when they are due.
+/// Why a board does not do what it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It does not know how.
+    #[error("this board does not know how")]
+    Unsupported,
+    /// It could not, this time or with these values.
+    #[error("the board could not do it")]
+    Failed,
+}
+
+/// Gives samples when they are due, and does what commands ask for: from [`read`](Self::read) on, whoever does not say otherwise
+/// knows none of it.
 pub trait Sampler {
     /// When it wants to be asked next; `None`: not any more.
     fn due(&self) -> Option<Instant>;
@@ -25,6 +38,43 @@ pub trait Sampler {
 
     /// Whether it can sense nothing before the time is known, so that a gateway has to be asked for it.
     fn needs_time(&self) -> bool {
+        false
+    }
+
+    /// Takes a sample now, whatever is due; what is due later stays due.
+    ///
+    /// # Errors
+    /// [`Refusal`]; then nothing is stored.
+    fn read(&mut self, _moment: Moment) -> Result<Sample, Refusal> {
+        Err(Refusal::Unsupported)
+    }
+
+    /// Takes one sample each `interval` from now on. The application remembers it and says it again after a restart.
+    ///
+    /// # Errors
+    /// [`Refusal`]; then it goes on as before.
+    fn every(&mut self, _now: Instant, _interval: Duration) -> Result<(), Refusal> {
+        Err(Refusal::Unsupported)
+    }
+
+    /// Switches an output, by the board's own numbering.
+    ///
+    /// # Errors
+    /// [`Refusal`]; then it is as before.
+    fn switch(&mut self, _output: u8, _on: bool) -> Result<(), Refusal> {
+        Err(Refusal::Unsupported)
+    }
+
+    /// Shows a person for so many seconds which board this is; 0 ends it.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    fn identify(&mut self, _now: Instant, _seconds: u8) -> Result<(), Refusal> {
+        Err(Refusal::Unsupported)
+    }
+
+    /// Whether whoever runs the application asks [`App::reboot_due`](crate::App::reboot_due) and starts the board anew then.
+    fn can_reboot(&self) -> bool {
         false
     }
 }
@@ -48,6 +98,13 @@ impl<S: Sensor> Every<S> {
     pub fn new(sensor: S, interval: Duration, start: Instant) -> Self {
         Self { sensor, interval, next: start }
     }
+
+    fn sense(&mut self, moment: Moment) -> Option<Sample> {
+        let ticks = moment.unix_ms?;
+        let mut values = [None; METRICS_MAX];
+        self.sensor.read(&mut values);
+        values.iter().any(Option::is_some).then_some(Sample { ticks, values })
+    }
 }
 
 impl<S: Sensor> Sampler for Every<S> {
@@ -58,13 +115,22 @@ impl<S: Sensor> Sampler for Every<S> {
     fn sample(&mut self, moment: Moment) -> Option<Sample> {
         // A moment that was slept through is not made up for.
         self.next = (self.next + self.interval).max(moment.now);
-        let ticks = moment.unix_ms?;
-        let mut values = [None; METRICS_MAX];
-        self.sensor.read(&mut values);
-        values.iter().any(Option::is_some).then_some(Sample { ticks, values })
+        self.sense(moment)
     }
 
     fn needs_time(&self) -> bool {
         true
+    }
+
+    fn read(&mut self, moment: Moment) -> Result<Sample, Refusal> {
+        // One that is due at this moment is this one.
+        let sample = if self.next <= moment.now { self.sample(moment) } else { self.sense(moment) };
+        sample.ok_or(Refusal::Failed)
+    }
+
+    fn every(&mut self, now: Instant, interval: Duration) -> Result<(), Refusal> {
+        self.interval = interval;
+        self.next = self.next.min(now + interval);
+        Ok(())
     }
 }

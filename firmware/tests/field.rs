@@ -166,7 +166,7 @@ impl Gateway {
 
 fn encoded(acked_seq: u64) -> Vec<u8> {
     let mut bytes = [0; Answer::BYTES_MAX];
-    let length = Answer { acked_seq, time_ms: TIME_MS }.encode(&mut bytes).unwrap();
+    let length = Answer::new(acked_seq, TIME_MS).encode(&mut bytes).unwrap();
     bytes[..length].to_vec()
 }
 

@@ -8,10 +8,14 @@
 //!           4 CRC-32 of epoch u32, turn u32, seq u64, bytes 0..4, payload
 //!           8 payload [length] | 0xff up to a multiple of the word
 //! kind      1 payload of the log's user   2 cursor: payload = cursor u64, lost u64
-//!           3 reservation: payload = reserved u32   others are passed over
+//!           3 reservation: payload = reserved u32   4 notes: payload = { slot u8, value u64 }
+//!           others are passed over
 //! ```
 
 use tidelog_record::crc32_of_parts;
+
+/// Notes that a log keeps: their slots are the numbers below this.
+pub const NOTES_MAX: usize = 4;
 
 /// Longest payload of one record, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 240;
@@ -21,10 +25,12 @@ pub(crate) const HEAD_BYTES: usize = 8;
 pub(crate) const RECORD_BYTES_MAX: usize = HEAD_BYTES + PAYLOAD_BYTES_MAX;
 pub(crate) const CURSOR_BYTES: usize = 16;
 pub(crate) const RESERVATION_BYTES: usize = 4;
+pub(crate) const NOTE_BYTES: usize = 9;
 
 pub(crate) const KIND_PAYLOAD: u8 = 1;
 pub(crate) const KIND_CURSOR: u8 = 2;
 pub(crate) const KIND_RESERVATION: u8 = 3;
+pub(crate) const KIND_NOTES: u8 = 4;
 
 const MAGIC: [u8; 4] = *b"TLF1";
 const HEADER_CRC_AT: usize = 44;
@@ -51,6 +57,38 @@ impl Progress {
         let (cursor, rest) = bytes.split_first_chunk()?;
         let lost = rest.first_chunk().filter(|_| rest.len() == 8)?;
         Some(Self { cursor: u64::from_le_bytes(*cursor), lost: u64::from_le_bytes(*lost) })
+    }
+}
+
+/// The notes, by slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Notes(pub [Option<u64>; NOTES_MAX]);
+
+impl Notes {
+    /// Those that are there, as a record holds them; the length.
+    pub fn to_bytes(self) -> ([u8; NOTES_MAX * NOTE_BYTES], usize) {
+        let mut bytes = [0; NOTES_MAX * NOTE_BYTES];
+        let mut length = 0;
+        let there = (0u8..).zip(self.0).filter_map(|(slot, note)| note.map(|value| (slot, value)));
+        for (to, (slot, value)) in bytes.chunks_exact_mut(NOTE_BYTES).zip(there) {
+            if let Some((first, rest)) = to.split_first_mut() {
+                *first = slot;
+                rest.copy_from_slice(&value.to_le_bytes());
+            }
+            length += NOTE_BYTES;
+        }
+        (bytes, length)
+    }
+
+    /// Takes over what a record says. Slots that are not known here are passed over.
+    pub fn take(&mut self, bytes: &[u8]) {
+        for note in bytes.chunks_exact(NOTE_BYTES) {
+            let Some((slot, value)) = note.split_first() else { continue };
+            let value = value.first_chunk().map(|value| u64::from_le_bytes(*value));
+            if let (Some(place), Some(value)) = (self.0.get_mut(usize::from(*slot)), value) {
+                *place = Some(value);
+            }
+        }
     }
 }
 
@@ -185,6 +223,18 @@ mod tests {
             let head = RecordHead::new(KIND_PAYLOAD, 1, 2, expected + u64::from(ahead), b"x").unwrap();
             prop_assert_eq!(head.seq(expected), expected + u64::from(ahead));
             prop_assert_eq!(RecordHead::from_bytes(head.to_bytes()), Some(head));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn notes_are_taken_over_as_they_were_written(notes: [Option<u64>; NOTES_MAX], before: [Option<u64>; NOTES_MAX]) {
+            let mut taken = Notes(before);
+            let (bytes, length) = Notes(notes).to_bytes();
+            taken.take(&bytes[..length]);
+            for ((taken, note), before) in taken.0.iter().zip(notes).zip(before) {
+                prop_assert_eq!(*taken, note.or(before));
+            }
         }
     }
 

@@ -2,13 +2,15 @@
 //!
 //! Invariants, kept by the order of writes in [`FlashLog::open_next`]: the block after the newest is always erased;
 //! the newest block's header carries the progress from before the block after it is erased, so that a mount works out
-//! from what is left exactly how many payloads an interrupted eviction took.
+//! from what is left exactly how many payloads an interrupted eviction took. The notes stand in a block before its header
+//! does, so a block with a header has them all.
 
 use embedded_storage::nor_flash::NorFlash;
 
 use crate::layout::{
-    BlockHeader, CURSOR_BYTES, HEAD_BYTES, HEADER_BYTES, KIND_CURSOR, KIND_PAYLOAD, KIND_RESERVATION,
-    PAYLOAD_BYTES_MAX, Progress, RECORD_BYTES_MAX, RESERVATION_BYTES, RecordHead,
+    BlockHeader, CURSOR_BYTES, HEAD_BYTES, HEADER_BYTES, KIND_CURSOR, KIND_NOTES, KIND_PAYLOAD,
+    KIND_RESERVATION, NOTE_BYTES, NOTES_MAX, Notes, PAYLOAD_BYTES_MAX, Progress, RECORD_BYTES_MAX,
+    RESERVATION_BYTES, RecordHead,
 };
 use crate::read::Bookmark;
 
@@ -39,6 +41,9 @@ pub enum Error<E> {
         /// The last sequence number.
         head: u64,
     },
+    /// There is no such note.
+    #[error("notes have the slots 0 to {}", NOTES_MAX - 1)]
+    NoSlot,
     /// A block that was there at the mount can't be read any more: open the log again.
     #[error("a block's header is rotten; open the log again")]
     Rotten,
@@ -64,6 +69,7 @@ pub struct FlashLog<F> {
     pub(crate) next_seq: u64,
     pub(crate) progress: Progress,
     pub(crate) reserved: u32,
+    pub(crate) notes: Notes,
     pub(crate) bookmark: Bookmark,
     pub(crate) stopped: bool,
 }
@@ -134,6 +140,12 @@ impl<F: NorFlash> FlashLog<F> {
         self.reserved
     }
 
+    /// The note in this slot; `None` where none was ever made in this life of the log.
+    #[must_use]
+    pub fn noted(&self, slot: u8) -> Option<u64> {
+        self.notes.0.get(usize::from(slot)).copied().flatten()
+    }
+
     /// The flash below.
     pub fn flash_mut(&mut self) -> &mut F {
         &mut self.flash
@@ -180,6 +192,31 @@ impl<F: NorFlash> FlashLog<F> {
         let before = core::mem::replace(&mut self.reserved, upto);
         // The header of the next block carries it.
         self.open_next().inspect_err(|_| self.reserved = before)
+    }
+
+    /// Makes a note, or writes it anew: when it returns, no power cut takes it back, and a cut before that leaves what was noted
+    /// before. It is kept for as long as the log is; room is found for it as for [`reserve`](Self::reserve).
+    ///
+    /// # Errors
+    /// [`Error::NoSlot`] from slot [`NOTES_MAX`] on; [`Error::Stopped`], [`Error::WornOut`]: then it is the one or the other
+    /// when the log is opened again.
+    pub fn note(&mut self, slot: u8, value: u64) -> Result<(), Error<F::Error>> {
+        let before = self.notes;
+        let mut note = Notes::default();
+        *note.0.get_mut(usize::from(slot)).ok_or(Error::NoSlot)? = Some(value);
+        let (bytes, length) = note.to_bytes();
+        let bytes = bytes.get(..length).unwrap_or_default();
+        if self.noted(slot) == Some(value) {
+            return Ok(());
+        }
+        self.notes.take(bytes);
+        let done = if self.in_block(Self::stride(NOTE_BYTES)) {
+            self.put(KIND_NOTES, bytes)
+        } else {
+            // The next block begins with it.
+            self.open_next()
+        };
+        done.inspect_err(|_| self.notes = before)
     }
 
     /// Appends a payload; when it returns, no power cut takes it away. When the flash is full of unacknowledged
@@ -250,8 +287,13 @@ impl<F: NorFlash> FlashLog<F> {
     }
 
     fn put(&mut self, kind: u8, payload: &[u8]) -> Result<(), Error<F::Error>> {
-        let head =
-            RecordHead::new(kind, self.epoch, self.newest, self.next_seq, payload).ok_or(Error::TooLong)?;
+        self.write_at += self.write_record(self.newest, self.write_at, kind, payload)?;
+        Ok(())
+    }
+
+    /// Writes a record to a place in a block; what it takes there, in bytes.
+    fn write_record(&mut self, turn: u32, at: u32, kind: u8, payload: &[u8]) -> Result<u32, Error<F::Error>> {
+        let head = RecordHead::new(kind, self.epoch, turn, self.next_seq, payload).ok_or(Error::TooLong)?;
         let mut record = [0xffu8; RECORD_BYTES_MAX + 8];
         for (to, from) in record.iter_mut().zip(head.to_bytes().iter().chain(payload)) {
             *to = *from;
@@ -259,20 +301,25 @@ impl<F: NorFlash> FlashLog<F> {
         let stride = Self::stride(payload.len());
         let bytes =
             usize::try_from(stride).ok().and_then(|stride| record.get(..stride)).ok_or(Error::TooLong)?;
-        self.write(self.start(self.newest) + self.write_at, bytes)?;
-        self.write_at += stride;
-        Ok(())
+        self.write(self.start(turn) + at, bytes)?;
+        Ok(stride)
     }
 
-    /// Opens the erased block after the newest, then erases the one behind that, evicting what is in it.
+    /// Opens the erased block after the newest, then erases the one behind that, evicting what is in it. The header comes behind
+    /// the notes: a power cut before it leaves the block before the newest, and this one to be erased again.
     fn open_next(&mut self) -> Result<(), Error<F::Error>> {
         let turn = self.newest.checked_add(1).filter(|turn| *turn < u32::MAX).ok_or(Error::WornOut)?;
+        let (notes, length) = self.notes.to_bytes();
+        let notes = notes.get(..length).unwrap_or_default();
+        let carried =
+            if length > 0 { self.write_record(turn, Self::FIRST_RECORD, KIND_NOTES, notes)? } else { 0 };
         self.write_header(turn)?;
         self.bookmark.close(self.newest, self.next_seq);
         if self.oldest == self.newest {
             self.oldest_end = self.next_seq;
         }
-        (self.newest, self.newest_first, self.write_at) = (turn, self.next_seq, Self::FIRST_RECORD);
+        (self.newest, self.newest_first) = (turn, self.next_seq);
+        self.write_at = Self::FIRST_RECORD + carried;
         let evicted = if turn - self.oldest + 1 >= self.blocks { self.evict_oldest() } else { Ok(()) };
         // A block that is not erased must not be opened: whatever went wrong, a mount has to look at it.
         let erased = evicted.and_then(|()| self.erase(turn + 1));

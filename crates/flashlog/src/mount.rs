@@ -7,7 +7,8 @@ use embedded_storage::nor_flash::NorFlash;
 
 use crate::BLOCKS_MIN;
 use crate::layout::{
-    BlockHeader, CURSOR_BYTES, KIND_CURSOR, KIND_PAYLOAD, KIND_RESERVATION, PAYLOAD_BYTES_MAX, Progress,
+    BlockHeader, CURSOR_BYTES, KIND_CURSOR, KIND_NOTES, KIND_PAYLOAD, KIND_RESERVATION, Notes,
+    PAYLOAD_BYTES_MAX, Progress,
 };
 use crate::log::{Error, FlashLog};
 use crate::read::{Bookmark, SCRATCH};
@@ -37,6 +38,7 @@ impl<F: NorFlash> FlashLog<F> {
             next_seq: 1,
             progress: Progress { cursor: 0, lost: 0 },
             reserved: 0,
+            notes: Notes::default(),
             bookmark: Bookmark::NONE,
             stopped: false,
         };
@@ -73,10 +75,10 @@ impl<F: NorFlash> FlashLog<F> {
         (self.newest, self.newest_first) = (newest.turn, newest.first_seq);
         self.progress = newest.progress;
         self.reserved = newest.reserved;
-        self.scan_newest(newest)?;
+        let opened_end = self.scan_newest(newest)?;
         let oldest_first = self.find_oldest(newest)?;
         self.oldest_end = self.end_of(self.oldest)?;
-        self.make_spare(newest.turn.wrapping_add(1))?;
+        self.make_spare(newest.turn.wrapping_add(1), opened_end)?;
         // An eviction that no cursor tells of: what was unacknowledged below the oldest block is lost.
         let Progress { cursor, lost } = self.progress;
         if oldest_first > cursor + 1 {
@@ -85,17 +87,21 @@ impl<F: NorFlash> FlashLog<F> {
         Ok(())
     }
 
-    /// Finds the last sequence number, the last cursor, and where it is safe to write on.
-    fn scan_newest(&mut self, newest: &BlockHeader) -> Result<(), Error<F::Error>> {
+    /// Finds the last sequence number, the last cursor, the notes, and where it is safe to write on. Returns where the notes
+    /// end that the block was opened with.
+    fn scan_newest(&mut self, newest: &BlockHeader) -> Result<u32, Error<F::Error>> {
         let written = self.written_end(newest.turn)?;
         let (mut at, mut expected) = (Self::FIRST_RECORD, newest.first_seq);
         let mut scratch = SCRATCH;
-        let mut end = at;
+        let (mut end, mut opened_end) = (at, at);
         while at < written {
             let Some(found) = self.record_at(newest.turn, at, expected, &mut scratch)? else {
                 at += Self::WORD;
                 continue;
             };
+            if found.kind == KIND_NOTES && at == Self::FIRST_RECORD {
+                opened_end += found.stride;
+            }
             at += found.stride;
             end = at;
             expected = found.seq;
@@ -109,13 +115,14 @@ impl<F: NorFlash> FlashLog<F> {
                     let upto = scratch.get(..found.length).and_then(|bytes| bytes.try_into().ok());
                     self.reserved = self.reserved.max(upto.map_or(0, u32::from_le_bytes));
                 }
+                KIND_NOTES => self.notes.take(scratch.get(..found.length).unwrap_or_default()),
                 _ => {}
             }
         }
         self.next_seq = expected;
         // The word after the last may have been under way when the power went, and still look blank.
         self.write_at = (written.max(end) + Self::WORD).min(Self::BLOCK);
-        Ok(())
+        Ok(opened_end)
     }
 
     /// Walks back from the newest block as long as the turns follow each other; the oldest one's first sequence number.
@@ -140,8 +147,8 @@ impl<F: NorFlash> FlashLog<F> {
 
     /// Makes sure that the block after the newest is erased. Flash that lost power in its first or last moment of being
     /// written or erased may look blank and not be so: where that can have been, it is erased whatever it looks like.
-    fn make_spare(&mut self, turn: u32) -> Result<(), Error<F::Error>> {
-        let erased_lately = self.write_at <= Self::FIRST_RECORD + Self::WORD;
+    fn make_spare(&mut self, turn: u32, opened_end: u32) -> Result<(), Error<F::Error>> {
+        let erased_lately = self.write_at <= opened_end + Self::WORD;
         let room = Self::stride(PAYLOAD_BYTES_MAX).max(Self::stride(CURSOR_BYTES) + Self::RESERVATIONS_ROOM);
         let opened_soon = self.write_at + room > Self::BLOCK;
         if erased_lately || opened_soon || !self.is_blank(turn)? { self.erase(turn) } else { Ok(()) }

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
-use tidelog_flashlog::{Error, FlashLog, PAYLOAD_BYTES_MAX};
+use tidelog_flashlog::{Error, FlashLog, NOTES_MAX, PAYLOAD_BYTES_MAX};
 use tidelog_sim::flash::SimFlash;
 
 const BLOCK: usize = 512;
@@ -18,6 +18,8 @@ enum Step {
     GiveUp(u64),
     /// Raises the reservation by so many.
     Reserve(u32),
+    /// Slot and value.
+    Note(u8, u64),
 }
 
 /// What must be in the log: every payload ever appended, and which of them nobody acknowledged.
@@ -27,6 +29,7 @@ struct Model {
     waiting: VecDeque<u64>,
     lost: u64,
     reserved: u32,
+    notes: [Option<u64>; NOTES_MAX],
     /// What was given up, by number.
     given_up: Vec<u64>,
 }
@@ -75,9 +78,11 @@ impl Model {
                 self.forget(*upto);
             }
             Step::Reserve(more) if log.reserved() > self.reserved => self.reserved += more,
+            Step::Note(slot, value) if log.noted(*slot) == Some(*value) => self.note(*slot, *value),
             _ => {}
         }
         assert_eq!(log.reserved(), self.reserved, "a reservation that was promised is kept");
+        assert_eq!(noted(log), self.notes, "a note is the old one or the new one");
         self.take_back(log);
         self.evicted(log);
         assert!(self.waiting.front().is_none_or(|seq| log.acknowledged() < *seq));
@@ -90,8 +95,14 @@ impl Model {
         assert_eq!(log.lost(), self.lost, "every loss is counted once");
     }
 
+    fn note(&mut self, slot: u8, value: u64) {
+        if let Some(note) = self.notes.get_mut(usize::from(slot)) {
+            *note = Some(value);
+        }
+    }
+
     fn check(&self, log: &mut FlashLog<Chip>) {
-        assert_eq!((log.head(), log.reserved()), (self.head(), self.reserved));
+        assert_eq!((log.head(), log.reserved(), noted(log)), (self.head(), self.reserved, self.notes));
         let mut buffer = [0; PAYLOAD_BYTES_MAX];
         let mut after = log.acknowledged();
         for wanted in &self.waiting {
@@ -102,6 +113,10 @@ impl Model {
         }
         assert_eq!(log.read_after(after, &mut buffer).unwrap(), None);
     }
+}
+
+fn noted(log: &FlashLog<Chip>) -> [Option<u64>; NOTES_MAX] {
+    std::array::from_fn(|slot| log.noted(u8::try_from(slot).unwrap()))
 }
 
 /// Runs steps until the power goes; the step it went in.
@@ -120,12 +135,15 @@ fn run(log: &mut FlashLog<Chip>, model: &mut Model, steps: &[Step]) -> Option<(u
             Step::Acknowledge(upto) => log.acknowledge(*upto),
             Step::GiveUp(upto) => log.give_up(*upto),
             Step::Reserve(more) => log.reserve(model.reserved + more),
+            Step::Note(slot, value) => log.note(*slot, *value),
         };
         match (done, step) {
             (Ok(()), Step::Append(length)) => model.appended(*length),
             (Ok(()), Step::Acknowledge(upto)) => drop(model.forget(*upto)),
             (Ok(()), Step::GiveUp(upto)) => model.gave_up(*upto),
             (Ok(()), Step::Reserve(more)) => model.reserved += more,
+            (Ok(()), Step::Note(slot, value)) => model.note(*slot, *value),
+            (Err(Error::NoSlot), Step::Note(slot, _)) => assert!(usize::from(*slot) >= NOTES_MAX),
             (Err(Error::Unwritten { head }), Step::Acknowledge(upto) | Step::GiveUp(upto)) => {
                 assert!(*upto > head);
             }
@@ -161,6 +179,9 @@ fn script() -> Vec<Step> {
         }
         if i % 4 == 0 {
             steps.push(Step::Reserve(u32::try_from(i).unwrap()));
+        }
+        if i % 3 == 0 {
+            steps.push(Step::Note(u8::try_from(i % 4).unwrap(), i << 40));
         }
         if i == 55 {
             steps.push(Step::GiveUp(50));
@@ -207,6 +228,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0u64..400).prop_map(Step::Acknowledge),
         1 => (0u64..400).prop_map(Step::GiveUp),
         3 => (0u32..2_000).prop_map(Step::Reserve),
+        3 => (0u8..5, any::<u64>()).prop_map(|(slot, value)| Step::Note(slot, value)),
     ]
 }
 
@@ -410,6 +432,42 @@ fn a_full_flash_takes_reservations_through_power_cuts_and_loses_nothing_for_them
     let head = log.head();
     log.acknowledge(head).unwrap();
     assert_eq!((log.acknowledged(), log.lost(), log.reserved()), (head, 0, 16 * 1_024));
+}
+
+#[test]
+fn a_full_flash_takes_notes_and_loses_nothing_for_them() {
+    let mut log = FlashLog::open(SimFlash::<4, 4096>::new(4), 1).unwrap();
+    while log.fits(40) {
+        log.append(&payload(log.head() + 1, 40)).unwrap();
+    }
+    for value in 1..=10 {
+        log.note(3, value).unwrap();
+        let mut chip = log.into_flash();
+        chip.power_on();
+        log = FlashLog::open(chip, 2).unwrap();
+        assert_eq!((log.noted(3), log.lost()), (Some(value), 0));
+    }
+}
+
+#[test]
+fn a_note_outlives_every_block_that_it_was_written_to() {
+    let mut log = FlashLog::open(Chip::new(3), 1).unwrap();
+    assert_eq!(noted(&log), [None; NOTES_MAX]);
+    assert_eq!(log.note(4, 1), Err(Error::NoSlot));
+    log.note(2, u64::MAX).unwrap();
+    log.note(0, 7).unwrap();
+    let steps = log.flash_mut().steps();
+    log.note(0, 7).unwrap();
+    assert_eq!(log.flash_mut().steps(), steps, "nothing is written for what is noted already");
+    for seq in 1..=500 {
+        log.append(&payload(seq, 20)).unwrap();
+        log.acknowledge(seq).unwrap();
+    }
+    assert!(log.flash_mut().wear().iter().all(|erased| *erased > 10));
+    let mut again = reopen(log);
+    assert_eq!(noted(&again), [Some(7), None, Some(u64::MAX), None]);
+    again.note(0, 0).unwrap();
+    assert_eq!(reopen(again).noted(0), Some(0));
 }
 
 #[test]

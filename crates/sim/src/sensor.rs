@@ -2,7 +2,9 @@
 //!
 //! It lives through power cuts: [`VirtualSensor::power_cut`] drops everything but the flash's bytes, in the middle of a
 //! write if asked to, and [`VirtualSensor::restart`] starts the firmware on them again. Its samples come from a [`Feed`]; after a
-//! restart it continues with the sample whose number the flash log gives next, so each is sensed exactly once.
+//! restart it continues with the sample whose number the flash log gives next, so each is sensed exactly once. It obeys
+//! commands: eight outputs, any interval, a reading at once, a reboot. Their events take numbers too, and the feed's samples at those
+//! numbers are never sensed.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,7 +13,7 @@ use std::time::Duration;
 
 use tidelog_firmware::lowpan::time::{Duration as BoardDuration, Instant as BoardInstant};
 use tidelog_firmware::uplink::{Metric, Sample, Schema, SchemaError};
-use tidelog_firmware::{App, AppConfig, AppCounters, Moment, Sampler, SchemaTooLong, WhenFull};
+use tidelog_firmware::{App, AppConfig, AppCounters, Moment, Refusal, Sampler, SchemaTooLong, WhenFull};
 use tidelog_flashlog::FlashLog;
 use tidelog_lowpan::coap::Transmission;
 use tidelog_lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, NetworkKey, Quality, SensorEndpoint, zep};
@@ -31,8 +33,13 @@ pub type SensorFlash = SimFlash<4, 4096>;
 const MID_WRITE_WAIT: Duration = Duration::from_millis(500);
 /// A replay has its samples at once, so a batch of a few frames shares its head among many of them.
 const BATCH_BYTES: usize = 400;
+/// What its outputs are numbered below.
+const OUTPUTS: u8 = 8;
 /// How well a frame from the simulated air is heard.
 const RSSI_DBM: i8 = -60;
+
+/// From one life's seed to the next one's.
+const SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What a sensor senses, by index from 0; sample `i` has sequence number `i + 1`.
 pub trait Feed: Send + Sync + 'static {
@@ -165,6 +172,10 @@ pub struct Progress {
     pub gateway: Option<DeviceId>,
     /// Totals since it was last started.
     pub counters: AppCounters,
+    /// Its outputs, a bit each; they are off after a restart.
+    pub outputs: u8,
+    /// Restarts that commands asked for, since the power came.
+    pub reboots: u64,
 }
 
 enum State {
@@ -271,30 +282,24 @@ impl VirtualSensor {
         let mut flash = flash.clone();
         flash.power_on();
         self.lives += 1;
-        let seed = self.options.seed.wrapping_add(self.lives.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let seed = self.options.seed.wrapping_add(self.lives.wrapping_mul(SEED_STEP));
         let socket = UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], 0))).await?;
         socket.connect(self.options.air).await?;
         // What may be refused is refused here, so that the task only runs.
         app_config(&self.options, &metrics(&self.options))?;
-        let [a, b, c, d, ..] = seed.to_le_bytes();
-        let log = FlashLog::open(*flash, u32::from_le_bytes([a, b, c, d]))?;
-        let endpoint = EndpointConfig {
-            pan: self.options.pan,
-            channel: self.options.channel,
-            key: self.options.key,
-            ..EndpointConfig::new(self.options.device)
-        };
-        let endpoint = SensorEndpoint::new(endpoint, seed)?;
+        let firmware = Firmware::start(&self.options, &self.feed, *flash, seed)?;
         let (orders, taken) = mpsc::channel(1);
-        let replay = Replay::new(&self.options, Arc::clone(&self.feed));
         let life = Life {
             options: Arc::clone(&self.options),
+            feed: Arc::clone(&self.feed),
             socket,
             orders: taken,
             progress: self.progress.clone(),
             seed,
+            off_at: None,
+            reboots: 0,
         };
-        let task = tokio::spawn(life.run(endpoint, log, replay));
+        let task = tokio::spawn(life.run(firmware));
         self.state = State::On { task, orders };
         Ok(())
     }
@@ -337,11 +342,39 @@ fn app_config<'a>(options: &SensorOptions, metrics: &'a [Metric<'a>]) -> Result<
     })
 }
 
+/// What the application is made of at a start.
+struct Firmware {
+    endpoint: SensorEndpoint,
+    log: FlashLog<SensorFlash>,
+    replay: Replay,
+}
+
+impl Firmware {
+    fn start(
+        options: &SensorOptions,
+        feed: &Arc<dyn Feed>,
+        flash: SensorFlash,
+        seed: u64,
+    ) -> Result<Self, SensorError> {
+        let [a, b, c, d, ..] = seed.to_le_bytes();
+        let log = FlashLog::open(flash, u32::from_le_bytes([a, b, c, d]))?;
+        let endpoint = EndpointConfig {
+            pan: options.pan,
+            channel: options.channel,
+            key: options.key,
+            ..EndpointConfig::new(options.device)
+        };
+        let endpoint = SensorEndpoint::new(endpoint, seed)?;
+        Ok(Self { endpoint, log, replay: Replay::new(options, Arc::clone(feed)) })
+    }
+}
+
 /// The feed as the firmware's sampler.
 struct Replay {
     feed: Arc<dyn Feed>,
     interval: Option<BoardDuration>,
     due: Option<BoardInstant>,
+    outputs: u8,
 }
 
 impl Replay {
@@ -350,7 +383,7 @@ impl Replay {
             options.pace_hz.and_then(|hz| Duration::try_from_secs_f64(1.0 / hz).ok()).map(|interval| {
                 BoardDuration::from_micros(u64::try_from(interval.as_micros()).unwrap_or(u64::MAX))
             });
-        Self { feed, interval, due: Some(BoardInstant::ZERO) }
+        Self { feed, interval, due: Some(BoardInstant::ZERO), outputs: 0 }
     }
 }
 
@@ -368,39 +401,82 @@ impl Sampler for Replay {
         };
         sample
     }
+
+    fn read(&mut self, moment: Moment) -> Result<Sample, Refusal> {
+        self.feed.sample(moment.seq - 1).ok_or(Refusal::Failed)
+    }
+
+    fn every(&mut self, now: BoardInstant, interval: BoardDuration) -> Result<(), Refusal> {
+        self.interval = Some(interval);
+        self.due = self.due.map(|due| due.min(now + interval));
+        Ok(())
+    }
+
+    fn switch(&mut self, output: u8, on: bool) -> Result<(), Refusal> {
+        if output >= OUTPUTS {
+            return Err(Refusal::Failed);
+        }
+        let bit = 1 << output;
+        self.outputs = if on { self.outputs | bit } else { self.outputs & !bit };
+        Ok(())
+    }
+
+    fn can_reboot(&self) -> bool {
+        true
+    }
 }
 
-/// One life of a sensor, from power on to power off.
+/// One life of a sensor, from power on to power off; commands may start its firmware anew within.
 struct Life {
     options: Arc<SensorOptions>,
+    feed: Arc<dyn Feed>,
     socket: UdpSocket,
     orders: mpsc::Receiver<Cut>,
     progress: watch::Sender<Progress>,
     seed: u64,
+    off_at: Option<tokio::time::Instant>,
+    reboots: u64,
+}
+
+/// Why the firmware does not run any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Off,
+    Reboot,
 }
 
 impl Life {
     /// Runs until the power goes; what is left is the flash.
-    async fn run(
-        mut self,
-        endpoint: SensorEndpoint,
-        log: FlashLog<SensorFlash>,
-        replay: Replay,
-    ) -> SensorFlash {
+    async fn run(mut self, mut firmware: Firmware) -> SensorFlash {
         let options = Arc::clone(&self.options);
         let metrics = metrics(&options);
-        // It was checked before this life began.
-        let Ok(config) = app_config(&options, &metrics) else { return log.into_flash() };
-        let mut app = App::new(config, endpoint, log, replay, self.seed);
-        self.live(&mut app).await;
-        let mut flash = app.into_flash();
-        flash.power_off();
-        flash
+        loop {
+            let Firmware { endpoint, log, replay } = firmware;
+            // It was checked before this life began.
+            let Ok(config) = app_config(&options, &metrics) else { return log.into_flash() };
+            let mut app = App::new(config, endpoint, log, replay, self.seed);
+            let ended = self.live(&mut app).await;
+            let mut flash = app.into_flash();
+            if ended == Ended::Reboot {
+                self.reboots += 1;
+                self.seed = self.seed.rotate_left(1).wrapping_add(SEED_STEP);
+                match Firmware::start(&options, &self.feed, flash.clone(), self.seed) {
+                    Ok(anew) => {
+                        firmware = anew;
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::error!(device = %options.device, %error, "the sensor did not start anew");
+                    }
+                }
+            }
+            flash.power_off();
+            return flash;
+        }
     }
 
-    async fn live(&mut self, app: &mut App<'_, SensorFlash, Replay>) {
+    async fn live(&mut self, app: &mut App<'_, SensorFlash, Replay>) -> Ended {
         let start = tokio::time::Instant::now();
-        let mut off_at: Option<tokio::time::Instant> = None;
         let mut sequence = 0u32;
         let mut heard = [0u8; zep::PACKET_BYTES_MAX + 1];
         loop {
@@ -408,24 +484,27 @@ impl Life {
             let due = match app.poll(now) {
                 Ok(due) => due,
                 Err(error) => {
-                    if off_at.is_none() {
+                    if self.off_at.is_none() {
                         tracing::error!(device = %self.options.device, %error, "the sensor stopped by itself");
                     }
-                    return;
+                    return Ended::Off;
                 }
             };
             self.transmit(app, now, &mut sequence).await;
             self.tell(app);
+            if app.reboot_due(now) {
+                return Ended::Reboot;
+            }
             let due =
                 due.map(|due| start + Duration::from_micros(u64::try_from(due.total_micros()).unwrap_or(0)));
-            let wake = [due, off_at].into_iter().flatten().min();
+            let wake = [due, self.off_at].into_iter().flatten().min();
             tokio::select! {
                 order = self.orders.recv() => match order {
                     Some(Cut::MidWrite { steps, seed }) => {
                         app.flash_mut().cut_after(steps, seed);
-                        off_at = Some(tokio::time::Instant::now() + MID_WRITE_WAIT);
+                        self.off_at = Some(tokio::time::Instant::now() + MID_WRITE_WAIT);
                     }
-                    Some(Cut::Now) | None => return,
+                    Some(Cut::Now) | None => return Ended::Off,
                 },
                 received = self.socket.recv(&mut heard) => {
                     // An error tells that an earlier datagram found no air: as if nothing was heard.
@@ -437,8 +516,8 @@ impl Life {
                     }
                 }
                 () = sleep_until(wake) => {
-                    if off_at.is_some_and(|off_at| off_at <= tokio::time::Instant::now()) {
-                        return;
+                    if self.off_at.is_some_and(|off_at| off_at <= tokio::time::Instant::now()) {
+                        return Ended::Off;
                     }
                 }
             }
@@ -467,7 +546,8 @@ impl Life {
         }
     }
 
-    fn tell(&self, app: &App<'_, SensorFlash, Replay>) {
+    fn tell(&self, app: &mut App<'_, SensorFlash, Replay>) {
+        let outputs = app.sampler_mut().outputs;
         let log = app.log();
         let progress = Progress {
             sensed: log.head(),
@@ -476,6 +556,8 @@ impl Life {
             epoch: log.epoch(),
             gateway: Some(app.gateway()),
             counters: *app.counters(),
+            outputs,
+            reboots: self.reboots,
         };
         self.progress.send_if_modified(|told| std::mem::replace(told, progress) != progress);
     }

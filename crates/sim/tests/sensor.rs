@@ -2,116 +2,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::collections::{BTreeMap, HashMap};
+mod stand_in;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tidelog_firmware::Gateways;
-use tidelog_lowpan::coap::{Code, Kind, Message, Writer};
-use tidelog_lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, GatewayEndpoint, NetworkKey, Peer, Quality, zep};
-use tidelog_record::uplink::{Answer, METRICS_MAX, OwnedSchema, Reading, Registration, Sample, Uplink};
+use tidelog_record::uplink::{Act, CommandState, METRICS_MAX, Reading, Sample};
 use tidelog_record::{DeviceId, Value};
 use tidelog_sim::air::{Air, AirOptions};
 use tidelog_sim::sensor::{Cut, SensorOptions, VirtualSensor};
-use tokio::net::UdpSocket;
 
-const GATEWAY: DeviceId = DeviceId([2, 0, 0, 0, 0, 0, 0, 0xaa]);
+use stand_in::{GATEWAY, KEY, Kept, gateway, outcomes};
+
 const SCALE: u8 = 3;
-const KEY: NetworkKey = NetworkKey::new([0x6b; 16]);
-
-/// Metric, timestamp, value.
-type Point = (String, i64, Value);
-
-/// Points by device, epoch and sequence number, each as it came first; and how many came again after that.
-#[derive(Default)]
-struct Kept {
-    schemas: HashMap<DeviceId, OwnedSchema>,
-    points: BTreeMap<(DeviceId, u32, u64), Vec<Point>>,
-    upto: HashMap<(DeviceId, u32), u64>,
-    /// Frames refused by link security.
-    refused: u64,
-}
-
-impl Kept {
-    fn answer(&mut self, message: &Message<'_>, payload: &mut [u8]) -> (Code, usize) {
-        if message.path_is(&["s"]) {
-            let Ok(registration) = Registration::decode(message.payload()) else {
-                return (Code::BAD_REQUEST, 0);
-            };
-            self.schemas.insert(registration.device, registration.schema);
-            return (Code::CREATED, 0);
-        }
-        let Ok(uplink) = Uplink::parse(message.payload()) else { return (Code::BAD_REQUEST, 0) };
-        let head = *uplink.head();
-        let known = self.upto.entry((head.device, head.epoch)).or_default();
-        let Some(schema) = self.schemas.get(&head.device).filter(|schema| schema.id() == head.schema) else {
-            return (Code::PRECONDITION_FAILED, 0);
-        };
-        let Ok(batch) = uplink.batch(schema, *known, 0) else { return (Code::BAD_REQUEST, 0) };
-        let origin = batch.origin.unwrap();
-        if origin.count > 0 {
-            assert_eq!(origin.first_seq, *known + 1, "a sample was left out");
-            *known = origin.first_seq - 1 + u64::from(origin.count);
-        }
-        // Each metric has a point in each sample here.
-        for (series, points) in batch.series {
-            for (seq, (timestamp, value)) in (origin.first_seq..).zip(points) {
-                let point = (series.metric().to_owned(), timestamp, value);
-                self.points.entry((head.device, head.epoch, seq)).or_default().push(point);
-            }
-        }
-        let length = Answer { acked_seq: *known, time_ms: 1_700_000_000_000 }.encode(payload).unwrap();
-        (Code::CHANGED, length)
-    }
-}
-
-async fn gateway(air: SocketAddr, kept: Arc<Mutex<Kept>>) {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    socket.connect(air).await.unwrap();
-    let config = EndpointConfig { key: Some(KEY), counter_block: 1 << 20, ..EndpointConfig::new(GATEWAY) };
-    let mut endpoint = Box::new(GatewayEndpoint::new(config, 5).unwrap());
-    endpoint.resume_counters(0);
-    endpoint.counters_reserved(endpoint.counter_reserve_due().unwrap());
-    let start = Instant::now();
-    let now =
-        || tidelog_lowpan::time::Instant::from_micros(i64::try_from(start.elapsed().as_micros()).unwrap());
-    let (mut frame, mut datagram) = ([0; FRAME_BUFFER_BYTES], [0; zep::PACKET_BYTES_MAX]);
-    // Announce ourselves, so that the air knows where we are.
-    endpoint.send(now(), Peer { device: DeviceId([2; 8]), port: 9 }, b"here").unwrap();
-    loop {
-        endpoint.handle_timeout(now());
-        let mut payload = [0; 1232];
-        while let Some((peer, length)) = endpoint.receive(&mut payload) {
-            let Ok(request) = Message::parse(&payload[..length]) else { continue };
-            let mut body = [0; 64];
-            let (code, length) = kept.lock().unwrap().answer(&request, &mut body);
-            let mut out = [0; 128];
-            let writer =
-                Writer::new(&mut out, Kind::Acknowledgement, code, request.id(), request.token()).unwrap();
-            let length = writer.payload(&body[..length]).unwrap();
-            endpoint.send(now(), peer, &out[..length]).unwrap();
-        }
-        while let Some(length) = endpoint.poll_transmit(now(), &mut frame) {
-            let header = zep::Header { channel: 26, ..zep::Header::default() };
-            let length = zep::encode(&header, &frame[..length], &mut datagram).unwrap();
-            socket.send(&datagram[..length]).await.unwrap();
-        }
-        let due = endpoint.poll_timeout().map_or(Duration::from_millis(100), |due| {
-            Duration::from_micros(
-                due.total_micros().saturating_sub(now().total_micros()).try_into().unwrap_or(0),
-            )
-        });
-        let mut heard = [0; 256];
-        if let Ok(Ok(length)) = tokio::time::timeout(due, socket.recv(&mut heard)).await
-            && let Ok(zep::Packet::Data(_, frame)) = zep::decode(&heard[..length])
-        {
-            endpoint.handle_frame(now(), frame, Quality { rssi_dbm: -50, lqi: 255 });
-            let drops = endpoint.counters().drops;
-            kept.lock().unwrap().refused = drops.replayed + drops.forged + drops.unsecured;
-        }
-    }
-}
 
 fn feed(device: u8, samples: u32) -> Vec<Sample> {
     (0..samples)
@@ -224,4 +129,24 @@ async fn a_sensor_whose_power_goes_at_random_senses_and_delivers_each_sample_onc
     }
     // Each life began behind the counters of the ones before; late copies of frames aside, of which this air makes none.
     assert_eq!(kept.lock().unwrap().refused, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sensor_does_what_it_is_told_and_says_so() {
+    let (_air, kept, mut field) = field(1, 5_000, Some(20.0), AirOptions::default()).await;
+    let acts = [
+        Act::Read,
+        Act::Every { interval_ms: 120 },
+        Act::Switch { output: 8, on: true },
+        Act::Reboot,
+        Act::Switch { output: 3, on: true },
+        Act::Identify { seconds: 1 },
+    ];
+    let told = outcomes(&kept, &acts).await;
+    use CommandState::{Done, Failed, Unsupported};
+    assert_eq!(told, [Done, Done, Failed, Done, Done, Unsupported]);
+    let (sensor, _) = &mut field[0];
+    let progress = sensor.progress();
+    assert_eq!((progress.outputs, progress.reboots, progress.lost), (1 << 3, 1, 0));
+    sensor.power_cut(Cut::Now).await.unwrap();
 }

@@ -166,6 +166,7 @@ pub(super) fn flash(input: &[u8]) {
         log.append(&[number; 30]).expect("room, or the oldest goes");
         if number % 7 == 0 {
             log.acknowledge(u64::from(number / 2)).expect("a whole chip");
+            log.note(number % 4, u64::from(number)).expect("a slot that is there");
         }
     }
     let mut chip = log.into_flash();
@@ -184,11 +185,15 @@ pub(super) fn flash(input: &[u8]) {
         after
     };
     read(&mut log);
+    let noted = |log: &FlashLog<Chip>| [0, 1, 2, 3].map(|slot| log.noted(slot));
+    let notes = noted(&log);
+    assert!(notes.into_iter().flatten().all(|value| value < 40), "rot is no note: {notes:?}");
     if let Ok(seq) = log.append(b"after the damage") {
         assert_eq!(read(&mut log), seq);
         let head = log.head();
         let mut again = FlashLog::open(log.into_flash(), 101).expect("it mounted before");
         assert_eq!(again.head(), head);
         assert_eq!(read(&mut again), seq);
+        assert_eq!(noted(&again), notes);
     }
 }

@@ -6,6 +6,8 @@
 //! | `0x4000_2000` | dual timer, first half, 25 MHz / 256, counting down for ever | the time |
 //! | `0x4000_4000` | UART 0 | the console |
 //! | `0x4000_5000` | UART 1, interrupt 2 when a byte came | the radio co-processor |
+//! | `0x4002_8000` | FPGAIO, two lights | showing which board this is |
+//! | `0x4002_f004` | SCC, eight lights | the outputs that commands switch |
 //! | `0x2100_0000` | 16 MiB of memory that QEMU keeps in a file | the flash |
 //! | SysTick | 25 MHz, 24 bits | waking up |
 
@@ -34,6 +36,9 @@ pub const CLOCK_DIVIDER: u64 = 256;
 pub const CORE_MHZ: u64 = 25;
 /// SysTick counts so far.
 pub const WAKE_TICKS_MAX: u32 = 0x00ff_ffff;
+
+/// The outputs have the numbers below this.
+pub const OUTPUTS: u8 = 8;
 
 const FLASH_AT: usize = 0x2100_0000;
 const RECEIVE_INTERRUPT: i16 = 2;
@@ -70,6 +75,8 @@ impl Register {
 const TIMER_LOAD: Register = Register(0x4000_2000);
 const TIMER_VALUE: Register = Register(0x4000_2004);
 const TIMER_CONTROL: Register = Register(0x4000_2008);
+const SHOWING_LIGHTS: Register = Register(0x4002_8000);
+const OUTPUT_LIGHTS: Register = Register(0x4002_f004);
 
 /// One of the CMSDK UARTs.
 #[derive(Clone, Copy)]
@@ -124,6 +131,23 @@ pub fn start() {
 /// The count of the timer, going down.
 pub fn timer_count() -> u32 {
     TIMER_VALUE.read()
+}
+
+/// Switches an output; there are no others than [`OUTPUTS`].
+pub fn switch_output(output: u8, on: bool) {
+    let bit = 1 << (output % OUTPUTS);
+    let lights = OUTPUT_LIGHTS.read();
+    OUTPUT_LIGHTS.write(if on { lights | bit } else { lights & !bit });
+}
+
+/// The outputs that are on, a bit each, as the board has them.
+pub fn outputs() -> u32 {
+    OUTPUT_LIGHTS.read()
+}
+
+/// Switches the two lights that show which board this is.
+pub fn show(first: bool, second: bool) {
+    SHOWING_LIGHTS.write(u32::from(first) | u32::from(second) << 1);
 }
 
 #[derive(Clone, Copy)]

@@ -12,6 +12,7 @@ mod clock;
 mod console;
 mod flash;
 mod hardware;
+mod lights;
 mod settings;
 mod told;
 
@@ -34,6 +35,7 @@ use tidelog_spinel::{Event, Host, HostConfig, WIRE_BYTES_MAX};
 use crate::chip::{Chip, Wait};
 use crate::clock::Clock;
 use crate::flash::Flash;
+use crate::lights::Lights;
 use crate::settings::Settings;
 use crate::told::Told;
 
@@ -86,7 +88,7 @@ fn board(settings: &Settings) -> Option<&'static mut Board> {
     let endpoint = SensorEndpoint::new(settings.station.clone(), entropy).ok()?;
     let sensor = Sht4x::new(Chip::new(clock, phase), Wait(clock));
     let now = clock.borrow_mut().now();
-    let sampler = Told(Every::new(sensor, settings.interval, now));
+    let sampler = Told { sampler: Every::new(sensor, settings.interval, now), lights: Lights::new() };
     let station = &settings.station;
     let radio =
         HostConfig { eui: station.eui, pan: station.pan, channel: station.channel, retries_max: RETRIES_MAX };
@@ -116,6 +118,12 @@ impl Board {
             let due = self.poll();
             self.transmit();
             self.tell();
+            let now = self.now();
+            self.app.sampler_mut().lights.blink(now);
+            if self.app.reboot_due(now) {
+                say!("starting anew, as a command says");
+                SCB::sys_reset();
+            }
             self.sleep(due);
         }
     }
