@@ -14,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
+use support::operator::Operator;
 use support::{Process, bin_dir, until};
 
 const KEY: &str = "5b1f0e6c94d8a7723c11f06e88d2b94a";
@@ -63,6 +64,11 @@ impl Lines {
 
     fn all(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
+    }
+
+    /// How many lines begin with `prefix`.
+    fn count(&self, prefix: &str) -> usize {
+        self.all().iter().filter(|line| line.starts_with(prefix)).count()
     }
 
     /// What stands behind `prefix` in the last line that begins so.
@@ -316,4 +322,63 @@ fn a_gateway_with_a_co_processor_of_its_own_hears_boards_and_is_heard() {
     board.cut();
     assert_eq!(gateway.points(), BTreeMap::from([(board.eui(), board.points())]));
     assert_eq!(gateway.stored(), 2 * board.stored.len() as u64, "each once");
+}
+
+#[test]
+fn what_is_commanded_in_the_cloud_a_board_does_once_and_says_so_there() {
+    let Some(bin_dir) = bin_dir().filter(|_| boards_run()) else { return };
+    let operator = Operator::new(bin_dir.clone());
+    operator.said(&["ca", "init"]);
+    let [in_cloud, at_gateway] =
+        [&["cloud", "--all-sites", "--cloud"][..], &["gateway", "--site", "default"]]
+            .map(|words| operator.issue(words));
+    let cloud = operator.start("cloud", &in_cloud, None);
+    let mut boards = [Board::new(operator.folder.path(), 1)];
+    let (_air, address) = air(&bin_dir, &boards);
+    let program = bin_dir.join("tidelog-gateway").display().to_string();
+    let words = [&program, "--radio", &address, "--eui", GATEWAY, "--radio-key", KEY].map(str::to_owned);
+    let _gateway = operator.start_program(&words, "gateway", &at_gateway, Some(&cloud));
+    let [board] = &mut boards;
+    board.start(400);
+    let (url, device) = (cloud.url(), board.eui());
+    until("the cloud knows the board", || cloud.points("default").contains(&device).then_some(()));
+
+    // What is said of it when it has ended; `tidelog` waits for that.
+    let told = |act: &[&str]| {
+        let output = operator.run(&[&["command", &url, &device, "--wait", "2m"], act].concat());
+        let said = String::from_utf8(output.stdout).unwrap();
+        let (id, state) = said.trim_end().split_once('\n').unwrap_or_else(|| {
+            panic!("{act:?}: {said} {}", String::from_utf8_lossy(&output.stderr));
+        });
+        assert_eq!(output.status.success(), state == "done", "{act:?}");
+        (id.to_owned(), state.to_owned())
+    };
+    let acts: [(&[&str], &str); 6] = [
+        (&["switch", "3", "on"], "done"),
+        (&["switch", "200", "on"], "failed"),
+        (&["every", "700ms"], "done"),
+        (&["read"], "done"),
+        (&["reboot"], "done"),
+        (&["switch", "1", "on"], "done"),
+    ];
+    let mut ids = Vec::new();
+    for (act, expected) in acts {
+        let (id, state) = told(act);
+        assert_eq!(state, expected, "{act:?}");
+        ids.push((id, state));
+    }
+    let lines = board.lines();
+    assert_eq!(lines.count("outputs: 0x08"), 1, "{:#?}", lines.all());
+    assert_eq!(lines.count("outputs: 0x02"), 1, "dark after the restart: {:#?}", lines.all());
+    assert_eq!(lines.count("starting anew"), 1);
+    assert_eq!(lines.count("flash log: "), 2);
+    assert_eq!(lines.count("a sample each 700 ms"), 2, "and after the restart: {:#?}", lines.all());
+
+    let listed = operator.said(&["commands", &url, "--json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let all = listed["commands"].as_array().unwrap();
+    assert_eq!(all.iter().map(|it| (text(&it["id"]), text(&it["state"]))).collect::<Vec<_>>(), ids);
+    let words = cloud.points("default").lines().filter(|line| line.contains("\"command_state\"")).count();
+    assert_eq!(words, 2 * ids.len(), "each began once and ended once");
 }
