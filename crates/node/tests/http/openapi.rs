@@ -20,7 +20,7 @@ fn the_document_is_served_and_every_parameter_in_it_is_understood() {
         let operation = &document["paths"][&route.path][&method];
         let path = route.path.replace("{site}", "plant").replace("{name}", "room");
         let content_type =
-            operation["requestBody"]["content"].as_object().map(|forms| forms.keys().last().cloned());
+            operation["requestBody"]["content"].as_object().map(|forms| forms.keys().next_back().cloned());
         let head = content_type.flatten().map(|kind| format!("Content-Type: {kind}"));
         let heads: Vec<&str> = head.as_deref().into_iter().collect();
         let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
