@@ -24,7 +24,7 @@ mod supervised;
 pub mod untrusted;
 
 pub use context::{NodeContext, StartError, StatusBoard};
-pub use http::{ServedRoute, served_routes};
+pub use http::{ServedRoute, openapi_document, served_routes};
 pub use identity::Identity;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics, MetricsError};
 pub use node::{HTTP_ADDRESS_FILE, Node};

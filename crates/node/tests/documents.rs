@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use tidelog_node::settings::{Common, document};
-use tidelog_node::{Metrics, served_routes};
+use tidelog_node::{Metrics, openapi_document, served_routes};
 
 /// Compares what stands between the markers of `block` with `expected`, or writes it there.
 fn check(file: &str, block: &str, expected: &str) {
@@ -35,6 +35,18 @@ fn the_manual_names_the_scope_of_every_route() {
         table.push_str(&format!("| `{} {}` | {scope} |\n", route.method, route.path));
     }
     check("HTTP.md", "scopes", &table);
+}
+
+#[test]
+fn the_document_for_programs_is_the_one_that_is_served() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
+    let expected = format!("{:#}\n", openapi_document(env!("CARGO_PKG_VERSION")));
+    if std::env::var_os("TIDELOG_WRITE_DOCS").is_some() {
+        std::fs::write(&path, expected).unwrap();
+    } else {
+        let found = std::fs::read_to_string(&path).unwrap();
+        assert!(found == expected, "docs/openapi.json is behind: TIDELOG_WRITE_DOCS=1 writes it anew");
+    }
 }
 
 #[test]

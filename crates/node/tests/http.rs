@@ -17,6 +17,8 @@ mod isolation;
 mod line;
 #[path = "http/once.rs"]
 mod once;
+#[path = "http/openapi.rs"]
+mod openapi;
 #[path = "http/prometheus.rs"]
 mod prometheus;
 #[path = "http/socket.rs"]

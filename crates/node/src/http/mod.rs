@@ -10,6 +10,7 @@ mod guard;
 mod level;
 mod line;
 mod once;
+mod openapi;
 mod partial;
 mod posted;
 mod prometheus;
@@ -42,6 +43,7 @@ use crate::metrics::Metrics;
 use crate::settings::Common;
 use error::{ApiError, ErrorCode};
 
+pub use openapi::document as openapi_document;
 pub use routes::{ServedRoute, served_routes};
 pub(crate) use server::serve;
 pub(crate) use tls::{Files as TlsFiles, Reload as TlsReload};

@@ -9,6 +9,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::guard::{Guard, Manner, Need, guard};
 use super::line::{self, Dialect};
+use super::openapi::{self, Operation, operations as says};
 use super::{Api, about, aggregate, commands, prometheus, read, socket, tail, write};
 use crate::door::Scope;
 
@@ -18,18 +19,31 @@ pub(super) struct Route {
     pub path: String,
     pub need: Need,
     pub manner: Manner,
+    pub says: &'static Operation,
     answers: MethodRouter<Api>,
 }
 
 impl Route {
-    pub fn get<H: Handler<T, Api>, T: 'static>(path: &str, need: Need, manner: Manner, handler: H) -> Self {
+    pub fn get<H: Handler<T, Api>, T: 'static>(
+        path: &str,
+        need: Need,
+        manner: Manner,
+        says: &'static Operation,
+        handler: H,
+    ) -> Self {
         let (method, path) = (Method::GET, path.to_owned());
-        Self { method, path, need, manner, answers: on(MethodFilter::GET, handler) }
+        Self { method, path, need, manner, says, answers: on(MethodFilter::GET, handler) }
     }
 
-    pub fn post<H: Handler<T, Api>, T: 'static>(path: &str, need: Need, manner: Manner, handler: H) -> Self {
+    pub fn post<H: Handler<T, Api>, T: 'static>(
+        path: &str,
+        need: Need,
+        manner: Manner,
+        says: &'static Operation,
+        handler: H,
+    ) -> Self {
         let (method, path) = (Method::POST, path.to_owned());
-        Self { method, path, need, manner, answers: on(MethodFilter::POST, handler) }
+        Self { method, path, need, manner, says, answers: on(MethodFilter::POST, handler) }
     }
 }
 
@@ -66,22 +80,29 @@ const COMMAND: Need = Need::Token(Scope::Command);
 pub(super) fn routes() -> Vec<Route> {
     let own = Manner::Own;
     let mut routes = vec![
-        Route::get("/healthz", OPEN, own, about::healthz),
-        Route::get("/readyz", OPEN, own, about::readyz),
-        Route::get("/metrics", READ, own, about::metrics),
-        Route::get("/api/v1/status", READ, own, about::status),
-        Route::get("/api/v1/sites", READ, own, about::sites),
-        Route::get("/api/v1/sites/{site}/devices", READ, own, about::devices),
-        Route::get("/api/v1/sites/{site}/points", READ, own, read::get_points),
-        Route::post("/api/v1/sites/{site}/points", WRITE, own, write::post_points),
-        Route::get("/api/v1/sites/{site}/last", READ, own, read::get_last),
-        Route::get("/api/v1/sites/{site}/aggregate", READ, own, aggregate::get_aggregate),
-        Route::get("/api/v1/sites/{site}/commands", READ, own, commands::get_commands),
-        Route::post("/api/v1/sites/{site}/commands", COMMAND, own, commands::post_command),
-        Route::get("/api/v1/sites/{site}/socket", WRITE, own, socket::get_socket),
-        Route::get("/api/v1/tail", READ, own, tail::get_tail),
-        Route::post("/api/v2/write", WRITE, Manner::Influx(Dialect::V2), line::write_v2),
-        Route::post("/write", WRITE, Manner::Influx(Dialect::V1), line::write_v1),
+        Route::get("/healthz", OPEN, own, &says::HEALTHZ, about::healthz),
+        Route::get("/readyz", OPEN, own, &says::READYZ, about::readyz),
+        Route::get("/metrics", READ, own, &says::METRICS, about::metrics),
+        Route::get("/api/v1/status", READ, own, &says::STATUS, about::status),
+        Route::get("/api/v1/openapi.json", READ, own, &says::OPENAPI, openapi::get_openapi),
+        Route::get("/api/v1/sites", READ, own, &says::SITES, about::sites),
+        Route::get("/api/v1/sites/{site}/devices", READ, own, &says::DEVICES, about::devices),
+        Route::get("/api/v1/sites/{site}/points", READ, own, &says::POINTS, read::get_points),
+        Route::post("/api/v1/sites/{site}/points", WRITE, own, &says::POST_POINTS, write::post_points),
+        Route::get("/api/v1/sites/{site}/last", READ, own, &says::LAST, read::get_last),
+        Route::get("/api/v1/sites/{site}/aggregate", READ, own, &says::AGGREGATE, aggregate::get_aggregate),
+        Route::get("/api/v1/sites/{site}/commands", READ, own, &says::COMMANDS, commands::get_commands),
+        Route::post(
+            "/api/v1/sites/{site}/commands",
+            COMMAND,
+            own,
+            &says::POST_COMMAND,
+            commands::post_command,
+        ),
+        Route::get("/api/v1/sites/{site}/socket", WRITE, own, &says::SOCKET, socket::get_socket),
+        Route::get("/api/v1/tail", READ, own, &says::TAIL, tail::get_tail),
+        Route::post("/api/v2/write", WRITE, Manner::Influx(Dialect::V2), &says::WRITE_V2, line::write_v2),
+        Route::post("/write", WRITE, Manner::Influx(Dialect::V1), &says::WRITE_V1, line::write_v1),
     ];
     routes.extend(prometheus::routes(READ, WRITE));
     routes

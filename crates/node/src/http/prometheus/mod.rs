@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use super::Api;
 use super::error::ApiError;
 use super::guard::{Manner, Need};
+use super::openapi::{Operation, operations as says};
 use super::routes::Route;
 use refusal::Refusal;
 
@@ -47,20 +48,40 @@ pub(super) fn routes(read: Need, write: Need) -> Vec<Route> {
 }
 
 fn at(place: &str, need: Need, to_write: Need) -> Vec<Route> {
-    fn both<H: Handler<T, Api>, T: 'static>(path: &str, need: Need, handler: H) -> [Route; 2] {
+    fn both<H: Handler<T, Api>, T: 'static>(
+        path: &str,
+        need: Need,
+        says: &'static Operation,
+        handler: H,
+    ) -> [Route; 2] {
         let manner = Manner::Prometheus;
-        [Route::get(path, need, manner, handler.clone()), Route::post(path, need, manner, handler)]
+        [
+            Route::get(path, need, manner, says, handler.clone()),
+            Route::post(path, need, manner, says, handler),
+        ]
     }
     let path = |name: &str| format!("{place}{name}");
     let mut routes = vec![
-        Route::get(&path("/label/{name}/values"), need, Manner::Prometheus, names::values),
-        Route::get(&path("/metadata"), need, Manner::Prometheus, names::metadata),
-        Route::get(&path("/status/buildinfo"), need, Manner::Prometheus, names::build),
+        Route::get(
+            &path("/label/{name}/values"),
+            need,
+            Manner::Prometheus,
+            &says::LABEL_VALUES,
+            names::values,
+        ),
+        Route::get(&path("/metadata"), need, Manner::Prometheus, &says::METADATA, names::metadata),
+        Route::get(&path("/status/buildinfo"), need, Manner::Prometheus, &says::BUILD, names::build),
     ];
-    routes.extend(both(&path("/query"), need, query::instant));
-    routes.extend(both(&path("/query_range"), need, query::range));
-    routes.extend(both(&path("/series"), need, names::series));
-    routes.extend(both(&path("/labels"), need, names::labels));
-    routes.push(Route::post(&path("/write"), to_write, Manner::Prometheus, write::remote_write));
+    routes.extend(both(&path("/query"), need, &says::QUERY_INSTANT, query::instant));
+    routes.extend(both(&path("/query_range"), need, &says::QUERY_RANGE, query::range));
+    routes.extend(both(&path("/series"), need, &says::SERIES, names::series));
+    routes.extend(both(&path("/labels"), need, &says::LABELS, names::labels));
+    routes.push(Route::post(
+        &path("/write"),
+        to_write,
+        Manner::Prometheus,
+        &says::REMOTE_WRITE,
+        write::remote_write,
+    ));
     routes
 }

@@ -25,7 +25,7 @@ use super::super::line::{self, Dialect};
 use super::super::posted::BodyForm;
 use super::super::question::bad;
 use super::super::write::take_in;
-use super::{End, Handshake, Heard, Socket, batch, shake_hands};
+use super::{End, Handshake, Heard, Socket, batch, ping_every, shake_hands};
 use crate::metrics::Metrics;
 
 /// How the counters name this way in.
@@ -161,7 +161,9 @@ impl Session {
     async fn run(self, handshake: Handshake, place: Place) {
         let most = MESSAGE_BYTES_MAX.min(self.api.limits.body_bytes_max);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let end = match handshake.finish(most, self.api.limits.stall).await {
+        let stall = self.api.limits.stall;
+        let (ping_every, silence) = (ping_every(stall), Some(ping_every(stall) + stall));
+        let end = match handshake.finish(most, ping_every, silence).await {
             Ok(mut socket) => {
                 let mut under_way = UnderWay::default();
                 let end = self.converse(&mut socket, &mut under_way).await;

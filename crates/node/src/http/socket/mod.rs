@@ -27,9 +27,14 @@ pub(super) use ingest::get_socket;
 /// Memory that an idle socket keeps for what comes, in bytes. A longer message takes its own length.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
 
-/// A side that said nothing for so long is asked whether it is there, or after the stall time if that is less. Proxies on the way
-/// take a connection without traffic for dead, most of them after a minute.
-const PING_AFTER: Duration = Duration::from_secs(15);
+/// A side that says nothing is asked so often whether it is there, or once in the stall time if that is less. Proxies on the way take a
+/// connection without traffic for dead, most of them after a minute.
+const PING_EVERY: Duration = Duration::from_secs(15);
+
+/// How often a silent side is asked whether it is there, where clients may keep the node waiting for so long.
+pub(super) fn ping_every(stall: Duration) -> Duration {
+    PING_EVERY.min(stall)
+}
 
 /// How long the other side may take to read why a socket ends.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
@@ -165,11 +170,17 @@ fn is_own_page(headers: &HeaderMap) -> bool {
 }
 
 impl Handshake {
-    /// The socket, once the answer was sent. Messages that come may have so many bytes.
+    /// The socket, once the answer was sent. Messages that come may have so many bytes; a side that says nothing is pinged, and cut off
+    /// after the time in `silence`, if there is one.
     ///
     /// # Errors
     /// The client left before.
-    pub async fn finish(self, message_bytes_max: usize, stall: Duration) -> Result<Socket, End> {
+    pub async fn finish(
+        self,
+        message_bytes_max: usize,
+        ping_every: Duration,
+        silence: Option<Duration>,
+    ) -> Result<Socket, End> {
         let upgraded = self.0.await.map_err(|error| {
             tracing::debug!(%error, "a connection did not become a WebSocket");
             End::Left
@@ -181,8 +192,8 @@ impl Handshake {
             .max_frame_size(Some(message_bytes_max));
         let stream =
             WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-        let ping_after = PING_AFTER.min(stall);
-        Ok(Socket { stream, heard: Instant::now(), pinged: false, ping_after, answer_within: stall })
+        let now = Instant::now();
+        Ok(Socket { stream, heard: now, ping_at: now + ping_every, ping_every, silence })
     }
 }
 
@@ -190,22 +201,20 @@ impl Handshake {
 pub(super) struct Socket {
     stream: WebSocketStream<TokioIo<Upgraded>>,
     heard: Instant,
-    /// Whether a ping waits for its answer.
-    pinged: bool,
-    ping_after: Duration,
-    answer_within: Duration,
+    ping_at: Instant,
+    ping_every: Duration,
+    silence: Option<Duration>,
 }
 
 impl Socket {
     /// Waits for the next message, and asks a side that is silent whether it is there. May be given up and begun again.
     pub async fn hear(&mut self) -> Result<Heard, End> {
         loop {
-            let patience = self.ping_after + if self.pinged { self.answer_within } else { Duration::ZERO };
-            let Ok(came) = timeout_at(self.heard + patience, self.stream.next()).await else {
-                if self.pinged {
+            let Ok(came) = timeout_at(self.ping_at, self.stream.next()).await else {
+                if self.silence.is_some_and(|silence| self.heard.elapsed() >= silence) {
                     return Err(End::Silent);
                 }
-                self.pinged = true;
+                self.ping_at = Instant::now() + self.ping_every;
                 self.send(Message::Ping(tungstenite::Bytes::new())).await?;
                 continue;
             };
@@ -224,7 +233,7 @@ impl Socket {
     /// Says that silence counts from now on: nobody listened before.
     pub fn heard_something(&mut self) {
         self.heard = Instant::now();
-        self.pinged = false;
+        self.ping_at = self.heard + self.ping_every;
     }
 
     /// Sends a text and all that stands before it.

@@ -6,7 +6,7 @@ use tidelog_store::Position;
 use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::super::socket::{End, Handshake, Socket};
+use super::super::socket::{End, Handshake, Socket, ping_every};
 use super::super::stream::Piece;
 use super::Tail;
 use crate::context::NodeContext;
@@ -26,7 +26,9 @@ pub(super) async fn tell(
     pieces: mpsc::Receiver<Piece>,
     context: NodeContext,
 ) {
-    let mut socket = match handshake.finish(MESSAGE_BYTES_MAX, stall).await {
+    // The answer to a ping may stand behind megabytes that a slow reader has not read: silence ends nothing here. Who is gone takes no
+    // bytes, and that ends it.
+    let mut socket = match handshake.finish(MESSAGE_BYTES_MAX, ping_every(stall), None).await {
         Ok(socket) => socket,
         Err(end) => return count(&context, end),
     };
