@@ -588,7 +588,8 @@ fn each_act_is_begun_done_and_told_once() {
 
 #[test]
 fn with_the_power_lost_at_every_step_of_the_flash_each_command_ends_once() {
-    for (again, stride) in [(None, 1), (Some(1), 3), (Some(6), 3), (Some(13), 3), (Some(21), 3)] {
+    for (again, stride) in [(None, 1), (Some(0), 3), (Some(1), 3), (Some(6), 3), (Some(13), 3), (Some(21), 3)]
+    {
         let mut cut = 0;
         while cut_at(cut, again) {
             cut += stride;

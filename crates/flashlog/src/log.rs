@@ -14,6 +14,8 @@ use crate::layout::{
 };
 use crate::read::Bookmark;
 
+/// Most words that the first record of a life is moved on by where the flash refuses it.
+const MOVED_WORDS_MAX: u32 = 8;
 /// Most room kept for reservations, in bytes.
 const RESERVATIONS_ROOM_MAX: u32 = 256;
 
@@ -71,6 +73,8 @@ pub struct FlashLog<F> {
     pub(crate) reserved: u32,
     pub(crate) notes: Notes,
     pub(crate) bookmark: Bookmark,
+    /// Whether no record was written since the log was opened.
+    pub(crate) untried: bool,
     pub(crate) stopped: bool,
 }
 
@@ -287,7 +291,23 @@ impl<F: NorFlash> FlashLog<F> {
     }
 
     fn put(&mut self, kind: u8, payload: &[u8]) -> Result<(), Error<F::Error>> {
-        self.write_at += self.write_record(self.newest, self.write_at, kind, payload)?;
+        let mut written = self.write_record(self.newest, self.write_at, kind, payload);
+        let stride = Self::stride(payload.len());
+        // Lives that ended in their first word may have left as many torn words that look blank: not one is used.
+        for _ in 0..MOVED_WORDS_MAX {
+            let next = self.write_at + Self::WORD;
+            let moved = written.is_err()
+                && self.untried
+                && next + stride <= Self::BLOCK
+                && self.written_end(self.newest, next).is_ok_and(|end| end == next);
+            if !moved {
+                break;
+            }
+            (self.write_at, self.stopped) = (next, false);
+            written = self.write_record(self.newest, self.write_at, kind, payload);
+        }
+        self.write_at += written?;
+        self.untried = false;
         Ok(())
     }
 

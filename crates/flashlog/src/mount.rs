@@ -40,6 +40,7 @@ impl<F: NorFlash> FlashLog<F> {
             reserved: 0,
             notes: Notes::default(),
             bookmark: Bookmark::NONE,
+            untried: true,
             stopped: false,
         };
         match log.find_newest()? {
@@ -90,7 +91,7 @@ impl<F: NorFlash> FlashLog<F> {
     /// Finds the last sequence number, the last cursor, the notes, and where it is safe to write on. Returns where the notes
     /// end that the block was opened with.
     fn scan_newest(&mut self, newest: &BlockHeader) -> Result<u32, Error<F::Error>> {
-        let written = self.written_end(newest.turn)?;
+        let written = self.written_end(newest.turn, Self::FIRST_RECORD)?;
         let (mut at, mut expected) = (Self::FIRST_RECORD, newest.first_seq);
         let mut scratch = SCRATCH;
         let (mut end, mut opened_end) = (at, at);
@@ -158,9 +159,9 @@ impl<F: NorFlash> FlashLog<F> {
         Ok(self.scan_written(turn, 0)? == 0)
     }
 
-    /// Offset behind the last word of a block that does not look blank, rounded to words.
-    fn written_end(&mut self, turn: u32) -> Result<u32, Error<F::Error>> {
-        Ok(self.scan_written(turn, Self::FIRST_RECORD)?.max(Self::FIRST_RECORD))
+    /// Offset behind the last word of a block, from this one on, that does not look blank.
+    pub(crate) fn written_end(&mut self, turn: u32, from: u32) -> Result<u32, Error<F::Error>> {
+        Ok(self.scan_written(turn, from)?.max(from))
     }
 
     /// Offset behind the last byte at or behind `from` that is not 0xff, rounded up to words; 0 when there is none.
