@@ -134,3 +134,47 @@ impl<S: Sensor> Sampler for Every<S> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Thermometer {
+        works: bool,
+    }
+
+    impl Sensor for Thermometer {
+        fn read(&mut self, values: &mut [Option<Reading>; METRICS_MAX]) {
+            values[0] = self.works.then_some(Reading::I64(20));
+        }
+    }
+
+    fn moment(second: i64) -> Moment {
+        Moment { now: Instant::from_secs(second), unix_ms: Some(second * 1000), seq: 1 }
+    }
+
+    fn every_ten_seconds(works: bool) -> Every<Thermometer> {
+        Every::new(Thermometer { works }, Duration::from_secs(10), Instant::from_secs(10))
+    }
+
+    #[test]
+    fn a_reading_that_is_asked_for_moves_none_that_is_due_later_and_is_the_one_that_is_due_now() {
+        let mut sampler = every_ten_seconds(true);
+        assert_eq!(sampler.read(moment(5)).map(|sample| sample.ticks), Ok(5_000));
+        assert_eq!(sampler.due(), Some(Instant::from_secs(10)));
+        assert_eq!(sampler.read(moment(11)).map(|sample| sample.ticks), Ok(11_000));
+        assert_eq!(sampler.due(), Some(Instant::from_secs(20)));
+        assert_eq!(every_ten_seconds(false).read(moment(5)), Err(Refusal::Failed));
+    }
+
+    #[test]
+    fn another_interval_counts_from_now_on_and_delays_nothing_that_is_due_sooner() {
+        let mut sampler = every_ten_seconds(true);
+        for (seconds, due) in [(60, 10), (3, 4)] {
+            assert_eq!(sampler.every(Instant::from_secs(1), Duration::from_secs(seconds)), Ok(()));
+            assert_eq!(sampler.due(), Some(Instant::from_secs(due)));
+        }
+        assert!(sampler.sample(moment(4)).is_some());
+        assert_eq!(sampler.due(), Some(Instant::from_secs(7)));
+    }
+}

@@ -6,6 +6,8 @@
 //! commands: eight outputs, any interval, a reading at once, a reboot. Their events take numbers too, and the feed's samples at those
 //! numbers are never sensed.
 
+mod replay;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 use tidelog_firmware::lowpan::time::{Duration as BoardDuration, Instant as BoardInstant};
 use tidelog_firmware::uplink::{Metric, Sample, Schema, SchemaError};
-use tidelog_firmware::{App, AppConfig, AppCounters, Moment, Refusal, Sampler, SchemaTooLong, WhenFull};
+use tidelog_firmware::{App, AppConfig, AppCounters, SchemaTooLong, WhenFull};
 use tidelog_flashlog::FlashLog;
 use tidelog_lowpan::coap::Transmission;
 use tidelog_lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, NetworkKey, Quality, SensorEndpoint, zep};
@@ -23,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::flash::SimFlash;
+use replay::Replay;
 
 pub use tidelog_firmware::Gateways;
 
@@ -33,8 +36,6 @@ pub type SensorFlash = SimFlash<4, 4096>;
 const MID_WRITE_WAIT: Duration = Duration::from_millis(500);
 /// A replay has its samples at once, so a batch of a few frames shares its head among many of them.
 const BATCH_BYTES: usize = 400;
-/// What its outputs are numbered below.
-const OUTPUTS: u8 = 8;
 /// How well a frame from the simulated air is heard.
 const RSSI_DBM: i8 = -60;
 
@@ -366,63 +367,6 @@ impl Firmware {
         };
         let endpoint = SensorEndpoint::new(endpoint, seed)?;
         Ok(Self { endpoint, log, replay: Replay::new(options, Arc::clone(feed)) })
-    }
-}
-
-/// The feed as the firmware's sampler.
-struct Replay {
-    feed: Arc<dyn Feed>,
-    interval: Option<BoardDuration>,
-    due: Option<BoardInstant>,
-    outputs: u8,
-}
-
-impl Replay {
-    fn new(options: &SensorOptions, feed: Arc<dyn Feed>) -> Self {
-        let interval =
-            options.pace_hz.and_then(|hz| Duration::try_from_secs_f64(1.0 / hz).ok()).map(|interval| {
-                BoardDuration::from_micros(u64::try_from(interval.as_micros()).unwrap_or(u64::MAX))
-            });
-        Self { feed, interval, due: Some(BoardInstant::ZERO), outputs: 0 }
-    }
-}
-
-impl Sampler for Replay {
-    fn due(&self) -> Option<BoardInstant> {
-        self.due
-    }
-
-    fn sample(&mut self, moment: Moment) -> Option<Sample> {
-        let sample = self.feed.sample(moment.seq - 1);
-        self.due = match (&sample, self.interval, self.due) {
-            (None, ..) | (_, _, None) => None,
-            (Some(_), None, Some(due)) => Some(due),
-            (Some(_), Some(interval), Some(due)) => Some((due + interval).max(moment.now)),
-        };
-        sample
-    }
-
-    fn read(&mut self, moment: Moment) -> Result<Sample, Refusal> {
-        self.feed.sample(moment.seq - 1).ok_or(Refusal::Failed)
-    }
-
-    fn every(&mut self, now: BoardInstant, interval: BoardDuration) -> Result<(), Refusal> {
-        self.interval = Some(interval);
-        self.due = self.due.map(|due| due.min(now + interval));
-        Ok(())
-    }
-
-    fn switch(&mut self, output: u8, on: bool) -> Result<(), Refusal> {
-        if output >= OUTPUTS {
-            return Err(Refusal::Failed);
-        }
-        let bit = 1 << output;
-        self.outputs = if on { self.outputs | bit } else { self.outputs & !bit };
-        Ok(())
-    }
-
-    fn can_reboot(&self) -> bool {
-        true
     }
 }
 
