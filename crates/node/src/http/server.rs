@@ -125,6 +125,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         .header_read_timeout(stall)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(io, TowerToHyperService::new(service))
+        // One that becomes a WebSocket leaves its place here: those are bounded where they begin.
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

@@ -55,13 +55,11 @@ fn address(running: &Running) -> &str {
     running.url.strip_prefix("http://").unwrap()
 }
 
-/// The answer to a GET by a client that believes this certificate and no other.
-fn get(
+/// A connection of a client that believes this certificate and no other.
+fn connect(
     address: &str,
     believed: &CertificateDer<'_>,
-    path: &str,
-    head: &str,
-) -> Result<String, std::io::Error> {
+) -> Result<StreamOwned<ClientConnection, TcpStream>, std::io::Error> {
     let mut roots = RootCertStore::empty();
     roots.add(believed.clone().into_owned()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -71,7 +69,17 @@ fn get(
         .with_root_certificates(roots)
         .with_no_client_auth();
     let session = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
-    let mut stream = StreamOwned::new(session, TcpStream::connect(address)?);
+    Ok(StreamOwned::new(session, TcpStream::connect(address)?))
+}
+
+/// The answer to a GET by a client that believes this certificate and no other.
+fn get(
+    address: &str,
+    believed: &CertificateDer<'_>,
+    path: &str,
+    head: &str,
+) -> Result<String, std::io::Error> {
+    let mut stream = connect(address, believed)?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{head}\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
@@ -158,4 +166,19 @@ fn other_machines_are_answered_with_tokens_and_tls_or_when_the_settings_say_inse
     outcome(&tls).unwrap();
     let broken = outcome(&["--http-tls-certificate", "nowhere.pem"]).unwrap_err();
     assert!(broken.contains("http_tls_key"), "{broken}");
+}
+
+#[test]
+fn a_socket_stands_within_tls_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = Files::of(dir.path());
+    let certificate = files.renew();
+    let running = start(dir.path(), &files.flags(), &[]);
+    let stream = connect(address(&running), &certificate).unwrap();
+    let target = format!("wss://{}/api/v1/sites/lab/socket?form=line", address(&running));
+    let (mut socket, _) = tokio_tungstenite::tungstenite::client(target, stream).unwrap();
+    socket.send("7\nt value=1 1".into()).unwrap();
+    assert_eq!(socket.read().unwrap().to_text().unwrap(), r#"{"batch":7,"points":1}"#);
+    running.stop();
+    assert!(socket.read().unwrap().is_close());
 }
