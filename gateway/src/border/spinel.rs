@@ -150,6 +150,9 @@ impl SpinelAir {
     fn open(&mut self, opened: io::Result<Line>) -> io::Result<()> {
         self.door = Door::Open(opened?);
         self.rates.begin();
+        if self.rates.is_search() {
+            tracing::info!(place = %self.place, "looking for the rate of the radio co-processor");
+        }
         self.begin()
     }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -67,18 +67,21 @@ impl Coprocessor {
         let new = link.with_extension("new");
         std::os::unix::fs::symlink(device, &new).unwrap();
         std::fs::rename(new, link).unwrap();
-        Line { end, far: Some(far) }
+        Line { link: link.to_owned(), end, far: Some(far) }
     }
 }
 
 /// A plugged-in line; unplugged when it is dropped.
 pub struct Line {
+    link: PathBuf,
     end: Arc<AtomicBool>,
     far: Option<JoinHandle<()>>,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
+        // First: the system gives the device's name to whoever opens the next one.
+        std::fs::remove_file(&self.link).unwrap();
         self.end.store(true, Ordering::Relaxed);
         if let Some(far) = self.far.take() {
             far.join().unwrap();

@@ -56,6 +56,23 @@ fn a_co_processor_is_found_at_its_rate_and_heard_again_after_it_was_unplugged() 
 }
 
 #[test]
+fn where_no_co_processor_answers_the_rates_that_were_tried_are_named_and_tried_again() {
+    let data = tempfile::tempdir().unwrap();
+    let device = data.path().join("radio");
+    let sensor = Sensor::new(DEVICE, GATEWAY);
+    let coprocessor = Coprocessor::start(sensor.air());
+    let deaf = coprocessor.plug_in(&device, Some(1));
+    let gateway = gateway(data.path(), &url(&device));
+    let status = gateway.radio_once(|radio| radio["error"].is_string());
+    let error = status["error"].as_str().unwrap();
+    assert!(error.contains("no radio co-processor answers at 115200, 460800, 921600, "), "{error}");
+    assert!(error.contains("?baud=") && status["coprocessor"]["baud"].is_null(), "{status:#}");
+    drop(deaf);
+    let _line = coprocessor.plug_in(&device, None);
+    gateway.radio_once(is_ready);
+}
+
+#[test]
 fn a_device_that_another_gateway_has_is_refused_in_words_and_free_when_that_has_ended() {
     let data = tempfile::tempdir().unwrap();
     let device = data.path().join("radio");
@@ -69,7 +86,8 @@ fn a_device_that_another_gateway_has_is_refused_in_words_and_free_when_that_has_
     let refused = second.radio_once(|radio| radio["error"].is_string());
     let error = refused["error"].as_str().unwrap();
     assert!(error.contains("another program is using it"), "{error}");
-    assert!(!is_ready(&refused) && is_ready(&first.status()["radio"]));
+    assert!(!is_ready(&refused));
+    first.radio_once(is_ready);
     assert!(first.terminate().1);
     second.radio_once(is_ready);
 }
