@@ -1,8 +1,8 @@
 //! The gateway: a node with a radio. Sensors post what they have sensed over CoAP; the border puts it into the node's
 //! log and answers when it is durable. Everything else (HTTP, MQTT, replication) is the node's.
 //!
-//! Thin: one radio, a co-processor behind a TCP socket (Spinel) or a simulated air (ZEP over UDP). Serial devices and Linux's `lowpan0`
-//! become further schemes of `--radio`.
+//! Thin: one radio, a co-processor (Spinel) on a serial line or behind a TCP socket, or a simulated air (ZEP over UDP). Linux's `lowpan0`
+//! becomes a further scheme of `--radio`.
 
 mod border;
 mod key;

@@ -28,8 +28,9 @@ pub struct GatewaySettings {
 /// The radio.
 #[derive(Args, Clone, Debug)]
 pub struct RadioSettings {
-    /// Radio to listen on: `spinel:tcp://HOST:PORT` is a radio co-processor (OpenThread RCP) behind a TCP socket, `zep://HOST:PORT` an air
-    /// simulated over UDP. Without one, no sensor is heard.
+    /// Radio to listen on: `spinel:serial:///dev/ttyACM0` is a radio co-processor (OpenThread RCP) on a serial line, whose rate is found unless
+    /// `?baud=460800` tells it, `spinel:tcp://HOST:PORT` one behind a TCP socket, `zep://HOST:PORT` an air simulated over UDP. Without one, no
+    /// sensor is heard.
     #[arg(id = "radio", long = "radio", value_name = "URL")]
     pub url: Option<RadioUrl>,
 
@@ -67,8 +68,31 @@ fn channel(text: &str) -> Result<u8, String> {
 pub enum RadioUrl {
     /// A ZEP version 2 dispatcher over UDP.
     Zep(HostPort),
-    /// A radio co-processor that speaks Spinel, behind a TCP socket.
-    Spinel(HostPort),
+    /// A radio co-processor that speaks Spinel.
+    Spinel(SpinelPlace),
+}
+
+/// Where a radio co-processor is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SpinelPlace {
+    /// Behind a TCP socket.
+    Tcp(HostPort),
+    /// On a serial line of this machine.
+    Serial {
+        /// The device's absolute path.
+        device: PathBuf,
+        /// Its rate in baud; found by trying if it was not told.
+        baud: Option<u32>,
+    },
+}
+
+impl fmt::Display for SpinelPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Serial { device, .. } => write!(f, "{}", device.display()),
+        }
+    }
 }
 
 /// Why a text names no radio.
@@ -76,13 +100,45 @@ pub enum RadioUrl {
 pub enum RadioUrlError {
     /// There is no driver of that name.
     #[error(
-        "there is no radio {0:?} in this version: it knows spinel:tcp://HOST:PORT, a radio co-processor behind a TCP socket, and \
-         zep://HOST:PORT, an air simulated over UDP"
+        "there is no radio {0:?} in this version: it knows spinel:serial:///dev/ttyACM0, a radio co-processor on a serial line, \
+         spinel:tcp://HOST:PORT, one behind a TCP socket, and zep://HOST:PORT, an air simulated over UDP"
     )]
     Scheme(String),
     /// The driver is known, the address is bad.
     #[error("SCHEME://HOST:PORT: {0}")]
     Address(#[from] AddressError),
+    /// A serial line without the path of its device.
+    #[error("expected the device's whole path, as in spinel:serial:///dev/ttyACM0 (three slashes)")]
+    Device,
+    /// Something else than a rate behind the device.
+    #[error("only ?baud=RATE may follow the device, and not {0:?}")]
+    Parameter(String),
+    /// A rate that no serial line has.
+    #[error("expected a rate of {BAUD_MIN} to {BAUD_MAX} baud, as in ?baud=460800")]
+    Baud,
+}
+
+/// The slowest rate that can be told, in baud.
+const BAUD_MIN: u32 = 1_200;
+/// The fastest rate that can be told, in baud.
+const BAUD_MAX: u32 = 12_000_000;
+
+/// Reads `/dev/ttyACM0` or `/dev/ttyACM0?baud=460800`.
+fn serial(text: &str) -> Result<SpinelPlace, RadioUrlError> {
+    let (device, parameter) =
+        text.split_once('?').map_or((text, None), |(device, parameter)| (device, Some(parameter)));
+    if !device.starts_with('/') || device.ends_with('/') {
+        return Err(RadioUrlError::Device);
+    }
+    let baud = match parameter.map(|parameter| (parameter, parameter.strip_prefix("baud="))) {
+        None => None,
+        Some((parameter, None)) => return Err(RadioUrlError::Parameter(parameter.to_owned())),
+        Some((_, Some(digits))) => {
+            let baud = digits.parse().ok().filter(|baud| (BAUD_MIN..=BAUD_MAX).contains(baud));
+            Some(baud.ok_or(RadioUrlError::Baud)?)
+        }
+    };
+    Ok(SpinelPlace::Serial { device: PathBuf::from(device), baud })
 }
 
 impl FromStr for RadioUrl {
@@ -92,7 +148,8 @@ impl FromStr for RadioUrl {
         let place = |address: &str| address.strip_suffix('/').unwrap_or(address).parse();
         match text.split_once("://") {
             Some(("zep", address)) => Ok(Self::Zep(place(address)?)),
-            Some(("spinel:tcp", address)) => Ok(Self::Spinel(place(address)?)),
+            Some(("spinel:tcp", address)) => Ok(Self::Spinel(SpinelPlace::Tcp(place(address)?))),
+            Some(("spinel:serial", device)) => Ok(Self::Spinel(serial(device)?)),
             Some((scheme, _)) => Err(RadioUrlError::Scheme(scheme.to_owned())),
             None => Err(RadioUrlError::Scheme(text.to_owned())),
         }
@@ -103,7 +160,11 @@ impl fmt::Display for RadioUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Zep(address) => write!(f, "zep://{address}"),
-            Self::Spinel(address) => write!(f, "spinel:tcp://{address}"),
+            Self::Spinel(place @ SpinelPlace::Tcp(_)) => write!(f, "spinel:tcp://{place}"),
+            Self::Spinel(place @ SpinelPlace::Serial { baud, .. }) => {
+                write!(f, "spinel:serial://{place}")?;
+                baud.map_or(Ok(()), |baud| write!(f, "?baud={baud}"))
+            }
         }
     }
 }
@@ -148,6 +209,39 @@ mod tests {
             "spinel:tcp://dongle:9000"
         );
         assert_eq!("zep://[::1]:17754/".parse::<RadioUrl>().unwrap().to_string(), "zep://[::1]:17754");
+    }
+
+    #[test]
+    fn a_serial_line_is_read_as_it_is_written() {
+        for (text, baud) in [("/dev/ttyACM0", None), ("/dev/serial/by-id/usb=a?baud=460800", Some(460_800))] {
+            let text = format!("spinel:serial://{text}");
+            let radio: RadioUrl = text.parse().unwrap();
+            assert_eq!(radio.to_string(), text);
+            assert!(
+                matches!(&radio, RadioUrl::Spinel(SpinelPlace::Serial { baud: told, .. }) if *told == baud),
+                "{radio:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_serial_line_without_device_or_with_another_parameter_is_none() {
+        let cases = [
+            ("", RadioUrlError::Device),
+            ("ttyACM0", RadioUrlError::Device),
+            ("/dev/", RadioUrlError::Device),
+            ("dev/ttyACM0?baud=115200", RadioUrlError::Device),
+            ("/dev/ttyACM0?", RadioUrlError::Parameter(String::new())),
+            ("/dev/ttyACM0?parity=even", RadioUrlError::Parameter("parity=even".to_owned())),
+            ("/dev/ttyACM0?baud=", RadioUrlError::Baud),
+            ("/dev/ttyACM0?baud=fast", RadioUrlError::Baud),
+            ("/dev/ttyACM0?baud=1199", RadioUrlError::Baud),
+            ("/dev/ttyACM0?baud=4294967296", RadioUrlError::Baud),
+            ("/dev/ttyACM0?baud=115200&baud=57600", RadioUrlError::Baud),
+        ];
+        for (text, error) in cases {
+            assert_eq!(format!("spinel:serial://{text}").parse::<RadioUrl>(), Err(error), "{text}");
+        }
     }
 
     #[test]

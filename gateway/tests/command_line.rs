@@ -16,8 +16,9 @@ fn gateway(dir: &Path, file: &str, words: &[&str]) -> Output {
 #[test]
 fn what_is_wrong_is_said_and_nothing_starts() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&str, &[&str], &str); 7] = [
-        ("", &["--radio", "spinel:///dev/ttyACM0"], "it knows spinel:tcp://HOST:PORT"),
+    let cases: [(&str, &[&str], &str); 8] = [
+        ("", &["--radio", "spinel:///dev/ttyACM0"], "it knows spinel:serial:///dev/ttyACM0"),
+        ("", &["--radio", "spinel:serial://ttyACM0"], "expected the device's whole path"),
         ("", &["--radio", "zep://nowhere"], "SCHEME://HOST:PORT: expected a port"),
         ("", &["--eui", "02:12"], "not an EUI-64"),
         ("", &["--pan", "0xffff"], "expected a PAN identifier"),

@@ -10,9 +10,12 @@
 
 mod air;
 mod devices;
+mod line;
 mod radio;
+mod rates;
 mod report;
 mod reservation;
+mod serial;
 mod server;
 mod spinel;
 
@@ -301,7 +304,8 @@ impl Border {
 
     fn report(&mut self) {
         let now = self.now();
-        self.reporter.publish(&self.context, &self.endpoint, &self.server, now);
+        let coprocessor = self.air.coprocessor();
+        self.reporter.publish(&self.context, &self.endpoint, &self.server, coprocessor, now);
     }
 
     fn now(&self) -> Instant {

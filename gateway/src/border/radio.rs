@@ -5,7 +5,7 @@ use std::io;
 use tidelog_lowpan::{EndpointConfig, zep};
 
 use super::air::{AirError, Heard, ZepAir, beacon};
-use super::spinel::{self, SpinelAir};
+use super::spinel::{self, CoprocessorState, SpinelAir};
 use crate::settings::RadioUrl;
 
 /// What [`Radio::receive`] wants room for, in bytes.
@@ -32,7 +32,7 @@ impl Radio {
     pub async fn open(url: &RadioUrl, station: &EndpointConfig) -> Result<Self, AirError> {
         match url {
             RadioUrl::Zep(address) => ZepAir::open(address, station).await.map(Self::Zep),
-            RadioUrl::Spinel(address) => Ok(Self::Spinel(Box::new(SpinelAir::new(address, station)))),
+            RadioUrl::Spinel(place) => Ok(Self::Spinel(Box::new(SpinelAir::new(place, station)))),
         }
     }
 
@@ -42,6 +42,15 @@ impl Radio {
         match self {
             Self::Zep(_) => true,
             Self::Spinel(air) => air.can_send(),
+        }
+    }
+
+    /// How the radio's co-processor is; a simulated air has none.
+    #[must_use]
+    pub fn coprocessor(&self) -> Option<CoprocessorState> {
+        match self {
+            Self::Zep(_) => None,
+            Self::Spinel(air) => Some(air.state()),
         }
     }
 

@@ -10,6 +10,7 @@ use tidelog_node::{Metrics, NodeContext};
 use tokio::sync::watch;
 
 use super::server::Server;
+use super::spinel::CoprocessorState;
 use crate::settings::RadioUrl;
 
 /// One sensor.
@@ -31,6 +32,7 @@ pub struct Report {
     radio: String,
     station: EndpointConfig,
     open: bool,
+    coprocessor: Option<CoprocessorState>,
     heard_ms: Option<i64>,
     error: Option<String>,
     counters: Counters,
@@ -47,6 +49,7 @@ impl Report {
             radio: radio.to_string(),
             station: station.clone(),
             open: false,
+            coprocessor: None,
             heard_ms: None,
             error: None,
             counters: Counters::default(),
@@ -89,6 +92,11 @@ impl Report {
             "link_security": self.station.key.is_some(),
             "frame_counters_left": self.frame_counters_left,
             "open": self.open,
+            "coprocessor": self.coprocessor.map(|coprocessor| json!({
+                "ready": coprocessor.ready,
+                "eui": coprocessor.hardware.map(|eui| eui.to_string()),
+                "baud": coprocessor.baud,
+            })),
             "last_heard_ms": self.heard_ms,
             "error": self.error,
             "appending": self.appending,
@@ -154,8 +162,12 @@ impl Reporter {
         context: &NodeContext,
         endpoint: &GatewayEndpoint,
         server: &Server,
+        coprocessor: Option<CoprocessorState>,
         now: Instant,
     ) {
+        if coprocessor.is_some_and(|coprocessor| coprocessor.ready) && self.error.take().is_some() {
+            tracing::info!("the radio is there again");
+        }
         let counters = *endpoint.counters();
         self.count(&context.metrics, &counters);
         let clock_ms = context.now_ms();
@@ -174,6 +186,7 @@ impl Reporter {
         devices.sort_by(|a, b| a.device.cmp(&b.device));
         self.sender.send_modify(|report| {
             report.open = true;
+            report.coprocessor = coprocessor;
             report.heard_ms = self.heard_ms;
             report.error.clone_from(&self.error);
             report.counters = counters;

@@ -1,20 +1,22 @@
-//! The radio as a co-processor that speaks Spinel behind a TCP socket: an OpenThread RCP on a serial line that another program hands on, or a
-//! simulated one. [`tidelog_spinel::Host`] decides; this module has the socket and the clock, and opens the socket again when it closes.
+//! The radio as a co-processor that speaks Spinel: an OpenThread RCP on a serial line, or behind a TCP socket that another program hands it on
+//! by, or a simulated one. [`tidelog_spinel::Host`] decides; this module has the line and the clock, opens the line again when it closes, and
+//! looks for the rate of a serial line that nobody told.
 
 use std::io;
 use std::time::Duration;
 
 use tidelog_lowpan::{EndpointConfig, Quality};
-use tidelog_node::settings::HostPort;
-use tidelog_spinel::{Event, Host, HostConfig, RADIO_FRAME_BYTES_MAX, SendError, WIRE_BYTES_MAX};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tidelog_record::DeviceId;
+use tidelog_spinel::{Event, Host, HostConfig, Loss, RADIO_FRAME_BYTES_MAX, SendError, WIRE_BYTES_MAX};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::air::Heard;
+use super::line::Line;
+use super::rates::{Rates, Silence, USUAL_BAUD};
+use crate::settings::SpinelPlace;
 
-/// Pause before the socket is opened again.
+/// Pause before the line is opened again.
 const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Bytes read at once.
 const READ_BYTES: usize = 4096;
@@ -26,20 +28,34 @@ const FLAG: u8 = 0x7e;
 const QUALITY_BYTES: usize = 2;
 
 #[derive(Debug)]
-enum Line {
+enum Door {
     Closed { until: Instant },
-    Opening(JoinHandle<io::Result<TcpStream>>),
-    Open(TcpStream),
+    Opening(JoinHandle<io::Result<Line>>),
+    Open(Line),
 }
 
-/// A co-processor on the network.
+/// How the co-processor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CoprocessorState {
+    /// Whether it is set up and on the air.
+    pub ready: bool,
+    /// The EUI-64 that the one heard last was made with.
+    pub hardware: Option<DeviceId>,
+    /// The rate of its serial line in baud, once it has answered at it.
+    pub baud: Option<u32>,
+}
+
+/// A radio co-processor.
 #[derive(Debug)]
 pub struct SpinelAir {
-    address: HostPort,
+    place: SpinelPlace,
     config: HostConfig,
     host: Host,
     start: Instant,
-    line: Line,
+    door: Door,
+    rates: Rates,
+    ready: bool,
+    hardware: Option<DeviceId>,
     /// Bytes from the line that the host has not taken; those before `taken` it has.
     unread: Vec<u8>,
     taken: usize,
@@ -49,16 +65,23 @@ pub struct SpinelAir {
 impl SpinelAir {
     /// A radio that is opened by the first [`receive`](Self::receive), and again whenever it is gone.
     #[must_use]
-    pub fn new(address: &HostPort, station: &EndpointConfig) -> Self {
+    pub fn new(place: &SpinelPlace, station: &EndpointConfig) -> Self {
         let EndpointConfig { eui, pan, channel, .. } = *station;
         let config = HostConfig { eui, pan, channel, retries_max: RETRIES_MAX };
         let start = Instant::now();
+        let rates = match place {
+            SpinelPlace::Tcp(_) => Rates::none(),
+            SpinelPlace::Serial { baud, .. } => Rates::of_serial(*baud),
+        };
         Self {
-            address: address.clone(),
+            place: place.clone(),
             config,
             host: Host::new(config, Duration::ZERO),
             start,
-            line: Line::Closed { until: start },
+            door: Door::Closed { until: start },
+            rates,
+            ready: false,
+            hardware: None,
             unread: Vec::new(),
             taken: 0,
             unsent: Vec::new(),
@@ -68,7 +91,13 @@ impl SpinelAir {
     /// Whether a frame would be taken now.
     #[must_use]
     pub fn can_send(&self) -> bool {
-        matches!(self.line, Line::Open(_)) && self.host.can_send()
+        matches!(self.door, Door::Open(_)) && self.host.can_send()
+    }
+
+    /// How the co-processor is.
+    #[must_use]
+    pub fn state(&self) -> CoprocessorState {
+        CoprocessorState { ready: self.ready, hardware: self.hardware, baud: self.rates.found() }
     }
 
     /// Hands a frame to the co-processor; it leaves with the next [`receive`](Self::receive).
@@ -76,7 +105,7 @@ impl SpinelAir {
     /// # Errors
     /// When the radio is not ready for one; the frame is lost, as frames may be.
     pub fn send(&mut self, frame: &[u8]) -> Result<(), SendError> {
-        if matches!(self.line, Line::Open(_)) { self.host.send(frame) } else { Err(SendError::NotReady) }
+        if matches!(self.door, Door::Open(_)) { self.host.send(frame) } else { Err(SendError::NotReady) }
     }
 
     /// Waits until something happened: a frame that was heard, whose length with what is known of it is given, or anything else (0), after which
@@ -86,18 +115,16 @@ impl SpinelAir {
     /// Why there is no radio for now; it is opened again by the calls after it.
     pub async fn receive(&mut self, packet: &mut [u8]) -> io::Result<usize> {
         loop {
-            match &mut self.line {
-                Line::Closed { until } => {
+            match &mut self.door {
+                Door::Closed { until } => {
                     tokio::time::sleep_until(*until).await;
-                    let HostPort { host, port } = self.address.clone();
-                    let opening = async move { TcpStream::connect((host.as_str(), port)).await };
-                    self.line = Line::Opening(tokio::spawn(opening));
+                    self.door = Door::Opening(tokio::spawn(Line::open(self.place.clone())));
                 }
-                Line::Opening(task) => {
+                Door::Opening(task) => {
                     let opened = task.await.map_err(io::Error::other).and_then(|opened| opened);
-                    self.open(opened)?;
+                    self.open(opened).map_err(|error| self.close(error))?;
                 }
-                Line::Open(_) => {
+                Door::Open(_) => {
                     if let Some(told) = self.take(packet) {
                         return told;
                     }
@@ -120,23 +147,43 @@ impl SpinelAir {
         self.start.elapsed()
     }
 
-    fn open(&mut self, opened: io::Result<TcpStream>) -> io::Result<()> {
-        let stream = opened.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-        match stream {
-            Ok(stream) => {
-                self.unread.clear();
-                (self.taken, self.line) = (0, Line::Open(stream));
-                self.unsent.clear();
-                self.host = Host::new(self.config, self.now());
-                Ok(())
-            }
-            Err(error) => Err(self.close(error)),
+    fn open(&mut self, opened: io::Result<Line>) -> io::Result<()> {
+        self.door = Door::Open(opened?);
+        self.rates.begin();
+        if self.rates.is_search() {
+            tracing::info!(place = %self.place, "looking for the rate of the radio co-processor");
         }
+        self.begin()
+    }
+
+    /// Begins with the co-processor, at the next rate that the line takes.
+    fn begin(&mut self) -> io::Result<()> {
+        if let (Door::Open(line), Some(mut baud)) = (&self.door, self.rates.now()) {
+            while let Err(error) = line.set_baud(baud) {
+                tracing::debug!(place = %self.place, %error, "a rate is passed over");
+                if !self.rates.advance() {
+                    return Err(error);
+                }
+                baud = self.rates.now().unwrap_or(baud);
+            }
+            tracing::debug!(place = %self.place, baud, "asking for a radio co-processor");
+        }
+        self.unread.clear();
+        self.unsent.clear();
+        (self.taken, self.ready) = (0, false);
+        self.host = Host::new(self.config, self.now());
+        Ok(())
     }
 
     fn close(&mut self, error: io::Error) -> io::Error {
-        self.line = Line::Closed { until: Instant::now() + OPEN_AGAIN_AFTER };
-        io::Error::new(error.kind(), format!("radio at {}: {error}", self.address))
+        self.ready = false;
+        self.rates.begin();
+        self.door = Door::Closed { until: Instant::now() + OPEN_AGAIN_AFTER };
+        self.told(error)
+    }
+
+    fn told(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+        io::Error::other(format!("radio at {}: {}", self.place, error.into()))
     }
 
     /// Lets the host go on, and gives what happened.
@@ -155,14 +202,17 @@ impl SpinelAir {
         }
     }
 
-    fn tell(&self, event: &Event, packet: &mut [u8]) -> io::Result<usize> {
+    fn tell(&mut self, event: &Event, packet: &mut [u8]) -> io::Result<usize> {
         match event {
             Event::Ready { hardware } => {
+                self.rates.answered();
+                (self.ready, self.hardware) = (true, *hardware);
                 let hardware = hardware.map(|eui| eui.to_string());
-                tracing::info!(address = %self.address, ?hardware, "the radio co-processor is ready");
+                let baud = self.rates.found();
+                tracing::info!(place = %self.place, ?hardware, baud, "the radio co-processor is ready");
                 Ok(0)
             }
-            Event::Lost(loss) => Err(io::Error::other(format!("radio at {}: {loss}", self.address))),
+            Event::Lost(loss) => self.lose(*loss).map(|()| 0),
             // What was not acknowledged is repeated by the sensor's CoAP.
             Event::Done(_) => Ok(0),
             Event::Heard(heard) => {
@@ -177,6 +227,26 @@ impl SpinelAir {
         }
     }
 
+    /// Silence may be another rate's fault; every other loss is the answer of a co-processor.
+    fn lose(&mut self, loss: Loss) -> io::Result<()> {
+        self.ready = false;
+        if loss != Loss::Silent {
+            self.rates.answered();
+            return Err(self.told(loss));
+        }
+        match self.rates.silent() {
+            Silence::Wait => Err(self.told(loss)),
+            Silence::Next => self.begin().map_err(|error| self.close(error)),
+            Silence::Exhausted => {
+                let tried: Vec<String> = USUAL_BAUD.iter().map(ToString::to_string).collect();
+                let tried = tried.join(", ");
+                Err(self.close(io::Error::other(format!(
+                    "no radio co-processor answers at {tried} baud: it needs an RCP firmware; if that has another rate, name it by ?baud="
+                ))))
+            }
+        }
+    }
+
     /// Moves bytes to and from the line once, or waits until the host has something to do.
     async fn exchange(&mut self) -> io::Result<()> {
         let now = self.now();
@@ -185,32 +255,16 @@ impl SpinelAir {
             self.unsent.extend_from_slice(wire.get(..length).unwrap_or_default());
         }
         let due = self.host.poll_timeout().map(|due| self.start + due);
-        let Line::Open(stream) = &self.line else { return Ok(()) };
-        let write = !self.unsent.is_empty();
-        let interest = if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        let ready = tokio::select! {
-            ready = stream.ready(interest) => ready?,
-            () = super::sleep_until(due) => return Ok(()),
-        };
-        if ready.is_writable() && write {
-            match stream.try_write(&self.unsent) {
-                Ok(length) => drop(self.unsent.drain(..length)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+        let Door::Open(line) = &self.door else { return Ok(()) };
+        let mut bytes = [0; READ_BYTES];
+        tokio::select! {
+            length = line.read(&mut bytes) => {
+                self.taken = 0;
+                self.unread.clear();
+                self.unread.extend_from_slice(bytes.get(..length?).unwrap_or_default());
             }
-        }
-        if ready.is_readable() {
-            let mut bytes = [0; READ_BYTES];
-            match stream.try_read(&mut bytes) {
-                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the line was closed")),
-                Ok(length) => {
-                    self.unread.clear();
-                    self.taken = 0;
-                    self.unread.extend_from_slice(bytes.get(..length).unwrap_or_default());
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
+            length = line.write(&self.unsent), if !self.unsent.is_empty() => drop(self.unsent.drain(..length?)),
+            () = super::sleep_until(due) => {}
         }
         Ok(())
     }
@@ -234,7 +288,7 @@ mod tests {
     async fn radio(air: &Air, station: &EndpointConfig) -> (Rcp, SpinelAir) {
         let place = Place::Tcp(([127, 0, 0, 1], 0).into());
         let rcp = Rcp::start(&place, air.address(), station.eui).await.unwrap();
-        let mut radio = SpinelAir::new(&rcp.place().to_string().parse().unwrap(), station);
+        let mut radio = SpinelAir::new(&SpinelPlace::Tcp(rcp.place().to_string().parse().unwrap()), station);
         while !radio.can_send() {
             // On a busy machine the co-processor may count as silent for a while.
             assert_eq!(radio.receive(&mut [0; PACKET_BYTES_MAX]).await.unwrap_or(0), 0);
@@ -280,8 +334,8 @@ mod tests {
     #[tokio::test]
     async fn a_line_that_closes_is_told_and_opened_again() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
-        let mut radio = SpinelAir::new(&address, &STATION);
+        let place = SpinelPlace::Tcp(listener.local_addr().unwrap().to_string().parse().unwrap());
+        let mut radio = SpinelAir::new(&place, &STATION);
         for _ in 0..2 {
             let dropped = async {
                 let (mut line, _) = listener.accept().await.unwrap();

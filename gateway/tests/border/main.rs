@@ -8,9 +8,11 @@
     reason = "a test ends at what it does not expect"
 )]
 
+mod dongle;
 mod field;
 mod process;
 mod sensor;
+mod serial;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

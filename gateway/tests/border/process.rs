@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const START_MAX: Duration = Duration::from_secs(20);
+/// How long the radio may take: every rate is tried for seconds, and more than once on a busy machine.
+const RADIO_MAX: Duration = Duration::from_secs(120);
 
 /// Kills the process when it goes out of scope, however a test ends.
 pub struct Gateway {
@@ -21,6 +23,11 @@ impl Gateway {
 
     /// The same with further flags.
     pub fn start_with(data: &Path, air: SocketAddr, eui: &str, flags: &[&str]) -> Self {
+        Self::start_at(data, &format!("zep://{air}"), eui, flags)
+    }
+
+    /// Starts one with any radio.
+    pub fn start_at(data: &Path, radio: &str, eui: &str, flags: &[&str]) -> Self {
         let address_file = data.join("http.addr");
         if address_file.exists() {
             std::fs::remove_file(&address_file).unwrap();
@@ -29,7 +36,7 @@ impl Gateway {
             .arg("--data")
             .arg(data)
             .args(["--http", "127.0.0.1:0", "--log-level", "warn"])
-            .args(["--radio", &format!("zep://{air}"), "--eui", eui])
+            .args(["--radio", radio, "--eui", eui])
             .args(flags)
             .stdin(Stdio::null())
             .spawn()
@@ -89,8 +96,9 @@ impl Gateway {
         self.radio_once(|radio| radio["devices"].as_array().is_some_and(|devices| devices.len() >= least))
     }
 
-    fn radio_once(&self, ready: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
-        let deadline = Instant::now() + START_MAX;
+    /// The radio's section of the status, once `ready` says so of it.
+    pub fn radio_once(&self, ready: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let deadline = Instant::now() + RADIO_MAX;
         loop {
             let radio = self.status()["radio"].take();
             if ready(&radio) {
