@@ -6,8 +6,8 @@
 //! tidelog_command{device="02124b0000000001", node="…"}   at the moment it was issued   {"act": …, "expires_ms": …} as text
 //! command_id{device=…}, command_state{device=…}          when the device began, and when it ended (`uplink::event_schema`)
 //! ```
-//! The id is made of that moment and of the author, and stands nowhere else. Nobody but [`order`] writes such a point: every
-//! way in for points asks [`names_a_command`] first, for who may write readings need not be one who may command.
+//! The id is made of that moment and of the author, and stands nowhere else. Nobody but `issue` writes such a point: every
+//! way in for points asks `names_a_command` first, for who may write readings need not be one who may command.
 
 mod follow;
 pub(crate) mod history;
