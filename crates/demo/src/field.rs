@@ -101,7 +101,7 @@ impl Field {
                 ("127.0.0.1".to_owned(), listen.port())
             }
         };
-        let watcher = Watcher::start(&mqtt_host, mqtt_port, &format!("tidelog/{SITE}/#")).await?;
+        let watcher = Watcher::start(&mqtt_host, mqtt_port, &format!("tidelog/{SITE}/+")).await?;
 
         let certificates = Certificates::create(folder)?;
         let peering = free_port()?;
