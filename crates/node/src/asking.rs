@@ -9,6 +9,9 @@ use tidelog_record::{Series, SiteName};
 use tidelog_store::catalogue::{CatalogueError, MatchOp, Matcher, MatcherError};
 use tidelog_store::{Points, ScanError, Store};
 
+/// The label of series that names a device.
+pub(crate) const DEVICE_LABEL: &str = "device";
+
 /// Sets of conditions: a series is meant if it meets all of at least one set.
 pub(crate) type Alternatives = Vec<Vec<Matcher>>;
 

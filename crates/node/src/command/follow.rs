@@ -11,16 +11,14 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::history::{self, HistoryError};
+use super::issue::still_waiting;
 use super::order::{Order, device_of};
-use super::{EXPIRES_S_MAX, METRIC, Waiting};
+use super::{METRIC, Waiting};
 use crate::backoff::{Backoff, random};
 use crate::context::NodeContext;
 
 /// Most bytes of records read from the log at a time.
 const READ_BYTES_MAX: usize = 256 * 1024;
-
-const NS_PER_S: i64 = 1_000_000_000;
-const NS_PER_MS: i64 = 1_000_000;
 
 /// Starts to follow the node's site. What waits is known a moment later, and from then on as the log goes.
 #[must_use]
@@ -98,14 +96,11 @@ impl Follower {
     fn look_up(&self) -> Result<(), HistoryError> {
         let (store, site) = (&self.context.store, &self.context.site);
         // A clock that has not been set yet looks at all there is.
-        let longest_ns = i64::from(EXPIRES_S_MAX) * NS_PER_S;
-        let start = self.context.now_ms().saturating_mul(NS_PER_MS).saturating_sub(longest_ns);
-        for (device, id) in history::words(store, site, None, start)?.begun {
+        let issued = still_waiting(self.context.now_ms());
+        for (device, id) in history::begun(store, site, None, *issued.start())? {
             self.waiting.begun(device, id);
         }
-        for order in history::orders(store, site, None, start..=i64::MAX)? {
-            self.take(&order);
-        }
+        history::each_order(store, site, None, issued, |order| self.take(&order))?;
         Ok(())
     }
 
@@ -146,7 +141,7 @@ impl Follower {
     }
 
     fn take(&self, order: &Order) {
-        if !self.waiting.issued(order.device, order.command()) {
+        if !self.waiting.issued(order.device, order.command(), self.context.now_ms()) {
             self.context.metrics.commands_dropped.inc();
             tracing::warn!(device = %order.device, id = %order.id, "too many commands wait: one is not handed over from here");
         }

@@ -10,13 +10,11 @@ use tidelog_store::catalogue::{CatalogueError, MatcherError};
 use tidelog_store::{ScanError, Store};
 
 use super::order::{device_of, metric_is};
-use super::{ActForm, METRIC, Order};
+use super::{ActForm, METRIC, NS_PER_MS, Order};
 use crate::asking;
 
-const NS_PER_MS: i64 = 1_000_000;
-
-/// Most commands looked at for one question.
-pub(crate) const COMMANDS_READ_MAX: usize = 10_000;
+/// Words kept of one command at most: it says two, and who repeats itself says nothing new.
+const WORDS_PER_COMMAND_MAX: usize = 4;
 
 /// What the log cannot tell.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +25,6 @@ pub(crate) enum HistoryError {
     Catalogue(#[from] CatalogueError),
     #[error(transparent)]
     Scan(#[from] ScanError),
-    #[error("more than {COMMANDS_READ_MAX} commands are meant: ask for a shorter time or for one device")]
-    TooMany,
 }
 
 /// How far a command is.
@@ -82,35 +78,51 @@ pub(crate) struct Told {
     pub ended_ms: Option<i64>,
 }
 
-/// What devices have said.
-#[derive(Debug, Default)]
-pub(super) struct Words {
-    by_command: BTreeMap<(DeviceId, CommandId), Word>,
-    /// The greatest begun, by device.
-    pub begun: BTreeMap<DeviceId, CommandId>,
+/// Which commands are asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Meant {
+    pub device: Option<DeviceId>,
+    pub id: Option<CommandId>,
+    /// When they were issued, in ns.
+    pub issued: RangeInclusive<i64>,
+    /// Of more, the latest.
+    pub count_max: usize,
 }
 
+/// What a device said of a command.
 #[derive(Clone, Copy, Debug, Default)]
 struct Word {
     started_ms: Option<i64>,
     ended: Option<(i64, CommandState)>,
 }
 
-/// Commands issued within a time (ns), the latest last, with what became of them as of `now_ms`.
+/// The commands that are meant, the latest last, with what became of them as of `now_ms`; and how many more there are. What is held
+/// meanwhile is bounded by what is told, however much stands in the log.
 pub(crate) fn history(
     store: &Store,
     site: &SiteName,
-    device: Option<DeviceId>,
-    issued: RangeInclusive<i64>,
+    meant: &Meant,
     now_ms: i64,
-) -> Result<Vec<Told>, HistoryError> {
-    let start = *issued.start();
-    let mut orders = orders(store, site, device, issued)?;
-    orders.sort_unstable_by_key(|order| (order.id, order.device.0));
-    let words = words(store, site, device, start)?;
+) -> Result<(Vec<Told>, u64), HistoryError> {
+    let (mut kept, mut left_out) = (BTreeMap::new(), 0);
+    each_order(store, site, meant.device, meant.issued.clone(), |order| {
+        if meant.id.is_none_or(|id| id == order.id) {
+            kept.insert((order.id, order.device.0), order);
+        }
+        if kept.len() > meant.count_max {
+            kept.pop_first();
+            left_out += 1;
+        }
+    })?;
+    let Some(first) = kept.first_key_value().map(|((id, _), _)| id.issued_ms()) else {
+        return Ok((Vec::new(), left_out));
+    };
+    let start = first.saturating_mul(NS_PER_MS);
+    let begun = begun(store, site, meant.device, start)?;
+    let words = words(store, site, meant.device, start, &kept)?;
     let told = |order: Order| {
-        let word = words.by_command.get(&(order.device, order.id)).copied().unwrap_or_default();
-        let superseded = words.begun.get(&order.device).is_some_and(|begun| order.id < *begun);
+        let word = words.get(&(order.id, order.device.0)).copied().unwrap_or_default();
+        let superseded = begun.get(&order.device).is_some_and(|begun| order.id < *begun);
         let state = match word {
             Word { ended: Some((_, state)), .. } => state.into(),
             Word { started_ms: Some(_), .. } => State::Started,
@@ -130,59 +142,91 @@ pub(crate) fn history(
             ended_ms: word.ended.map(|(at, _)| at),
         }
     };
-    Ok(orders.into_iter().map(told).collect())
+    Ok((kept.into_values().map(told).collect(), left_out))
 }
 
-/// The commands issued within a time, in no order.
-pub(super) fn orders(
+/// Visits the commands issued within a time (ns), in no order.
+pub(super) fn each_order(
     store: &Store,
     site: &SiteName,
     device: Option<DeviceId>,
     issued: RangeInclusive<i64>,
-) -> Result<Vec<Order>, HistoryError> {
+    mut visit: impl FnMut(Order),
+) -> Result<(), HistoryError> {
     let series = asking::chosen(store, site, &vec![metric_is(METRIC, device)?])?;
-    let (mut found, mut too_many) = (Vec::new(), false);
     asking::each_points(store, site, &series, issued, |series, points| {
-        found.extend(points.iter().filter_map(|(at, value)| Order::of(series, at, &value)));
-        too_many = found.len() > COMMANDS_READ_MAX;
-        if too_many { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        points.iter().filter_map(|(at, value)| Order::of(series, at, &value)).for_each(&mut visit);
+        ControlFlow::Continue(())
     })?;
-    if too_many { Err(HistoryError::TooMany) } else { Ok(found) }
+    Ok(())
 }
 
-/// What devices have said since a time (ns).
-pub(super) fn words(
+/// The greatest command that each device has begun since a time (ns).
+pub(super) fn begun(
     store: &Store,
     site: &SiteName,
     device: Option<DeviceId>,
     start: i64,
-) -> Result<Words, HistoryError> {
-    let metrics = [COMMAND_ID_METRIC, COMMAND_STATE_METRIC];
-    let meant = metrics.iter().map(|metric| metric_is(metric, device)).collect::<Result<Vec<_>, _>>()?;
-    let series = asking::chosen(store, site, &meant)?;
-    let (mut ids, mut states) = (BTreeMap::new(), BTreeMap::new());
+) -> Result<BTreeMap<DeviceId, CommandId>, HistoryError> {
+    let mut begun = BTreeMap::new();
+    each_number(store, site, (COMMAND_ID_METRIC, device), start, |device, _, number| {
+        if let Some(id) = u64::try_from(number).ok().and_then(CommandId::from_number) {
+            let greatest = begun.entry(device).or_insert(id);
+            *greatest = id.max(*greatest);
+        }
+    })?;
+    Ok(begun)
+}
+
+/// What devices have said of these commands since a time (ns).
+fn words(
+    store: &Store,
+    site: &SiteName,
+    device: Option<DeviceId>,
+    start: i64,
+    of: &BTreeMap<(CommandId, [u8; 8]), Order>,
+) -> Result<BTreeMap<(CommandId, [u8; 8]), Word>, HistoryError> {
+    let (mut moments, mut counts) = (BTreeMap::new(), BTreeMap::new());
+    each_number(store, site, (COMMAND_ID_METRIC, device), start, |device, at, number| {
+        let id = u64::try_from(number).ok().and_then(CommandId::from_number);
+        let Some(name) = id.map(|id| (id, device.0)).filter(|name| of.contains_key(name)) else { return };
+        let count = counts.entry(name).or_insert(0);
+        if *count < WORDS_PER_COMMAND_MAX {
+            *count += 1;
+            moments.insert((device.0, at), name);
+        }
+    })?;
+    let mut words: BTreeMap<_, Word> = BTreeMap::new();
+    each_number(store, site, (COMMAND_STATE_METRIC, device), start, |device, at, number| {
+        let Some(name) = moments.get(&(device.0, at)) else { return };
+        let word = words.entry(*name).or_default();
+        match CommandState::from_number(number) {
+            Some(CommandState::Started) => word.started_ms = word.started_ms.or(Some(at / NS_PER_MS)),
+            Some(ended) => word.ended = word.ended.or(Some((at / NS_PER_MS, ended))),
+            None => {}
+        }
+    })?;
+    Ok(words)
+}
+
+/// Visits the whole numbers that devices have said in a metric since a time (ns), each device's in order of time.
+fn each_number(
+    store: &Store,
+    site: &SiteName,
+    (metric, device): (&str, Option<DeviceId>),
+    start: i64,
+    mut visit: impl FnMut(DeviceId, i64, i64),
+) -> Result<(), HistoryError> {
+    let series = asking::chosen(store, site, &vec![metric_is(metric, device)?])?;
     asking::each_points(store, site, &series, start..=i64::MAX, |series, points| {
         if let Some(device) = device_of(series).filter(|_| series.labels().count() == 1) {
-            let of = if series.metric() == COMMAND_ID_METRIC { &mut ids } else { &mut states };
-            of.extend(points.iter().filter_map(|(at, value)| match value {
-                Value::I64(number) => Some(((device, at), number)),
-                Value::F64(_) | Value::Bool(_) | Value::Text(_) => None,
-            }));
+            for (at, value) in points.iter() {
+                if let Value::I64(number) = value {
+                    visit(device, at, number);
+                }
+            }
         }
         ControlFlow::Continue(())
     })?;
-    let mut words = Words::default();
-    for ((device, at), number) in ids {
-        let id = u64::try_from(number).ok().and_then(CommandId::from_number);
-        let state = states.get(&(device, at)).copied().and_then(CommandState::from_number);
-        let (Some(id), Some(state)) = (id, state) else { continue };
-        let word = words.by_command.entry((device, id)).or_default();
-        match state {
-            CommandState::Started => word.started_ms = word.started_ms.or(Some(at / NS_PER_MS)),
-            ended => word.ended = word.ended.or(Some((at / NS_PER_MS, ended))),
-        }
-        let begun = words.begun.entry(device).or_insert(id);
-        *begun = id.max(*begun);
-    }
-    Ok(words)
+    Ok(())
 }

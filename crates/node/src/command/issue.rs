@@ -11,9 +11,9 @@ use tidelog_store::catalogue::{CatalogueError, MatcherError};
 use tidelog_store::{AppendError, Appended, Store};
 use tokio::sync::{Mutex, oneshot};
 
-use super::history::{HistoryError, State, history};
+use super::history::{HistoryError, begun, each_order};
 use super::order::device_is;
-use super::{ActForm, EXPIRES_S_MAX, METRIC, Order, WAITING_PER_DEVICE_MAX};
+use super::{ActForm, EXPIRES_S_MAX, METRIC, NS_PER_MS, Order, WAITING_PER_DEVICE_MAX};
 use crate::asking;
 use crate::clock::EARLIEST_MS;
 use crate::context::NodeContext;
@@ -21,7 +21,6 @@ use crate::context::NodeContext;
 /// How long a command may wait to be begun when nobody says, in seconds.
 const EXPIRES_S_DEFAULT: u32 = 3600;
 
-const NS_PER_MS: i64 = 1_000_000;
 const NS_PER_S: i64 = 1_000_000_000;
 
 /// Whoever issues a command holds it.
@@ -117,12 +116,17 @@ fn next_issued_ms(store: &Store, site: &SiteName, device: DeviceId, now_ms: i64)
     if of_device.iter().all(|series| series.metric() == METRIC) {
         return Err(IssueError::UnknownDevice { device, site: site.clone() });
     }
-    let known = history(store, site, Some(device), still_waiting(now_ms), now_ms)?;
-    let waiting = known.iter().filter(|told| told.state == State::Waiting).count();
+    let issued = still_waiting(now_ms);
+    let begun = begun(store, site, Some(device), *issued.start())?.get(&device).copied();
+    let (mut waiting, mut last) = (0, None);
+    each_order(store, site, Some(device), issued, |order| {
+        // What was begun, or comes before what was, is over.
+        waiting += usize::from(Some(order.id) > begun && now_ms < order.expires_ms);
+        last = last.max(Some(order.id.issued_ms()).filter(|issued| *issued <= now_ms));
+    })?;
     if waiting >= WAITING_PER_DEVICE_MAX {
         return Err(IssueError::TooMany(waiting));
     }
-    let last = known.iter().map(|told| told.issued_ms).filter(|issued| *issued <= now_ms).max();
     Ok(last.map_or(now_ms, |last| now_ms.max(last + 1)))
 }
 

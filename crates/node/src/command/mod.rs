@@ -26,6 +26,9 @@ use tidelog_record::Body;
 /// The metric of commands: reserved, nothing else may write it.
 pub(crate) const METRIC: &str = "tidelog_command";
 
+/// A command's moments are milliseconds on the air and nanoseconds in the log.
+pub(crate) const NS_PER_MS: i64 = 1_000_000;
+
 /// The longest that a command may wait to be begun, in seconds: a week.
 pub(crate) const EXPIRES_S_MAX: u32 = 7 * 24 * 3600;
 

@@ -5,11 +5,10 @@ use tidelog_record::uplink::{Act, Command, CommandId};
 use tidelog_record::{DeviceId, NodeId, Series, Value};
 use tidelog_store::catalogue::{MatchOp, Matcher, MatcherError};
 
-use super::METRIC;
 use super::history::State;
+use super::{METRIC, NS_PER_MS};
+use crate::asking::DEVICE_LABEL;
 
-const NS_PER_MS: i64 = 1_000_000;
-const DEVICE_LABEL: &str = "device";
 const NODE_LABEL: &str = "node";
 
 /// What is to be done, in JSON: `"read"`, `{"every": {"interval_ms": 5000}}`, `{"switch": {"output": 0, "on": true}}`, `"reboot"`,

@@ -43,8 +43,11 @@ impl Waiting {
         may_begin.find(|it| it.id.issued_ms() <= now_ms.saturating_add(AHEAD_MS_MAX)).copied()
     }
 
-    /// A command was issued. Whether there was room for it.
-    pub(super) fn issued(&self, device: DeviceId, command: Command) -> bool {
+    /// A command was issued. Whether there was room for it; what has expired by `now_ms` takes none.
+    pub(super) fn issued(&self, device: DeviceId, command: Command, now_ms: i64) -> bool {
+        if has_expired(&command, now_ms) {
+            return true;
+        }
         let mut all = self.lock();
         if all.len() >= DEVICES_MAX && !all.contains_key(&device) {
             return false;
@@ -54,6 +57,9 @@ impl Waiting {
             return true;
         }
         kept.commands.insert(command.id, command);
+        if kept.commands.len() > KEPT_PER_DEVICE_MAX {
+            kept.commands.retain(|_, it| !has_expired(it, now_ms));
+        }
         // The latest goes: those before it were promised to be begun before it.
         kept.commands.len() <= KEPT_PER_DEVICE_MAX || kept.commands.pop_last().is_none()
     }
@@ -76,7 +82,7 @@ impl Waiting {
         }
         let mut all = self.lock();
         for kept in all.values_mut() {
-            kept.commands.retain(|_, it| now_ms < it.expires_ms);
+            kept.commands.retain(|_, it| !has_expired(it, now_ms));
         }
         let oldest_ms = now_ms.saturating_sub(i64::from(super::EXPIRES_S_MAX) * 1000);
         all.retain(|_, kept| {
@@ -100,6 +106,11 @@ impl Waiting {
         // What it holds is whole after each call.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a command has expired, as far as the clock can be believed.
+fn has_expired(command: &Command, now_ms: i64) -> bool {
+    now_ms >= EARLIEST_MS && now_ms >= command.expires_ms
 }
 
 #[cfg(test)]
@@ -145,7 +156,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Issued(n, ms, author, expires) => {
-                        assert!(waiting.issued(device(n), command(ms, author, expires)));
+                        assert!(waiting.issued(device(n), command(ms, author, expires), forgotten));
                         issued.push((n, command(ms, author, expires)));
                     }
                     Step::Begun(n, ms, author) => {
@@ -176,7 +187,7 @@ mod tests {
     #[test]
     fn a_clock_that_cannot_be_right_hands_out_nothing() {
         let waiting = Waiting::default();
-        assert!(waiting.issued(device(1), command(NOW_MS, 1, NOW_MS + 10_000)));
+        assert!(waiting.issued(device(1), command(NOW_MS, 1, NOW_MS + 10_000), NOW_MS));
         assert_eq!(waiting.next(device(1), 1_000), None, "the gateway was just switched on");
         assert_eq!(
             waiting.next(device(1), NOW_MS - AHEAD_MS_MAX - 1),
@@ -194,10 +205,15 @@ mod tests {
     fn more_than_there_is_room_for_is_said_and_what_was_there_stays() {
         let waiting = Waiting::default();
         for n in 0..KEPT_PER_DEVICE_MAX {
-            assert!(waiting.issued(device(1), command(NOW_MS + i64::try_from(n).unwrap(), 1, i64::MAX)));
+            let expires_ms = if n == 7 { NOW_MS + 500 } else { i64::MAX };
+            let command = command(NOW_MS + i64::try_from(n).unwrap(), 1, expires_ms);
+            assert!(waiting.issued(device(1), command, NOW_MS));
         }
-        assert!(!waiting.issued(device(1), command(NOW_MS + 1_000, 1, i64::MAX)));
+        let late = command(NOW_MS + 1_000, 1, i64::MAX);
+        assert!(!waiting.issued(device(1), late, NOW_MS));
         assert_eq!(waiting.next(device(1), NOW_MS).map(|it| it.id.issued_ms()), Some(NOW_MS));
+        assert_eq!(waiting.len(), KEPT_PER_DEVICE_MAX);
+        assert!(waiting.issued(device(1), late, NOW_MS + 500), "one has expired meanwhile");
         assert_eq!(waiting.len(), KEPT_PER_DEVICE_MAX);
     }
 }

@@ -14,16 +14,13 @@ use tidelog_store::catalogue::{MatchOp, Matcher};
 use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::guard::Visitor;
-use crate::asking;
+use crate::asking::{self, DEVICE_LABEL};
 use crate::context::NodeContext;
 use crate::held::Cloud;
 use crate::metrics::METRICS_CONTENT_TYPE;
 
 /// How the metrics name how many peers hold a stream.
 const HELD_BY: [&str; 4] = ["0", "1", "2", "3+"];
-
-/// The label that names a sensor board.
-const DEVICE_LABEL: &str = "device";
 
 /// The process answers. Nothing else is said by it.
 pub(super) async fn healthz() -> &'static str {

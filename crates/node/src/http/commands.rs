@@ -19,14 +19,12 @@ use super::guard::Visitor;
 use super::level::{Asked, Level, Positions, unconfirmed};
 use super::question::bad;
 use super::write::collect;
-use crate::command::ActForm;
-use crate::command::history::{HistoryError, history};
+use crate::command::history::{HistoryError, Meant, history};
 use crate::command::issue::{IssueError, Wish, issue, still_waiting};
+use crate::command::{ActForm, NS_PER_MS};
 
 /// Most commands in one answer; where there are more, they are the latest.
 const COMMANDS_TOLD_MAX: usize = 1000;
-
-const NS_PER_MS: i64 = 1_000_000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,27 +144,20 @@ pub(super) async fn get_commands(
     if issued.is_empty() {
         return Err(bad("start is after end"));
     }
-    let asked = site.clone();
-    let told =
-        tokio::task::spawn_blocking(move || history(&store, &asked, wanted.device, issued, now_ms)).await;
-    let mut told = told.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))??;
-    if let Some(id) = wanted.id {
-        told.retain(|told| told.id == id.to_string());
-    }
-    let left_out = told.len().saturating_sub(COMMANDS_TOLD_MAX);
-    told.drain(..left_out);
+    let meant = Meant { device: wanted.device, id: wanted.id, issued, count_max: COMMANDS_TOLD_MAX };
+    let (permit, asked) = (api.question()?, site.clone());
+    let told = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        history(&store, &asked, &meant, now_ms)
+    });
+    let told = told.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))?;
+    let (told, left_out) = told?;
     Ok(Json(json!({"site": site.as_str(), "commands": told, "left_out": left_out})))
 }
 
 impl From<HistoryError> for ApiError {
     fn from(error: HistoryError) -> Self {
-        let code = match &error {
-            HistoryError::TooMany => ErrorCode::BadParameter,
-            HistoryError::Matcher(_) | HistoryError::Catalogue(_) | HistoryError::Scan(_) => {
-                ErrorCode::ReadFailed
-            }
-        };
-        Self::new(code, error.to_string())
+        Self::new(ErrorCode::ReadFailed, error.to_string())
     }
 }
 

@@ -28,6 +28,7 @@ mod write;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use ::prometheus::IntGauge;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
@@ -111,6 +112,25 @@ pub(crate) struct Api {
     once: Arc<once::Memory>,
 }
 
+/// A place among those of which there may be so many, counted while it is taken, however its taker ends.
+struct Seat {
+    taken: IntGauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Seat {
+    fn take(permit: OwnedSemaphorePermit, taken: &IntGauge) -> Self {
+        taken.inc();
+        Self { taken: taken.clone(), _permit: permit }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.taken.dec();
+    }
+}
+
 impl Api {
     pub fn new(version: &'static str, metrics: Arc<Metrics>, limits: Limits, doors: Arc<Doors>) -> Self {
         let body_bytes = usize::try_from(limits.body_bytes_max).unwrap_or(Semaphore::MAX_PERMITS);
@@ -147,6 +167,13 @@ impl Api {
 
     fn running(&self) -> Result<&NodeContext, ApiError> {
         self.log().map(|running| &running.context)
+    }
+
+    /// A place among the questions that are being answered.
+    fn question(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.queries.clone().try_acquire_owned().map_err(|_| {
+            ApiError::new(ErrorCode::Busy, "too many queries are being answered; try again later")
+        })
     }
 
     /// Room for so many bytes of bodies, beside those that are being received.

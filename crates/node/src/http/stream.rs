@@ -136,9 +136,7 @@ pub(super) async fn stream(
 ) -> Result<Response<Body>, ApiError> {
     let context = api.running()?.clone();
     let patience = api.limits.query_time;
-    let permit = api.queries.clone().try_acquire_owned().map_err(|_| {
-        ApiError::new(ErrorCode::Busy, "too many queries are being answered; try again later")
-    })?;
+    let permit = api.question()?;
     let (pieces, mut received) = mpsc::channel(PIECES_WAITING_MAX);
     tokio::task::spawn_blocking(move || {
         // Held until the answer is written: it is what takes memory.

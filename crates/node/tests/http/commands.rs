@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tidelog_node::command::{self, Waiting};
 use tidelog_node::door::Scope;
-use tidelog_record::DeviceId;
 use tidelog_record::uplink::{Act, CommandId, CommandState};
+use tidelog_record::{Batch, DeviceId, Series};
 
 use crate::common::door::{bearer, make_token, raw};
 use crate::common::{Answer, Running};
@@ -234,5 +234,34 @@ fn a_gateway_hands_over_what_was_issued_before_and_since_its_start_until_the_dev
     let waiting = follow(&running);
     assert_eq!(issue(&running, &read(600)).status, 201);
     until(&waiting, None);
+    running.stop();
+}
+
+#[test]
+fn of_very_many_commands_the_latest_are_told_and_none_is_kept_from_its_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = node(dir.path());
+    let context = running.node.as_ref().unwrap().context().clone();
+    let (now, author) = (now_ms(), context.store.node().to_string());
+    // As an automation leaves them that commands all day: issued in the last hour, and none of them begun.
+    let expired = (0..12_000).map(|n| {
+        let at_ms = now - 3_600_000 + n * 100;
+        let text = format!(r#"{{"act":"read","expires_ms":{}}}"#, at_ms + 1);
+        (at_ms * 1_000_000, tidelog_record::Value::Text(text))
+    });
+    let series = Series::new("tidelog_command", [("device", DEVICE), ("node", &author)]).unwrap();
+    let batch = Batch { series: vec![(series, expired.collect())], ..Batch::default() };
+    context.store.append_blocking(&"plant".parse().unwrap(), batch.encode().unwrap()).unwrap();
+    let issued = issue(&running, &read(600));
+    assert_eq!(issued.status, 201, "{}", issued.text);
+    let told = running.get(PATH).json();
+    assert_eq!(told["left_out"], json!(11_001));
+    let all = told["commands"].as_array().unwrap();
+    assert_eq!(
+        (all.len(), &all[999]["id"], &all[998]["state"]),
+        (1000, &issued.json()["id"], &json!("expired"))
+    );
+    let waiting = running.runtime.block_on(async { command::follow(&context) });
+    until(&waiting, Some(&issued.json()["id"]));
     running.stop();
 }

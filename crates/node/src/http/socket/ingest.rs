@@ -4,7 +4,6 @@
 //! bound is reached nothing more is read from the connection, and so the device is held back by its own system. A batch that is
 //! refused ends nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,19 +13,17 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
 use tidelog_record::SiteName;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite::Bytes;
 
-use super::super::Api;
 use super::super::error::{ApiError, ErrorCode};
 use super::super::guard::Visitor;
 use super::super::line::{self, Dialect};
 use super::super::posted::BodyForm;
 use super::super::question::bad;
 use super::super::write::take_in;
+use super::super::{Api, Seat};
 use super::{End, Handshake, Heard, Socket, batch, ping_every, shake_hands};
-use crate::metrics::Metrics;
 
 /// How the counters name this way in.
 const VIA: &str = "socket";
@@ -100,29 +97,10 @@ pub(in crate::http) async fn get_socket(
         let message = format!("{} devices keep a socket already: http_sockets_max", api.limits.sockets_max);
         ApiError::new(ErrorCode::Unavailable, message)
     })?;
-    let place = Place::take(permit, Arc::clone(&api.metrics));
+    let seat = Seat::take(permit, &api.metrics.sockets);
     let session = Session { visitor, site, form, shutdown: context.shutdown.clone(), api };
-    context.tasks.spawn(session.run(handshake, place));
+    context.tasks.spawn(session.run(handshake, seat));
     Ok(response)
-}
-
-/// A place among the sockets, counted while it is taken.
-struct Place {
-    metrics: Arc<Metrics>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Place {
-    fn take(permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Self {
-        metrics.sockets.inc();
-        Self { metrics, _permit: permit }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.metrics.sockets.dec();
-    }
 }
 
 /// A batch that is under way: its bytes, and what became of it.
@@ -158,7 +136,7 @@ struct Session {
 }
 
 impl Session {
-    async fn run(self, handshake: Handshake, place: Place) {
+    async fn run(self, handshake: Handshake, seat: Seat) {
         let most = MESSAGE_BYTES_MAX.min(self.api.limits.body_bytes_max);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let stall = self.api.limits.stall;
@@ -173,7 +151,7 @@ impl Session {
             }
             Err(end) => end,
         };
-        drop(place);
+        drop(seat);
         self.api.metrics.sockets_ended.with_label_values(&[end.name()]).inc();
     }
 

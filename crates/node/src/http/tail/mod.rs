@@ -17,20 +17,19 @@ use axum::http::{HeaderMap, HeaderValue, Response, header};
 use tidelog_query::Selectors;
 use tidelog_record::{NodeId, SiteName};
 use tidelog_store::Position;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use self::cursor::{Begin, Cursor, Elsewhere, Mark, Place};
 use self::event::{Event, Form};
-use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::guard::Visitor;
 use super::question::bad;
 use super::socket::{self, End};
 use super::stream::{PIECE_BYTES, PIECES_WAITING_MAX, Piece, Pieces};
+use super::{Api, Seat};
 use crate::context::NodeContext;
 use crate::door::Doors;
-use crate::metrics::Metrics;
 
 /// Followers at a time.
 pub(super) const TAILS_MAX: usize = 32;
@@ -129,7 +128,7 @@ pub(super) async fn get_tail(
             form: if shaken.is_some() { Form::Messages } else { Form::ServerSent },
             pieces,
         },
-        _seat: Seat::take(seat, Arc::clone(&context.metrics)),
+        _seat: Seat::take(seat, &context.metrics.tails),
     };
     if let Some((response, handshake)) = shaken {
         context.tasks.spawn(listener::tell(
@@ -193,25 +192,6 @@ struct Tail {
     told: Place,
     speaker: Speaker,
     _seat: Seat,
-}
-
-/// A place among the followers, counted while it is taken, however its follower ends.
-struct Seat {
-    metrics: Arc<Metrics>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Seat {
-    fn take(permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Self {
-        metrics.tails.inc();
-        Self { metrics, _permit: permit }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.metrics.tails.dec();
-    }
 }
 
 /// How far a reading came.
