@@ -37,6 +37,7 @@
 //!
 //! Any other kind is kept as bytes: an older node stores and forwards what a newer one wrote (invariant 15).
 
+pub(crate) mod packing;
 mod read;
 mod write;
 

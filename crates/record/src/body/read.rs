@@ -50,11 +50,17 @@ pub struct BodyReader<'a> {
     labels: Vec<u8>,
     labels_spare: Vec<u8>,
     labels_met: bool,
-    first_time: i64,
-    step: i64,
+    times: TimesReader,
     points: usize,
     name_bytes: usize,
     spare: Spare,
+}
+
+/// What the next entry's times count from.
+#[derive(Debug, Default)]
+pub(super) struct TimesReader {
+    first_time: i64,
+    step: i64,
 }
 
 /// Columns that the entry has no use for now, so that a change of kind allocates nothing.
@@ -93,8 +99,7 @@ impl<'a> BodyReader<'a> {
             labels: Vec::with_capacity(LABEL_BYTES_COMMON),
             labels_spare: Vec::new(),
             labels_met: false,
-            first_time: 0,
-            step: 0,
+            times: TimesReader::default(),
             points: 0,
             name_bytes: 0,
             spare: Spare::default(),
@@ -148,7 +153,7 @@ impl<'a> BodyReader<'a> {
         self.take_name(head, &mut entry.canonical)?;
         entry.same_times = head & TIMES_SAME != 0;
         if !entry.same_times {
-            self.take_times(&mut entry.times)?;
+            self.times.take(&mut self.rest, &mut entry.times)?;
         }
         let count = entry.times.len();
         self.points += count;
@@ -218,38 +223,6 @@ impl<'a> BodyReader<'a> {
         Ok(())
     }
 
-    fn take_times(&mut self, times: &mut Vec<i64>) -> Result<(), Malformed> {
-        let head = self.rest.u64()?;
-        let count = usize::try_from(head >> 2).map_err(|_| Malformed)?;
-        // Each takes a byte or more.
-        if count > self.rest.0.len() {
-            return Err(Malformed);
-        }
-        let [ns, us, ms, s] = UNITS_NS;
-        let unit = match head & 3 {
-            0 => ns,
-            1 => us,
-            2 => ms,
-            _ => s,
-        };
-        times.clear();
-        if count == 0 {
-            return Ok(());
-        }
-        times.reserve(count);
-        let mut time = self.first_time.wrapping_add(self.rest.i64()?.wrapping_mul(unit));
-        self.first_time = time;
-        times.push(time);
-        let mut step = self.step;
-        for _ in 1..count {
-            step = step.wrapping_add(self.rest.i64()?.wrapping_mul(unit));
-            time = time.wrapping_add(step);
-            times.push(time);
-        }
-        self.step = step;
-        Ok(())
-    }
-
     fn take_values(&mut self, head: u8, count: usize, values: &mut Values) -> Result<(), Malformed> {
         let (layout, packed) = (head & LAYOUT_BITS, head & STEPS_PACKED != 0);
         if packed && layout > LAYOUT_DECIMAL_LAST && layout != LAYOUT_I64 {
@@ -310,6 +283,41 @@ impl<'a> BodyReader<'a> {
     }
 }
 
+impl TimesReader {
+    /// Reads the times of an entry that has its own.
+    pub fn take(&mut self, rest: &mut Reader<'_>, times: &mut Vec<i64>) -> Result<(), Malformed> {
+        let head = rest.u64()?;
+        let count = usize::try_from(head >> 2).map_err(|_| Malformed)?;
+        // Each takes a byte or more.
+        if count > rest.0.len() {
+            return Err(Malformed);
+        }
+        let [ns, us, ms, s] = UNITS_NS;
+        let unit = match head & 3 {
+            0 => ns,
+            1 => us,
+            2 => ms,
+            _ => s,
+        };
+        times.clear();
+        if count == 0 {
+            return Ok(());
+        }
+        times.reserve(count);
+        let mut time = self.first_time.wrapping_add(rest.i64()?.wrapping_mul(unit));
+        self.first_time = time;
+        times.push(time);
+        let mut step = self.step;
+        for _ in 1..count {
+            step = step.wrapping_add(rest.i64()?.wrapping_mul(unit));
+            time = time.wrapping_add(step);
+            times.push(time);
+        }
+        self.step = step;
+        Ok(())
+    }
+}
+
 fn emptied<T>(spare: &mut Vec<T>) -> Vec<T> {
     let mut all = mem::take(spare);
     all.clear();
@@ -318,7 +326,7 @@ fn emptied<T>(spare: &mut Vec<T>) -> Vec<T> {
 
 /// Takes a first number and the steps from one to the next.
 #[inline]
-fn take_steps(
+pub(super) fn take_steps(
     rest: &mut Reader<'_>,
     count: usize,
     packed: bool,

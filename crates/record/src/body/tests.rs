@@ -72,7 +72,7 @@ fn series() -> impl Strategy<Value = Series> {
     ("[a-c]{1,2}", labels).prop_map(|(metric, labels)| Series::new(metric, labels).unwrap())
 }
 
-fn batch() -> impl Strategy<Value = Batch> {
+pub(super) fn batch() -> impl Strategy<Value = Batch> {
     let origin = prop::option::of((any::<[u8; 8]>(), any::<u32>(), any::<u64>(), any::<u32>()).prop_map(
         |(device, epoch, first_seq, count)| Origin { device: DeviceId(device), epoch, first_seq, count },
     ));
@@ -87,7 +87,7 @@ fn batch() -> impl Strategy<Value = Batch> {
     })
 }
 
-fn relay() -> impl Strategy<Value = Relay> {
+pub(super) fn relay() -> impl Strategy<Value = Relay> {
     any::<([u8; 16], u64, u64, Option<u64>)>().prop_map(|(node, run, lsn, first_point)| Relay {
         node: NodeId(node),
         run: Run(run),

@@ -41,14 +41,20 @@ pub struct BodyWriter {
     numbers: BTreeMap<Vec<u8>, usize>,
     last_metric: Option<usize>,
     labels: Vec<u8>,
+    times: TimesWriter,
+    scaled: Vec<i64>,
+    points: usize,
+    name_bytes: usize,
+}
+
+/// The times of a body's entries as they are written, each told from those before.
+#[derive(Debug, Default)]
+pub(super) struct TimesWriter {
     times: Vec<i64>,
     first_time: i64,
     step: i64,
     /// Of the entry under way.
     changes: Vec<i64>,
-    scaled: Vec<i64>,
-    points: usize,
-    name_bytes: usize,
 }
 
 impl BodyWriter {
@@ -71,10 +77,7 @@ impl BodyWriter {
             numbers: BTreeMap::new(),
             last_metric: None,
             labels: Vec::new(),
-            times: Vec::new(),
-            first_time: 0,
-            step: 0,
-            changes: Vec::new(),
+            times: TimesWriter::default(),
             scaled: Vec::new(),
             points: 0,
             name_bytes: 0,
@@ -110,7 +113,7 @@ impl BodyWriter {
         let at = self.out.len();
         self.out.push(0);
         let metric = self.put_name(canonical)?;
-        let flags = metric.flags | self.put_times(times);
+        let flags = metric.flags | self.times.put(&mut self.out, times);
         let values = self.put_values(metric.number, values)?;
         if let Some(head) = self.out.get_mut(at) {
             *head = flags | values;
@@ -182,34 +185,6 @@ impl BodyWriter {
         self.labels.extend_from_slice(now);
     }
 
-    fn put_times(&mut self, times: &[i64]) -> u8 {
-        if self.times == times {
-            return TIMES_SAME;
-        }
-        self.times.clear();
-        self.times.extend_from_slice(times);
-        let count = (times.len() as u64) << 2;
-        let Some(first) = times.first() else {
-            put_u64(&mut self.out, count);
-            return 0;
-        };
-        self.changes.clear();
-        self.changes.push(first.wrapping_sub(self.first_time));
-        self.first_time = *first;
-        let mut before = *first;
-        for time in times.iter().skip(1) {
-            let step = time.wrapping_sub(before);
-            self.changes.push(step.wrapping_sub(self.step));
-            (self.step, before) = (step, *time);
-        }
-        let (code, unit) = unit_of(&self.changes);
-        put_u64(&mut self.out, count | code);
-        for change in &self.changes {
-            put_i64(&mut self.out, if *change == 0 { 0 } else { change / unit });
-        }
-        0
-    }
-
     fn put_values(&mut self, metric: usize, values: Column<'_>) -> Result<u8, BatchError> {
         if values.is_empty() {
             return Ok(0);
@@ -265,6 +240,37 @@ impl BodyWriter {
     }
 }
 
+impl TimesWriter {
+    /// Writes an entry's times; what its head says of them.
+    pub fn put(&mut self, out: &mut Vec<u8>, times: &[i64]) -> u8 {
+        if self.times == times {
+            return TIMES_SAME;
+        }
+        self.times.clear();
+        self.times.extend_from_slice(times);
+        let count = (times.len() as u64) << 2;
+        let Some(first) = times.first() else {
+            put_u64(out, count);
+            return 0;
+        };
+        self.changes.clear();
+        self.changes.push(first.wrapping_sub(self.first_time));
+        self.first_time = *first;
+        let mut before = *first;
+        for time in times.iter().skip(1) {
+            let step = time.wrapping_sub(before);
+            self.changes.push(step.wrapping_sub(self.step));
+            (self.step, before) = (step, *time);
+        }
+        let (code, unit) = unit_of(&self.changes);
+        put_u64(out, count | code);
+        for change in &self.changes {
+            put_i64(out, if *change == 0 { 0 } else { change / unit });
+        }
+        0
+    }
+}
+
 /// The metric of an entry, and what its head says of its name.
 struct Named {
     number: usize,
@@ -272,7 +278,7 @@ struct Named {
 }
 
 /// How many of the first items are the same.
-fn alike<'i>(a: impl Iterator<Item = &'i u8>, b: impl Iterator<Item = &'i u8>) -> usize {
+pub(super) fn alike<'i>(a: impl Iterator<Item = &'i u8>, b: impl Iterator<Item = &'i u8>) -> usize {
     a.zip(b).take_while(|(a, b)| a == b).count()
 }
 
@@ -288,7 +294,7 @@ fn unit_of(changes: &[i64]) -> (u64, i64) {
 }
 
 /// Writes the first number and the steps from one to the next; says whether these are packed.
-fn put_steps(out: &mut Vec<u8>, numbers: &[i64]) -> u8 {
+pub(super) fn put_steps(out: &mut Vec<u8>, numbers: &[i64]) -> u8 {
     let Some((first, rest)) = numbers.split_first() else { return 0 };
     put_i64(out, *first);
     let at = out.len();

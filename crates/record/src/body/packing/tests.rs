@@ -1,0 +1,229 @@
+//! Bodies that went through both ends against what they were, and what sensors' bodies come to.
+
+extern crate std;
+use std::format;
+use std::vec;
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::batch::{Batch, Body};
+use crate::body::tests::{batch, relay};
+use crate::body::{BodyHead, BodyReader, BodyWriter, Entry, Opened};
+use crate::column::Column;
+use crate::decimal::decimal_value;
+use crate::point::Value;
+use crate::series::Series;
+
+/// Both ends, which begin anew where a body is refused; how many were packed and what they took.
+#[derive(Default)]
+struct Pair {
+    packer: Packer,
+    unpacker: Unpacker,
+    packed: usize,
+    bytes: usize,
+}
+
+impl Pair {
+    fn send(&mut self, body: &[u8]) -> bool {
+        let mut packed = vec![0, 0, 0];
+        if !self.packer.pack(body, &mut packed) {
+            assert_eq!(packed, [0, 0, 0]);
+            (self.packer, self.unpacker) = Default::default();
+            return false;
+        }
+        let mut out = vec![1];
+        self.unpacker.unpack(&packed[3..], &mut out).unwrap();
+        assert!(out == body, "{out:?} is not {body:?}");
+        self.packed += 1;
+        self.bytes += packed.len() - 3;
+        true
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_body_that_is_packed_comes_back_byte_for_byte(
+        batches in prop::collection::vec((batch(), prop::option::weighted(0.1, relay())), 0..12),
+        order in prop::collection::vec((any::<prop::sample::Index>(), -100..100_i64), 0..30),
+    ) {
+        let mut pair = Pair::default();
+        let bodies: Vec<_> = batches.iter().filter(|(batch, _)| !batch.series.is_empty()).collect();
+        for (at, later) in order {
+            if bodies.is_empty() {
+                break;
+            }
+            let (batch, relay) = at.get(&bodies);
+            let mut batch = batch.clone();
+            batch.authored_ms = batch.authored_ms.wrapping_add(later);
+            for (at, value) in batch.series.iter_mut().flat_map(|(_, points)| points) {
+                *at = at.wrapping_add(later * 1_000_000_000);
+                if let Value::I64(number) = value {
+                    *number = number.wrapping_add(later);
+                }
+            }
+            let body = match relay {
+                None => batch.encode().unwrap(),
+                Some(relay) => batch.encode_relayed(relay).unwrap(),
+            };
+            pair.send(&body);
+        }
+    }
+
+    /// A tenth of the bytes are no body at all; the others are one with a byte changed, or spelt in a way of its own.
+    #[test]
+    fn what_is_no_body_or_spelt_otherwise_is_refused_or_comes_back_all_the_same(
+        batches in prop::collection::vec(batch(), 1..4), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..20),
+    ) {
+        let mut pair = Pair::default();
+        for (at, to) in changes {
+            let mut body = at.get(&batches).encode().unwrap();
+            pair.send(&body);
+            let place = at.index(body.len());
+            body[place] = to;
+            pair.send(&body);
+        }
+    }
+
+    #[test]
+    fn bytes_that_nobody_packed_are_refused_without_a_panic(
+        batches in prop::collection::vec(batch(), 0..4), junk in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..6),
+    ) {
+        let (mut packer, mut unpacker, mut out) = (Packer::default(), Unpacker::default(), vec![]);
+        for batch in &batches {
+            let mut packed = vec![];
+            if !packer.pack(&batch.encode().unwrap(), &mut packed) || unpacker.unpack(&packed, &mut out).is_err() {
+                break;
+            }
+        }
+        for bytes in junk {
+            // Few bytes may be a body by chance; a reader that is led astray has an end.
+            drop(unpacker.unpack(&bytes, &mut out));
+            prop_assert!(out.len() <= 2 * crate::BATCH_BYTES_MAX);
+        }
+    }
+}
+
+/// Sensors that are read each ten seconds: temperature, humidity, battery and light.
+struct Field {
+    state: u64,
+    values: Vec<[i64; 4]>,
+    at: i64,
+}
+
+const METRICS: [(&str, u8); 4] = [("temperature_c", 2), ("humidity", 1), ("battery_mv", 0), ("light_lux", 0)];
+
+impl Field {
+    fn new(devices: usize) -> Self {
+        Self { state: 7, values: vec![[2150, 455, 3500, 0]; devices], at: 1_764_547_200_000 }
+    }
+
+    fn dice(&mut self, sides: u64) -> i64 {
+        self.state =
+            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.state >> 33) % sides) as i64
+    }
+
+    /// The next record: so many samples of each device, which come in a turn of their own.
+    fn body(&mut self, samples: usize, turn: usize) -> Vec<u8> {
+        let devices = self.values.len();
+        let mut columns = vec![vec![Vec::new(); 4]; devices];
+        let mut times = Vec::new();
+        for _ in 0..samples {
+            self.at += 10_000;
+            times.push(self.at * 1_000_000);
+            for device in 0..devices {
+                let steps = [self.dice(5) - 2, self.dice(3) - 1, -i64::from(self.dice(500) == 0), 0];
+                for (metric, step) in steps.into_iter().enumerate() {
+                    self.values[device][metric] += step;
+                    columns[device][metric].push(self.values[device][metric]);
+                }
+            }
+        }
+        let mut writer =
+            BodyWriter::new(BodyHead { authored_ms: self.at + 3, ..BodyHead::default() }, devices * 4);
+        for place in 0..devices {
+            let device = (place + turn) % devices;
+            for (metric, (name, digits)) in METRICS.into_iter().enumerate() {
+                let series =
+                    Series::new(name, [("device", format!("{device:016x}")), ("site", "plant".into())])
+                        .unwrap();
+                let scaled = &columns[device][metric];
+                writer.entry(&series.canonical(), &times, Column::Decimal { digits, scaled }).unwrap();
+            }
+        }
+        writer.finish().unwrap()
+    }
+}
+
+#[test]
+fn sensors_that_are_read_time_after_time_take_a_quarter_of_a_byte_a_point() {
+    for (samples, turning, most) in [(1, 0, 0.22), (5, 0, 0.20), (1, 37, 0.23)] {
+        let (mut field, mut pair, mut plain) = (Field::new(250), Pair::default(), 0);
+        assert!(pair.send(&field.body(samples, 0)));
+        let learnt = pair.bytes;
+        for n in 0..60 {
+            let body = field.body(samples, n * turning);
+            plain += body.len();
+            assert!(pair.send(&body));
+        }
+        let points = (60 * samples * 1_000) as f64;
+        let (packed, plain) = ((pair.bytes - learnt) as f64 / points, plain as f64 / points);
+        assert!(packed < most, "{packed} bytes a point of {plain}, {learnt} to learn");
+    }
+}
+
+#[test]
+fn a_column_keeps_its_spelling_as_digits_come_and_go() {
+    let mut pair = Pair::default();
+    let series = Series::new("t", [("a", "b")]).unwrap();
+    for (n, scaled) in [2150, 2151, 2200, 2000, 0, 215_155, 2150, -10, 100_000].into_iter().enumerate() {
+        let value = Value::F64(decimal_value(scaled, 3));
+        let series = vec![
+            (series.clone(), vec![(n as i64, value)]),
+            (Series::new("u", [("a", "b")]).unwrap(), vec![]),
+        ];
+        let body = Batch { series, ..Batch::default() }.encode().unwrap();
+        pair.send(&body);
+        assert!(matches!(Body::decode(&body), Ok(Body::Points(_))));
+    }
+    assert_eq!(pair.packed, 9);
+}
+
+#[test]
+#[ignore = "prints what it takes; run with --release --ignored --nocapture"]
+fn speed() {
+    let mut field = Field::new(1_000);
+    let bodies: Vec<_> = (0..50).map(|_| field.body(5, 0)).collect();
+    let (mut packer, mut unpacker) = (Packer::default(), Unpacker::default());
+    let mut packed = vec![];
+    let begun = std::time::Instant::now();
+    for body in &bodies {
+        let mut out = vec![];
+        assert!(packer.pack(body, &mut out));
+        packed.push(out);
+    }
+    let packing = begun.elapsed();
+    let begun = std::time::Instant::now();
+    let mut out = vec![];
+    for bytes in &packed {
+        unpacker.unpack(bytes, &mut out).unwrap();
+    }
+    let unpacking = begun.elapsed();
+    let begun = std::time::Instant::now();
+    for body in &bodies {
+        let Opened::Points(mut reader) = BodyReader::open(body).unwrap() else { panic!() };
+        let mut entry = Entry::default();
+        while reader.next(&mut entry).unwrap() {}
+    }
+    let reading = begun.elapsed();
+    let points = 50.0 * 20_000.0;
+    std::println!(
+        "pack {:.1} ns, unpack {:.1} ns, read {:.1} ns a point; {:.3} bytes",
+        packing.as_nanos() as f64 / points,
+        unpacking.as_nanos() as f64 / points,
+        reading.as_nanos() as f64 / points,
+        packed.iter().map(Vec::len).sum::<usize>() as f64 / points
+    );
+}
