@@ -32,11 +32,11 @@ enum Held {
 }
 
 /// A record that has its place.
-pub(crate) struct Placed<'a> {
+pub(crate) struct Placed {
     pub key: StreamKey,
     pub lsn: Lsn,
     pub chain: ChainHash,
-    pub body: &'a [u8],
+    pub body: Vec<u8>,
 }
 
 impl Writer {
@@ -92,9 +92,9 @@ impl Writer {
         for (key, record) in accepted {
             let tail = self.tail(commit, key);
             commit.tails.insert(key, tail);
-            let placed = Placed { key, lsn: record.lsn, chain: record.chain, body: &record.body };
-            put(tip, frames, commit, &record.stream, &placed);
             commit.adopted.insert((key, record.lsn), record.chain);
+            let placed = Placed { key, lsn: record.lsn, chain: record.chain, body: record.body };
+            put(tip, frames, commit, &record.stream, placed);
         }
         for (key, tail) in tails {
             if commit.tails.contains_key(&key) {

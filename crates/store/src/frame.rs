@@ -4,23 +4,28 @@
 //! file    := header | header | { frame }               the header stands twice: one rotten bit costs no file
 //! header  := magic 8 | version u16 | 0 u16 | 0 u32 | node 16 | run u64 | first position u64 | salt u64 | 0 u32 | crc u32
 //! frame   := length u32 | crc u32 | content            crc over salt u64 | offset of the frame u64 | length | content
-//! content := kind u8 | ...                             bit 7 of kind: the first frame of a commit
+//! content := kind u8 | ...                             bit 7 of kind: the first frame of a commit; bit 6: packing begins anew
 //! kind 1  := key 16 | node 16 | run u64 | site         a stream, before its first record in the file
 //! kind 2  := ordinal u32 | key 16 | lsn u64 | chain 16 | body
+//! kind 3  := ordinal u32 | key 16 | lsn u64 | chain 16 | crc of the body u32 | the body, packed
 //! ```
-//! All numbers little-endian. Salt and offset in the checksum find a block that was written to, or read from, the wrong
+//! A packed body is told from those of kind 3 before it, back to the last record with bit 6. Version 1 has neither. All numbers little-endian. Salt and offset in the checksum find a block that was written to, or read from, the wrong
 //! place, and bytes inside a body that look like a frame.
 
+use crate::packing::Packing;
 use tidelog_record::{
     BATCH_BYTES_MAX, ChainHash, Lsn, NodeId, Run, SITE_NAME_BYTES_MAX, StreamId, StreamKey,
 };
 
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
+/// The first version, in which no body is packed.
+const VERSION_PLAIN: u16 = 1;
 pub(crate) const HEADER_BYTES: usize = 64;
 /// Where the first frame begins, in bytes.
 pub(crate) const FRAMES_AT: u64 = 128;
 pub(crate) const FRAME_HEAD_BYTES: usize = 8;
 const RECORD_HEAD_BYTES: usize = 1 + 4 + 16 + 8 + 16;
+const PACKED_HEAD_BYTES: usize = 4;
 const STREAM_HEAD_BYTES: usize = 1 + 16 + 16 + 8;
 /// Longest content of a frame.
 pub(crate) const CONTENT_BYTES_MAX: usize = RECORD_HEAD_BYTES + BATCH_BYTES_MAX;
@@ -32,11 +37,14 @@ pub(crate) const RECORD_OVERHEAD_BYTES: usize = FRAME_HEAD_BYTES + RECORD_HEAD_B
 const MAGIC: [u8; 8] = *b"tidelog\n";
 const KIND_STREAM: u8 = 1;
 const KIND_RECORD: u8 = 2;
+const KIND_PACKED: u8 = 3;
 const FIRST_OF_COMMIT: u8 = 0x80;
+const ANEW: u8 = 0x40;
 
 /// What a file's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
+    pub version: u16,
     pub node: NodeId,
     /// The node's run when the file was made.
     pub run: Run,
@@ -53,10 +61,15 @@ pub(crate) enum HeaderError {
 }
 
 impl Header {
+    /// Whether bodies may be packed in the file.
+    pub fn packs(&self) -> bool {
+        self.version > VERSION_PLAIN
+    }
+
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut out = Vec::with_capacity(HEADER_BYTES);
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(&[0; 6]);
         out.extend_from_slice(&self.node.0);
         out.extend_from_slice(&self.run.0.to_le_bytes());
@@ -81,10 +94,10 @@ impl Header {
             fields.array::<6>()?;
             let node = NodeId(fields.array()?);
             let run = Run(fields.u64()?);
-            Some((magic, version, Self { node, run, first: fields.u64()?, salt: fields.u64()? }))
+            Some((magic, version, Self { version, node, run, first: fields.u64()?, salt: fields.u64()? }))
         };
         match read() {
-            Some((MAGIC, VERSION, header)) => Ok(header),
+            Some((MAGIC, VERSION_PLAIN..=VERSION, header)) => Ok(header),
             Some((MAGIC, version, _)) => Err(HeaderError::Version(version)),
             _ => Err(HeaderError::Damaged),
         }
@@ -106,11 +119,27 @@ pub(crate) enum Content<'a> {
         key: StreamKey,
         stream: StreamId,
     },
-    Record(RecordFrame<'a>),
+    Record(Stored<'a>),
     /// A kind that a newer version wrote: kept, not understood (invariant 15).
     Unknown,
 }
 
+/// A record as it stands in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stored<'a> {
+    /// Position less the file's first position.
+    pub ordinal: u32,
+    pub key: StreamKey,
+    pub lsn: Lsn,
+    pub chain: ChainHash,
+    /// No body from here on is told from one before.
+    pub anew: bool,
+    /// The checksum of the body, where it is packed.
+    pub packed: Option<u32>,
+    pub bytes: &'a [u8],
+}
+
+/// A record with its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordFrame<'a> {
     /// Position less the file's first position.
@@ -144,10 +173,11 @@ pub(crate) fn frame_bytes(bytes: &[u8]) -> Result<usize, FrameError> {
 
 /// Whether a frame could begin with `bytes`: a cheap look before a checksum.
 pub(crate) fn may_begin(bytes: &[u8]) -> bool {
-    let kind = bytes.get(FRAME_HEAD_BYTES).map(|kind| kind & !FIRST_OF_COMMIT);
+    let kind = bytes.get(FRAME_HEAD_BYTES).map(|kind| kind & !(FIRST_OF_COMMIT | ANEW));
     frame_bytes(bytes).is_ok_and(|whole| match kind {
         Some(KIND_STREAM) => whole <= FRAME_HEAD_BYTES + STREAM_HEAD_BYTES + SITE_NAME_BYTES_MAX,
         Some(KIND_RECORD) => whole >= RECORD_OVERHEAD_BYTES,
+        Some(KIND_PACKED) => whole >= RECORD_OVERHEAD_BYTES + PACKED_HEAD_BYTES,
         _ => false,
     })
 }
@@ -173,9 +203,10 @@ pub(crate) fn parse(salt: u64, offset: u64, bytes: &[u8]) -> Result<Frame<'_>, F
         return Err(FrameError::Bad);
     }
     let (kind, rest) = content.split_first().ok_or(FrameError::Bad)?;
-    let content = match kind & !FIRST_OF_COMMIT {
+    let content = match kind & !(FIRST_OF_COMMIT | ANEW) {
         KIND_STREAM => stream_content(rest),
-        KIND_RECORD => record_content(rest),
+        KIND_RECORD => record_content(rest, kind & ANEW != 0, false),
+        KIND_PACKED => record_content(rest, kind & ANEW != 0, true),
         _ => Some(Content::Unknown),
     };
     let content = content.ok_or(FrameError::Bad)?;
@@ -192,13 +223,14 @@ fn stream_content(bytes: &[u8]) -> Option<Content<'_>> {
     (stream.key() == key).then_some(Content::Stream { key, stream })
 }
 
-fn record_content(bytes: &[u8]) -> Option<Content<'_>> {
+fn record_content(bytes: &[u8], anew: bool, is_packed: bool) -> Option<Content<'_>> {
     let mut fields = Fields(bytes);
     let ordinal = u32::from_le_bytes(fields.array()?);
     let key = StreamKey(fields.array()?);
     let lsn = Lsn(fields.u64()?);
     let chain = ChainHash(fields.array()?);
-    Some(Content::Record(RecordFrame { ordinal, key, lsn, chain, body: fields.0 }))
+    let packed = if is_packed { Some(u32::from_le_bytes(fields.array()?)) } else { None };
+    Some(Content::Record(Stored { ordinal, key, lsn, chain, anew, packed, bytes: fields.0 }))
 }
 
 /// Writes frames that are to stand one behind the other from `offset` on.
@@ -206,12 +238,13 @@ pub(crate) struct FrameWriter {
     salt: u64,
     offset: u64,
     out: Vec<u8>,
+    packing: Packing,
 }
 
 impl FrameWriter {
-    pub fn new(salt: u64, offset: u64, mut out: Vec<u8>) -> Self {
+    pub fn new(salt: u64, offset: u64, mut out: Vec<u8>, packing: Packing) -> Self {
         out.clear();
-        Self { salt, offset, out }
+        Self { salt, offset, out, packing }
     }
 
     /// Where the next frame will stand in the file.
@@ -223,16 +256,9 @@ impl FrameWriter {
         &self.out
     }
 
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.out
-    }
-
-    /// The body of the record whose frame of `bytes` stands at `offset` of the file.
-    pub fn body_at(&self, offset: u64, bytes: u64) -> &[u8] {
-        let from = offset.checked_sub(self.offset).and_then(|from| usize::try_from(from).ok());
-        let to = from.zip(usize::try_from(bytes).ok()).and_then(|(from, bytes)| from.checked_add(bytes));
-        let whole = from.zip(to).and_then(|(from, to)| self.out.get(from..to)).unwrap_or_default();
-        whole.get(RECORD_OVERHEAD_BYTES..).unwrap_or_default()
+    /// The buffer, to be used again, and what bodies behind these may be told from once these are durable.
+    pub fn into_parts(self) -> (Vec<u8>, Packing) {
+        (self.out, self.packing)
     }
 
     pub fn stream(&mut self, key: StreamKey, stream: &StreamId) {
@@ -245,14 +271,24 @@ impl FrameWriter {
         });
     }
 
-    pub fn record(&mut self, record: &RecordFrame<'_>) {
-        self.frame(KIND_RECORD, RECORD_HEAD_BYTES + record.body.len(), |out| {
+    /// Writes a record; whether a walk may begin at it.
+    pub fn record(&mut self, record: &RecordFrame<'_>) -> bool {
+        let mut packing = std::mem::take(&mut self.packing);
+        let (anew, packed) = packing.pack(self.offset(), record.body);
+        let flag = if anew { ANEW } else { 0 };
+        let crc = packed.map(|_| crc32fast::hash(record.body).to_le_bytes());
+        let (kind, crc) = crc.as_ref().map_or((KIND_RECORD, &[][..]), |crc| (KIND_PACKED, crc));
+        let bytes = packed.unwrap_or(record.body);
+        self.frame(kind | flag, RECORD_HEAD_BYTES + crc.len() + bytes.len(), |out| {
             out.extend_from_slice(&record.ordinal.to_le_bytes());
             out.extend_from_slice(&record.key.0);
             out.extend_from_slice(&record.lsn.0.to_le_bytes());
             out.extend_from_slice(&record.chain.0);
-            out.extend_from_slice(record.body);
+            out.extend_from_slice(crc);
+            out.extend_from_slice(bytes);
         });
+        self.packing = packing;
+        anew
     }
 
     /// Invariant: `length` is within [`CONTENT_BYTES_MAX`]; bodies are bounded where they enter the store.

@@ -209,7 +209,8 @@ impl Shared {
                         let (lsn, chain, body) = (record.lsn, record.chain, record.body);
                         out.push(position, body.len(), || Record { stream, lsn, chain, body: body.to_vec() })
                     };
-                    let flow = span.walk(visit).inspect_err(|error| self.unreadable(error))?;
+                    let walked = self.walks.walk(&span, next, visit);
+                    let flow = walked.inspect_err(|error| self.unreadable(error))?;
                     next = span.last + 1;
                     flow
                 }

@@ -33,7 +33,7 @@ pub(crate) struct LogFile {
     pub last: u64,
     /// Where its good bytes end.
     pub end: u64,
-    /// `(ordinal, offset)` of some frames, ascending.
+    /// `(ordinal, offset)` of some frames at which a walk may begin, ascending.
     marks: Vec<(u32, u32)>,
     /// Ranges `[from, to)` that are not frames, ascending.
     pub rot: Vec<(u64, u64)>,
@@ -103,6 +103,8 @@ pub(crate) struct Indexed {
     /// Offset of its frame in the file.
     pub offset: u64,
     pub bytes: u64,
+    /// A walk may begin at it.
+    pub anew: bool,
 }
 
 /// A series that was met for the first time since its stream was last sealed.
@@ -190,10 +192,12 @@ impl Index {
         self.files.push(file);
     }
 
-    /// Notes a stretch of the last file that holds no frames.
+    /// Notes a stretch of the last file that holds no frames, or none that can be read.
     pub fn rot(&mut self, from: u64, to: u64) {
-        if let Some(file) = self.files.last_mut() {
-            file.rot.push((from, to));
+        let Some(file) = self.files.last_mut() else { return };
+        match file.rot.last_mut() {
+            Some(last) if last.1 == from => last.1 = to,
+            _ => file.rot.push((from, to)),
         }
     }
 
@@ -232,18 +236,20 @@ impl Index {
     }
 
     /// Moves the last file's end over a record frame without taking it in; its position.
-    pub fn pass(&mut self, ordinal: u32, offset: u64, bytes: u64) -> u64 {
+    pub fn pass(&mut self, record: &Indexed) -> u64 {
         let Some(file) = self.files.last_mut() else { return 0 };
-        let position = file.first + u64::from(ordinal);
-        file.mark(ordinal, offset);
+        let position = file.first + u64::from(record.ordinal);
+        if record.anew {
+            file.mark(record.ordinal, record.offset);
+        }
         file.last = file.last.max(position);
-        file.end = file.end.max(offset + bytes);
+        file.end = file.end.max(record.offset + record.bytes);
         position
     }
 
     /// Takes in a record of the last file whose stream is declared. `false` when it cannot be used.
     pub fn add(&mut self, record: &Indexed, body: &[u8], intake: &mut Intake) -> bool {
-        let position = self.pass(record.ordinal, record.offset, record.bytes);
+        let position = self.pass(record);
         self.add_at(position, self.log_byte(record.offset), record, body, intake)
     }
 

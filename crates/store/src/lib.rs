@@ -22,6 +22,7 @@ mod index;
 mod installed;
 mod open;
 mod options;
+mod packing;
 mod position;
 mod ranges;
 mod reader;

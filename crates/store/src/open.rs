@@ -69,12 +69,10 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         }
     };
 
-    let tip = index
-        .files
-        .last()
-        .zip(header)
-        .filter(|_| !last_is_closed)
-        .map(|(file, header)| Tip::new(Arc::clone(&file.file), header, file.end, file.last + 1));
+    let tip = index.files.last().zip(header).filter(|_| !last_is_closed).map(|(file, header)| {
+        let file_of = Arc::clone(&file.file);
+        Tip::new(file_of, header, file.end, file.last + 1, options.log_pack_bytes_max)
+    });
     let shared = Arc::new(Shared {
         node: options.node,
         run: AtomicU64::new(run.0),
@@ -83,6 +81,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         index: RwLock::new(index),
         state,
         history: History::default(),
+        walks: crate::reader::Walks::default(),
         upkeep: Upkeep::default(),
         cache,
         scan_threads: options.scan_threads.max(1),
@@ -106,6 +105,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         unwritten,
         salts: options.entropy,
         log_file_bytes_max: options.log_file_bytes_max,
+        log_pack_bytes_max: options.log_pack_bytes_max,
         tip,
         buffer: Vec::new(),
         intake,

@@ -34,6 +34,9 @@ pub struct StoreOptions {
     /// A log file that has reached this size is closed and the next begun, in bytes. Kept within
     /// [`LOG_FILE_BYTES_MIN`] and [`LOG_FILE_BYTES_LIMIT`].
     pub log_file_bytes_max: u64,
+    /// Bodies in the log are packed by what was in those before them, back over so many bytes at most: so much may one rotten byte cost, and is
+    /// read to reach one record. Zero: each record stands by itself, and takes several times as much.
+    pub log_pack_bytes_max: u64,
     /// How long the first append of a commit waits for others to share its sync. Zero: not at all.
     pub commit_interval: Duration,
     /// Bodies waiting for the writer, in bytes; past it an append is refused as busy.
@@ -83,6 +86,7 @@ impl StoreOptions {
         Self {
             node,
             log_file_bytes_max: 8 * 1024 * 1024,
+            log_pack_bytes_max: 256 * 1024,
             commit_interval: Duration::ZERO,
             queue_bytes_max: 8 * 1024 * 1024,
             queue_records_max: 65_536,

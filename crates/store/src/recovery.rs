@@ -14,6 +14,7 @@ use crate::frame::{
     HeaderError,
 };
 use crate::index::{Index, Indexed, Intake, LogFile};
+use crate::packing::Bodies;
 use crate::position::Position;
 use crate::reader::Window;
 use crate::trimmed::{self, MAP_BYTES_MAX, Map, MapError};
@@ -137,6 +138,7 @@ struct Scan<'a> {
     out: &'a mut Recovered,
     name: String,
     window: Window,
+    bodies: Bodies,
     header: Header,
     length: u64,
     is_last: bool,
@@ -144,7 +146,19 @@ struct Scan<'a> {
     salvaging: bool,
 }
 
-/// A stretch of a file that holds no frame.
+/// What stood where a frame was expected.
+enum Took {
+    Frame {
+        bytes: u64,
+    },
+    /// A good frame whose body is told from one that is lost.
+    Unpackable {
+        bytes: u64,
+    },
+    Nothing,
+}
+
+/// A stretch of a file that holds no frame, or none that can be read.
 struct Bad {
     from: u64,
     to: u64,
@@ -172,7 +186,7 @@ fn map(disk: &dyn Disk, dir: &Path, out: &mut Recovered, first: u64) -> Result<(
     let mut entry = LogFile::new(Arc::from(name.as_str()), Arc::clone(&file), 0, first, FRAMES_AT);
     entry.last = map.last();
     entry.trim(Arc::from(name.as_str()), file, bytes);
-    out.header = Some(Header { node: map.node, run: map.run, first, salt: 0 });
+    out.header = Some(Header { version: frame::VERSION, node: map.node, run: map.run, first, salt: 0 });
     out.report.files += 1;
     out.index.push_file(entry);
     Ok(())
@@ -228,17 +242,36 @@ fn file(
         length,
     ));
     let window = Window::new(Arc::clone(&file), length);
-    Scan { disk, dir, out, name, window, header, length, is_last, salvaging: false }
-        .read(file.as_ref(), &path)
+    Scan {
+        disk,
+        dir,
+        out,
+        name,
+        window,
+        bodies: Bodies::default(),
+        header,
+        length,
+        is_last,
+        salvaging: false,
+    }
+    .read(file.as_ref(), &path)
 }
 
 impl Scan<'_> {
     fn read(mut self, file: &dyn DiskFile, path: &Path) -> Result<(), OpenError> {
         let mut offset = FRAMES_AT;
         while offset < self.length {
-            if let Some(bytes) = self.take(offset).map_err(at("read", path))? {
-                offset += bytes;
-                continue;
+            match self.take(offset).map_err(at("read", path))? {
+                Took::Frame { bytes } => {
+                    offset += bytes;
+                    continue;
+                }
+                Took::Unpackable { bytes } => {
+                    self.rot(&Bad { from: offset, to: offset + bytes })?;
+                    offset += bytes;
+                    continue;
+                }
+                Took::Nothing => self.bodies.lost(),
             }
             let Some(next) = self.resync(offset + 1).map_err(at("read", path))? else {
                 let rest = Bad { from: offset, to: self.length };
@@ -263,25 +296,30 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Indexes the frame at `offset`; its length, or `None` when there is none.
-    fn take(&mut self, offset: u64) -> io::Result<Option<u64>> {
-        let Some(frame) = frame_at(&mut self.window, self.header.salt, offset)? else { return Ok(None) };
+    /// Indexes the frame at `offset`.
+    fn take(&mut self, offset: u64) -> io::Result<Took> {
+        let Some(frame) = frame_at(&mut self.window, self.header.salt, offset)? else {
+            return Ok(Took::Nothing);
+        };
         let bytes = frame.bytes as u64;
-        let record = match frame.content {
-            Content::Record(record) => record,
+        let stored = match frame.content {
+            Content::Record(stored) => stored,
             Content::Stream { key, stream } => {
                 self.out.index.declare(key, &stream);
-                return Ok(Some(bytes));
+                return Ok(Took::Frame { bytes });
             }
-            Content::Unknown => return Ok(Some(bytes)),
+            Content::Unknown => return Ok(Took::Frame { bytes }),
         };
+        // Where nothing is packed a walk may begin anywhere.
+        let anew = stored.anew || !self.header.packs();
+        let Some(record) = self.bodies.next(&stored) else { return Ok(Took::Unpackable { bytes }) };
         let (key, lsn, chain, ordinal) = (record.key, record.lsn, record.chain, record.ordinal);
-        let indexed = Indexed { key, lsn, chain, ordinal, offset, bytes };
+        let indexed = Indexed { key, lsn, chain, ordinal, offset, bytes, anew };
         let index = &mut self.out.index;
         let Some(stream) = index.streams.get(&key) else {
-            let position = index.pass(ordinal, offset, bytes);
+            let position = index.pass(&indexed);
             self.out.pending.push((position, index.log_byte(offset), indexed, record.body.to_vec()));
-            return Ok(Some(bytes));
+            return Ok(Took::Frame { bytes });
         };
         let follows =
             stream.chain_before(lsn).is_none_or(|before| before.after(&key, lsn, record.body) == chain);
@@ -295,9 +333,9 @@ impl Scan<'_> {
                 lsn,
             });
             self.out.suspects.push(self.header.run);
-            let position = index.pass(ordinal, offset, bytes);
+            let position = index.pass(&indexed);
             index.set_apart(position, offset, bytes);
-            return Ok(Some(bytes));
+            return Ok(Took::Frame { bytes });
         }
         if self.salvaging {
             self.out.salvage.push((stream.stream.clone(), record.body.to_vec()));
@@ -305,7 +343,7 @@ impl Scan<'_> {
         if !index.add(&indexed, record.body, &mut self.out.intake) {
             index.set_apart(index.head(), offset, bytes);
         }
-        Ok(Some(bytes))
+        Ok(Took::Frame { bytes })
     }
 
     fn resync(&mut self, from: u64) -> io::Result<Option<u64>> {
@@ -326,9 +364,20 @@ impl Scan<'_> {
     }
 
     fn rot(&mut self, bad: &Bad) -> Result<(), OpenError> {
-        let (file, offset, bytes) = (self.name.clone(), bad.from, bad.to - bad.from);
-        self.out.report.findings.push(Finding::Rot { file, offset, bytes });
-        self.out.suspects.push(self.header.run);
+        let goes_on = match self.out.report.findings.last_mut() {
+            Some(Finding::Rot { file, offset, bytes })
+                if *file == self.name && *offset + *bytes == bad.from =>
+            {
+                *bytes += bad.to - bad.from;
+                true
+            }
+            _ => false,
+        };
+        if !goes_on {
+            let (file, offset, bytes) = (self.name.clone(), bad.from, bad.to - bad.from);
+            self.out.report.findings.push(Finding::Rot { file, offset, bytes });
+            self.out.suspects.push(self.header.run);
+        }
         self.out.index.rot(bad.from, bad.to);
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::frame::RecordFrame;
 use crate::history::History;
 use crate::index::{Index, LogFile, Met};
 use crate::position::Position;
-use crate::reader::Span;
+use crate::reader::{Span, Walks};
 use crate::segment::Cache;
 use crate::state::State;
 use crate::upkeep::Upkeep;
@@ -85,6 +85,7 @@ pub(crate) struct Shared {
     pub index: RwLock<Index>,
     pub state: State,
     pub history: History,
+    pub walks: Walks,
     pub upkeep: Upkeep,
     pub cache: Arc<Cache>,
     pub queue_bytes_max: usize,
@@ -280,11 +281,11 @@ impl Shared {
     ) -> Result<(), ReadError> {
         let mut next = position;
         while let Some(span) = self.span_at(next) {
-            // A file that grew meanwhile is walked a second time, from a mark before what was just visited.
+            // A walk begins at a mark before what is wanted.
             let visit = |at: u64, record: RecordFrame<'_>| {
                 if at < next { ControlFlow::Continue(()) } else { visit(at, record) }
             };
-            let walked = span.walk(visit).inspect_err(|error| self.unreadable(error))?;
+            let walked = self.walks.walk(&span, next, visit).inspect_err(|error| self.unreadable(error))?;
             if walked.is_break() {
                 break;
             }

@@ -112,6 +112,18 @@ impl Verification {
         self.damage.is_empty()
     }
 
+    /// Tells of a good frame whose body is told from what is lost: it belongs to the rot before it.
+    fn unpackable(&mut self, name: &str, at: u64, length: u64) {
+        match self.damage.last_mut() {
+            Some(Damage { file, offset, flaw: Flaw::Rot { bytes } })
+                if file == name && *offset + *bytes == at =>
+            {
+                *bytes += length;
+            }
+            _ => self.tell(name, at, Flaw::Rot { bytes: length }),
+        }
+    }
+
     fn tell(&mut self, file: &str, offset: u64, flaw: Flaw) {
         if self.damage.len() < DAMAGE_TOLD_MAX {
             self.damage.push(Damage { file: file.to_owned(), offset, flaw });

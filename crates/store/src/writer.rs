@@ -13,10 +13,11 @@ use tidelog_record::{ChainHash, Lsn, NodeId, Record, Run, Seal, SiteName, Stream
 use crate::adopt::{Placed, Tail};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::errors::{AdoptError, AppendError};
-use crate::frame::{FRAMES_AT, FrameWriter, HEADER_BYTES, Header, RecordFrame};
+use crate::frame::{FRAMES_AT, FrameWriter, HEADER_BYTES, Header, RecordFrame, VERSION};
 use crate::identity::Unwritten;
 use crate::index::{Indexed, Intake, LogFile};
 use crate::options::{LOG_FILE_BYTES_LIMIT, LOG_FILE_BYTES_MIN};
+use crate::packing::Packing;
 use crate::position::Position;
 use crate::recovery::{LOG_DIR, file_name};
 use crate::renewal::Renewal;
@@ -104,11 +105,20 @@ pub(crate) struct Tip {
     pub end: u64,
     pub next: u64,
     declared: HashMap<StreamKey, u64>,
+    packing: Packing,
 }
 
 impl Tip {
-    pub fn new(file: Arc<dyn DiskFile>, header: Header, end: u64, next: u64) -> Self {
-        Self { file, header, end, next, declared: HashMap::new() }
+    /// `pack_bytes_max`: what the store was told; the file may be of a version in which nothing is packed.
+    pub fn new(file: Arc<dyn DiskFile>, header: Header, end: u64, next: u64, pack_bytes_max: u64) -> Self {
+        Self {
+            file,
+            header,
+            end,
+            next,
+            declared: HashMap::new(),
+            packing: Packing::new(if header.packs() { pack_bytes_max } else { 0 }),
+        }
     }
 }
 
@@ -122,6 +132,7 @@ pub(crate) struct Writer {
     pub unwritten: Option<Unwritten>,
     pub salts: u64,
     pub log_file_bytes_max: u64,
+    pub log_pack_bytes_max: u64,
     pub tip: Option<Tip>,
     pub buffer: Vec<u8>,
     pub intake: Intake,
@@ -136,7 +147,7 @@ pub(crate) struct Writer {
 pub(crate) struct Commit {
     pub tails: HashMap<StreamKey, Tail>,
     pub declared: Vec<(StreamKey, StreamId, u64)>,
-    pub indexed: Vec<Indexed>,
+    pub indexed: Vec<(Indexed, Vec<u8>)>,
     pub adopted: HashMap<(StreamKey, Lsn), ChainHash>,
     booted: Vec<StreamKey>,
     answers: Vec<Answer>,
@@ -234,7 +245,8 @@ impl Writer {
             Err(stop) => return self.stopped(stop, jobs),
         }
         let Some(mut tip) = self.tip.take() else { return };
-        let mut frames = FrameWriter::new(tip.header.salt, tip.end, std::mem::take(&mut self.buffer));
+        let (buffer, packing) = (std::mem::take(&mut self.buffer), std::mem::take(&mut tip.packing));
+        let mut frames = FrameWriter::new(tip.header.salt, tip.end, buffer, packing);
         let mut commit = Commit::default();
         for job in jobs {
             self.place(&tip, &mut frames, &mut commit, job);
@@ -248,16 +260,18 @@ impl Writer {
                     tip.declared.insert(*key, *offset);
                 }
                 self.booted.extend(&commit.booted);
+                (self.buffer, tip.packing) = frames.into_parts();
                 self.tip = Some(tip);
-                self.durable(commit, &frames);
-                self.buffer = frames.into_bytes();
+                self.durable(commit);
                 if self.buffer.capacity() > 2 * COMMIT_BYTES_MAX {
                     self.buffer = Vec::new();
                 }
             }
             Err(stop) => {
+                (self.buffer, tip.packing) = frames.into_parts();
+                // What these bodies were to be told from is not there.
+                tip.packing.begin_anew();
                 self.tip = Some(tip);
-                self.buffer = frames.into_bytes();
                 let error = self.note(stop);
                 for answer in commit.answers {
                     match answer {
@@ -276,11 +290,11 @@ impl Writer {
             Job::Append { site, body, done, .. } => {
                 let stream = StreamId { site, node: self.node, run: self.run };
                 let key = stream.key();
-                if let Some(boot) = self.boot_before(key, &body, commit) {
+                if let Some(boot) = self.boot_before(key, &body, commit).map(<[u8]>::to_vec) {
                     self.place_own(tip, frames, commit, &stream, boot);
                     commit.booted.push(key);
                 }
-                match self.place_own(tip, frames, commit, &stream, &body) {
+                match self.place_own(tip, frames, commit, &stream, body) {
                     Some((position, lsn, chain)) => {
                         commit.answers.push(Answer::Append(done, Appended { position, stream, lsn, chain }));
                     }
@@ -307,14 +321,14 @@ impl Writer {
         frames: &mut FrameWriter,
         commit: &mut Commit,
         stream: &StreamId,
-        body: &[u8],
+        body: Vec<u8>,
     ) -> Option<(Position, Lsn, ChainHash)> {
         let key = stream.key();
         let tail = self.tail(commit, key);
         let lsn = tail.top.next()?;
-        let chain = tail.top_chain.after(&key, lsn, body);
+        let chain = tail.top_chain.after(&key, lsn, &body);
         commit.tails.insert(key, tail);
-        let position = put(tip, frames, commit, stream, &Placed { key, lsn, chain, body });
+        let position = put(tip, frames, commit, stream, Placed { key, lsn, chain, body });
         Some((position, lsn, chain))
     }
 
@@ -356,12 +370,13 @@ impl Writer {
         }
         self.sync_tip()?;
         self.salts = self.salts.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(next | 1);
-        let header = Header { node: self.node, run: self.run, first: next, salt: self.salts };
+        let header =
+            Header { version: VERSION, node: self.node, run: self.run, first: next, salt: self.salts };
         let file = self.new_file(&header).map_err(|error| stop_of("begin a log file", &error))?;
         let name: Arc<str> = Arc::from(file_name(next));
         let log_file = LogFile::new(name, Arc::clone(&file), header.salt, next, FRAMES_AT);
         write_locked(&self.shared.index).push_file(log_file);
-        self.tip = Some(Tip::new(file, header, FRAMES_AT, next));
+        self.tip = Some(Tip::new(file, header, FRAMES_AT, next, self.log_pack_bytes_max));
         Ok(())
     }
 
@@ -405,15 +420,15 @@ impl Writer {
         Ok(())
     }
 
-    fn durable(&mut self, commit: Commit, frames: &FrameWriter) {
+    fn durable(&mut self, commit: Commit) {
         let wrote = !commit.indexed.is_empty();
         let (head, is_due, own_tables) = {
             let mut index = write_locked(&self.shared.index);
             for (key, stream, _) in &commit.declared {
                 index.declare(*key, stream);
             }
-            for record in &commit.indexed {
-                index.add(record, frames.body_at(record.offset, record.bytes), &mut self.intake);
+            for (record, body) in &commit.indexed {
+                index.add(record, body, &mut self.intake);
             }
             let (mut is_due, mut own_tables) = (false, 0);
             for held in commit.tails.keys().filter_map(|key| index.streams.get(key)) {
@@ -479,9 +494,9 @@ pub(crate) fn put(
     frames: &mut FrameWriter,
     commit: &mut Commit,
     stream: &StreamId,
-    placed: &Placed<'_>,
+    placed: Placed,
 ) -> Position {
-    let Placed { key, lsn, chain, body } = *placed;
+    let Placed { key, lsn, chain, body } = placed;
     let offset = frames.offset();
     let newest = commit.declared.iter().rev().find(|(k, _, _)| *k == key).map(|(_, _, at)| *at);
     if newest.or_else(|| tip.declared.get(&key).copied()).is_none_or(|at| offset - at >= DECLARE_EVERY_BYTES)
@@ -493,9 +508,9 @@ pub(crate) fn put(
     let position = tip.next + commit.indexed.len() as u64;
     // A file holds fewer records than bytes, and bytes are within 32 bits.
     let ordinal = u32::try_from(position - tip.header.first).unwrap_or(u32::MAX);
-    frames.record(&RecordFrame { ordinal, key, lsn, chain, body });
+    let anew = frames.record(&RecordFrame { ordinal, key, lsn, chain, body: &body });
     let bytes = frames.offset() - offset;
-    commit.indexed.push(Indexed { key, lsn, chain, ordinal, offset, bytes });
+    commit.indexed.push((Indexed { key, lsn, chain, ordinal, offset, bytes, anew }, body));
     let tail = commit.tails.entry(key).or_default();
     if lsn > tail.top {
         (tail.top, tail.top_chain) = (lsn, chain);

@@ -25,8 +25,9 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 23] = [
     Target { name: "body", run: record::body, seeds: record::body_seeds },
+    Target { name: "packing", run: record::packing, seeds: record::packing_seeds },
     Target { name: "series", run: record::series, seeds: record::series_seeds },
     Target { name: "msgpack", run: record::msgpack, seeds: record::msgpack_seeds },
     Target { name: "uplink", run: record::uplink, seeds: record::uplink_seeds },

@@ -7,7 +7,9 @@ use tidelog_record::uplink::{
     Act, Answer, BatchEncoder, Command, CommandId, METRICS_MAX, Metric, OwnedSchema, Reading, Registration,
     Sample, Schema, Uplink, encode_registration,
 };
-use tidelog_record::{Batch, Body, Boot, DeviceId, Lsn, Origin, Relay, Seal, Series, Value};
+use tidelog_record::{
+    BATCH_BYTES_MAX, Batch, Body, Boot, DeviceId, Lsn, Origin, Packer, Relay, Seal, Series, Unpacker, Value,
+};
 
 /// A batch of each kind of value.
 pub(super) fn batch() -> Batch {
@@ -46,6 +48,45 @@ pub(super) fn body(bytes: &[u8]) {
     let again = batch.encode().expect("what was read fits");
     let Ok(Body::Points(read)) = Body::decode(&again) else { panic!("what was written is read") };
     assert_eq!(read, batch);
+}
+
+/// Bodies as they are, and bodies that were packed one behind the other, each behind its length.
+pub(super) fn packing_seeds() -> Vec<Vec<u8>> {
+    let (mut packer, mut bodies) = (Packer::default(), vec![1]);
+    for later in 0..3 {
+        let body = Batch { authored_ms: batch().authored_ms + later, ..batch() }.encode().unwrap();
+        let mut packed = Vec::new();
+        assert!(packer.pack(&body, &mut packed));
+        bodies.extend_from_slice(&u16::try_from(packed.len()).unwrap().to_le_bytes());
+        bodies.extend_from_slice(&packed);
+    }
+    let plain = body_seeds().into_iter().map(|body| [&[0], body.as_slice()].concat());
+    plain.chain([bodies]).collect()
+}
+
+/// What is packed comes back; what nobody packed is refused, or is some body of bounded length.
+pub(super) fn packing(bytes: &[u8]) {
+    let Some((kind, mut rest)) = bytes.split_first() else { return };
+    let (mut packer, mut unpacker, mut out) = (Packer::default(), Unpacker::default(), Vec::new());
+    if kind & 1 == 0 {
+        for body in [batch().encode().unwrap().as_slice(), rest, rest] {
+            let mut packed = Vec::new();
+            if !packer.pack(body, &mut packed) {
+                return;
+            }
+            unpacker.unpack(&packed, &mut out).expect("what was packed is unpacked");
+            assert_eq!(out, body);
+        }
+        return;
+    }
+    while let Some((length, more)) = rest.split_first_chunk::<2>() {
+        let (packed, more) = more.split_at(usize::from(u16::from_le_bytes(*length)).min(more.len()));
+        if unpacker.unpack(packed, &mut out).is_err() {
+            return;
+        }
+        assert!(out.len() <= BATCH_BYTES_MAX);
+        rest = more;
+    }
 }
 
 pub(super) fn series_seeds() -> Vec<Vec<u8>> {

@@ -11,7 +11,7 @@ use tidelog_record::StreamKey;
 use super::{Keeper, UpkeepError, io};
 use crate::disk::{OpenMode, write_atomically};
 use crate::errors::ReadError;
-use crate::frame::RecordFrame;
+use crate::frame::Stored;
 use crate::reader::Span;
 use crate::recovery::{LOG_DIR, map_name, move_to_quarantine};
 use crate::shared::{read_locked, write_locked};
@@ -72,7 +72,7 @@ impl Keeper {
         let mut map = Map::new(self.shared.node, self.shared.run(), span.first);
         let mut next = span.first;
         let mut places: HashMap<StreamKey, Option<u32>> = HashMap::new();
-        let visit = |position: u64, record: RecordFrame<'_>| {
+        let visit = |position: u64, record: &Stored<'_>| {
             while next < position {
                 map.push(None, 0);
                 next += 1;
@@ -87,7 +87,7 @@ impl Keeper {
             }
             ControlFlow::Continue(())
         };
-        if span.walk(visit)?.is_continue() {
+        if span.walk_heads(visit)?.is_continue() {
             while next <= span.last {
                 map.push(None, 0);
                 next += 1;

@@ -10,6 +10,7 @@ use super::chains::{Met, Place};
 use super::{Check, Flaw, VerifyError};
 use crate::disk::{DiskFile, OpenMode, read_full};
 use crate::frame::{self, Content, FRAMES_AT, HEADER_BYTES, Header, HeaderError};
+use crate::packing::Bodies;
 use crate::reader::Window;
 use crate::recovery::{LOG_DIR, LOG_SUFFIX, file_name, first_of_name, frame_at, resync};
 
@@ -35,8 +36,11 @@ pub(super) fn firsts(names: &[String]) -> Vec<u64> {
 }
 
 /// What is known of a record when its frame was read.
+#[derive(Default)]
 struct Seen {
     bytes: u64,
+    /// The frame is good, and its body is told from one that is lost.
+    unpackable_bytes: Option<u64>,
     ordinal: Option<u32>,
     /// Its chain is broken.
     broken: Option<Lsn>,
@@ -105,13 +109,18 @@ impl Check<'_> {
             return Ok(None);
         };
         let mut window = Window::new(Arc::clone(&log.file), log.length);
+        let mut bodies = Bodies::default();
         let mut offset = FRAMES_AT.min(log.length);
         let mut told = 0;
         let mut ordinals_from = 0;
         let mut ends_in_rot = false;
         while offset < log.length {
-            let seen = self.frame(&mut window, &header, (at, offset)).map_err(self.io("read", &log.path))?;
-            if let Some(seen) = seen {
+            let seen = self.frame(&mut window, &mut bodies, &header, (at, offset));
+            let seen = seen.map_err(self.io("read", &log.path))?;
+            if let Some(bytes) = seen.as_ref().and_then(|seen| seen.unpackable_bytes) {
+                self.found.unpackable(&log.name, offset, bytes);
+                offset += bytes;
+            } else if let Some(seen) = seen {
                 if let Some(ordinal) = seen.ordinal {
                     if ordinal < ordinals_from {
                         self.found.tell(&log.name, offset, Flaw::Disorder);
@@ -127,6 +136,7 @@ impl Check<'_> {
                 self.found.records += u64::from(seen.counted);
                 offset += seen.bytes;
             } else {
+                bodies.lost();
                 let next = resync(&mut window, &header, offset + 1, log.length);
                 let next = next.map_err(self.io("read", &log.path))?;
                 let bytes = next.unwrap_or(log.length) - offset;
@@ -145,14 +155,23 @@ impl Check<'_> {
     }
 
     /// Reads the frame at a place and takes it in; `None` when there is none.
-    fn frame(&mut self, window: &mut Window, header: &Header, place: Place) -> std::io::Result<Option<Seen>> {
+    fn frame(
+        &mut self,
+        window: &mut Window,
+        bodies: &mut Bodies,
+        header: &Header,
+        place: Place,
+    ) -> std::io::Result<Option<Seen>> {
         let Some(frame) = frame_at(window, header.salt, place.1)? else { return Ok(None) };
-        let mut seen =
-            Seen { bytes: frame.bytes as u64, ordinal: None, broken: None, next: None, counted: false };
+        let mut seen = Seen { bytes: frame.bytes as u64, ..Seen::default() };
         match frame.content {
             Content::Stream { key, stream } => self.chains.declare(key, stream),
             Content::Unknown => {}
-            Content::Record(record) => {
+            Content::Record(stored) => {
+                let Some(record) = bodies.next(&stored) else {
+                    seen.unpackable_bytes = Some(seen.bytes);
+                    return Ok(Some(seen));
+                };
                 seen.ordinal = Some(record.ordinal);
                 let (key, lsn) = (record.key, record.lsn);
                 let follows =
@@ -197,10 +216,26 @@ impl Check<'_> {
             return Ok(None);
         };
         let mut window = Window::new(Arc::clone(&log.file), log.length);
-        let frame = frame_at(&mut window, header.salt, offset).map_err(self.io("read", &log.path))?;
-        Ok(match frame.map(|frame| frame.content) {
-            Some(Content::Record(record)) => Some(read(&record, &self.chains)),
-            _ => None,
-        })
+        let (mut bodies, mut from) = (Bodies::default(), FRAMES_AT);
+        // What a body is told from may stand anywhere before it.
+        while from <= offset {
+            let frame = frame_at(&mut window, header.salt, from).map_err(self.io("read", &log.path))?;
+            let Some(frame) = frame else {
+                bodies.lost();
+                let next = resync(&mut window, &header, from + 1, log.length);
+                let Some(next) = next.map_err(self.io("read", &log.path))? else { break };
+                from = next;
+                continue;
+            };
+            let bytes = frame.bytes as u64;
+            if let Content::Record(stored) = frame.content
+                && let Some(record) = bodies.next(&stored)
+                && from == offset
+            {
+                return Ok(Some(read(&record, &self.chains)));
+            }
+            from += bytes;
+        }
+        Ok(None)
     }
 }

@@ -7,9 +7,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::tempdir;
 use tidelog_record::Lsn;
-use tidelog_store::{Finding, Position, Store};
+use tidelog_store::{Finding, Position, Store, StoreOptions};
 
-use crate::model::{Author, Model, body, judge_answers, open, options, random_body, site, small};
+use crate::model::{
+    Author, Model, body, judge_answers, open, options, random_body, site, small, small_unpacked,
+};
 use crate::sim_disk::SimDisk;
 
 fn log(first: u64) -> PathBuf {
@@ -17,12 +19,12 @@ fn log(first: u64) -> PathBuf {
 }
 
 /// A store of several files, with what it holds.
-fn filled(seed: u64) -> (SimDisk, Model) {
+fn filled(seed: u64, options: StoreOptions) -> (SimDisk, Model) {
     let disk = SimDisk::default();
     let mut model = Model::default();
     let mut rng = StdRng::seed_from_u64(seed);
     let mut author = Author::new(1);
-    let (store, _) = open(&disk, small(seed));
+    let (store, _) = open(&disk, options);
     for number in 0..40 {
         model.append(&store, &site(), random_body(&mut rng, number)).unwrap();
         author.write(random_body(&mut rng, number + 1000));
@@ -43,14 +45,14 @@ proptest! {
 
     #[test]
     fn one_flipped_bit_costs_at_most_one_record_of_each_kind_and_is_reported(seed in any::<u64>()) {
-        let (disk, model) = filled(seed % 4);
+        let (disk, model) = filled(seed % 4, small_unpacked(seed % 4));
         let mut rng = StdRng::seed_from_u64(seed);
         let logs = logs(&disk);
         let path = &logs[rng.random_range(0..logs.len())];
         let length = disk.bytes(path).len();
         let bit = rng.random_range(0..length * 8);
         disk.change(path, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
-        let (store, recovery) = open(&disk, small(seed));
+        let (store, recovery) = open(&disk, small_unpacked(seed));
         let held = judge_answers(&store);
         prop_assert!(held.iter().all(|record| model.given.contains(&record.body)));
         // A second copy of the header makes up for the first; all else costs a frame. A declaration stands again later, and in
@@ -67,15 +69,43 @@ proptest! {
         }
         after.judge(&store);
         drop(store);
-        let (store, _) = open(&disk, small(seed + 1));
+        let (store, _) = open(&disk, small_unpacked(seed + 1));
         after.judge(&store);
+    }
+
+    /// The bit is flipped in one file. What stands before it, where packing begins anew behind it, and in other files is read as ever.
+    #[test]
+    fn one_flipped_bit_in_packed_records_costs_those_told_from_it_and_no_other(seed in any::<u64>(), pack in prop::sample::select(vec![600_u64, 1500, 1 << 20])) {
+        let options = |seed| StoreOptions { log_pack_bytes_max: pack, ..small(seed) };
+        let (disk, model) = filled(seed % 4, options(seed % 4));
+        let mut rng = StdRng::seed_from_u64(seed);
+        let before = open(&disk.copy(), options(seed)).0.follow(Position::ZERO, usize::MAX).unwrap();
+        let logs = logs(&disk);
+        let path = &logs[rng.random_range(0..logs.len())];
+        let bit = rng.random_range(0..disk.bytes(path).len() * 8);
+        disk.change(path, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+        let (store, recovery) = open(&disk, options(seed));
+        let held = judge_answers(&store);
+        prop_assert!(held.iter().all(|record| model.given.contains(&record.body)));
+        prop_assert_eq!(recovery.findings.is_empty(), bit / 8 < 128);
+        let after = store.follow(Position::ZERO, usize::MAX).unwrap();
+        let lost: Vec<u64> = before.iter().filter(|it| !after.contains(it)).map(|(at, _)| at.0).collect();
+        let first = |path: &PathBuf| u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
+        let next = logs.iter().map(first).filter(|it| *it > first(path)).min().unwrap_or(u64::MAX);
+        prop_assert!(lost.iter().all(|at| (first(path)..next).contains(at)), "{lost:?}: {recovery:?}");
+        // The frame that is rotten, those told from it, and the one with which that many bytes were exceeded.
+        let rot = recovery.findings.iter().filter_map(|it| if let Finding::Rot { bytes, .. } = it { Some(*bytes) } else { None });
+        prop_assert!(rot.sum::<u64>() <= pack + 2 * 2048, "{recovery:?}");
+        drop(store);
+        let (store, _) = open(&disk, options(seed + 1));
+        judge_answers(&store);
     }
 
     #[test]
     fn any_garbage_in_the_log_is_survived(
         seed in any::<u64>(), from in 0usize..6000, garbage in prop::collection::vec(any::<u8>(), 1..600),
     ) {
-        let (disk, model) = filled(seed % 4);
+        let (disk, model) = filled(seed % 4, small(seed % 4));
         let mut rng = StdRng::seed_from_u64(seed);
         let logs = logs(&disk);
         let path = &logs[rng.random_range(0..logs.len())];
@@ -97,7 +127,7 @@ proptest! {
 #[test]
 fn a_rotten_record_in_the_middle_is_set_apart_and_comes_back_from_a_peer() {
     let disk = SimDisk::default();
-    let (store, _) = open(&disk, small(1));
+    let (store, _) = open(&disk, small_unpacked(1));
     let mut author = Author::new(1);
     for time in 0..9 {
         author.write(body(1, time, 0.0));
@@ -108,7 +138,7 @@ fn a_rotten_record_in_the_middle_is_set_apart_and_comes_back_from_a_peer() {
     let needle = &author.records[4].body;
     let at = whole.windows(needle.len()).position(|w| w == needle).unwrap();
     disk.change(&log(1), |bytes| bytes[at + 3] ^= 0x10);
-    let (store, recovery) = open(&disk, small(1));
+    let (store, recovery) = open(&disk, small_unpacked(1));
     assert!(matches!(recovery.findings[0], Finding::Rot { .. }));
     assert_eq!((store.stats().records, store.stats().rot), (8, 1));
     assert_eq!(store.vector()[0].1, Lsn(4), "a vector never claims what cannot be read");
@@ -124,7 +154,7 @@ fn a_rotten_record_in_the_middle_is_set_apart_and_comes_back_from_a_peer() {
     };
     whole_again(&store);
     drop(store);
-    let (store, _) = open(&disk, small(1));
+    let (store, _) = open(&disk, small_unpacked(1));
     whole_again(&store);
 }
 
@@ -150,7 +180,7 @@ fn a_rotten_last_record_is_kept_in_the_quarantine_folder() {
 
 #[test]
 fn a_file_without_a_good_header_is_kept_and_the_rest_served() {
-    let (disk, model) = filled(1);
+    let (disk, model) = filled(1, small(1));
     let logs = logs(&disk);
     for (number, path) in logs.iter().enumerate() {
         let disk = disk.copy();
@@ -170,7 +200,7 @@ fn a_file_without_a_good_header_is_kept_and_the_rest_served() {
 #[test]
 fn a_file_cut_within_its_headers_is_set_aside_and_no_record_is_written_where_a_header_belongs() {
     for length in [0, 1, 63, 64, 65, 100, 127] {
-        let (disk, _) = filled(2);
+        let (disk, _) = filled(2, small(2));
         let last = logs(&disk).pop().unwrap();
         disk.change(&last, |bytes| bytes.truncate(length));
         let (store, recovery) = open(&disk, small(9));
@@ -188,7 +218,7 @@ fn a_file_cut_within_its_headers_is_set_aside_and_no_record_is_written_where_a_h
 
 #[test]
 fn a_damaged_or_lost_identity_is_made_anew_from_the_log() {
-    let (disk, model) = filled(1);
+    let (disk, model) = filled(1, small(1));
     let run = open(&disk, small(5)).0.run();
     for damage in 0..3 {
         let disk = disk.copy();

@@ -21,7 +21,7 @@ use crate::model::{NODE, small};
 use crate::sim_disk::SimDisk;
 
 /// The versions that are read for ever, the newest last: that one is made by [`fill`].
-const FROZEN: [&str; 1] = ["v1"];
+const FROZEN: [&str; 2] = ["v1", "v2"];
 /// Where the version stands in every file of a store.
 const VERSION_AT: usize = 8;
 /// A version that will not be for a while.
@@ -108,7 +108,7 @@ fn neighbour() -> Vec<tidelog_record::Record> {
     store.read(&stream, Lsn::ZERO, usize::MAX).unwrap()
 }
 
-/// A store with files of every kind: two runs of its own, another author's stream, segments of one piece and of several, the note of one
+/// A store with files of every kind: three runs of its own, another author's stream, segments of one piece and of several, the note of one
 /// that policy dropped, maps of log files that were trimmed, and a log.
 fn fill() -> SimDisk {
     let disk = SimDisk::default();
@@ -127,13 +127,7 @@ fn fill() -> SimDisk {
     }
     store.append_blocking(&site("plant"), body_of(45)).unwrap();
     drop(store);
-    // A node takes up another run where its own history may be lost. Here nothing is.
-    let identity = PathBuf::from("/store/identity");
-    disk.change(&identity, |bytes| {
-        bytes[26..34].copy_from_slice(&72u64.to_le_bytes());
-        let crc = crc32fast::hash(&bytes[..34]).to_le_bytes();
-        bytes[34..].copy_from_slice(&crc);
-    });
+    take_up(&disk, Run(72));
     let store = opened(&disk, keeping(73));
     assert_eq!(store.run(), Run(72));
     store.adopt_blocking(neighbour()).unwrap();
@@ -142,7 +136,22 @@ fn fill() -> SimDisk {
         store.append_blocking(&site("plant"), body_of(60 + number)).unwrap();
     }
     drop(store);
+    take_up(&disk, Run(74));
+    let store = opened(&disk, keeping(75));
+    for number in 0..6 {
+        store.append_blocking(&site("plant"), body_of(70 + number)).unwrap();
+    }
+    drop(store);
     disk
+}
+
+/// A node takes up another run where its own history may be lost. Here nothing is.
+fn take_up(disk: &SimDisk, run: Run) {
+    disk.change(Path::new("/store/identity"), |bytes| {
+        bytes[26..34].copy_from_slice(&run.0.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..34]).to_le_bytes();
+        bytes[34..].copy_from_slice(&crc);
+    });
 }
 
 /// Writes what is not frozen yet.

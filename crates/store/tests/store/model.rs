@@ -37,6 +37,11 @@ pub fn small(seed: u64) -> StoreOptions {
     StoreOptions { log_file_bytes_max: 4096, state: StateIn::Memory, entropy: seed, upkeep, ..options() }
 }
 
+/// As [`small`], with each record of the log by itself: what happens to one happens to no other.
+pub fn small_unpacked(seed: u64) -> StoreOptions {
+    StoreOptions { log_pack_bytes_max: 0, ..small(seed) }
+}
+
 /// Whether a record is one that the store wrote by itself.
 pub fn is_seal(body: &[u8]) -> bool {
     matches!(Seal::of_body(body), Ok(Some(_)))

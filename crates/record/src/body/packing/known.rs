@@ -203,10 +203,14 @@ fn index(coder: &mut impl Coder, which: u32, count: usize) -> Result<u32, Malfor
     if (which as usize) < count { Ok(which) } else { Err(Malformed) }
 }
 
+fn length(coder: &mut impl Coder, lengths: &mut Numbers, length: usize) -> Result<usize, Malformed> {
+    let length = lengths.code(coder, i64::try_from(length).map_err(|_| Malformed)?);
+    usize::try_from(length).map_err(|_| Malformed)
+}
+
 /// Codes a string of bytes that is in `bytes` when it is written.
 fn string(coder: &mut impl Coder, lengths: &mut Numbers, bytes: &mut Vec<u8>) -> Result<(), Malformed> {
-    let length = i64::try_from(bytes.len()).map_err(|_| Malformed)?;
-    let length = usize::try_from(lengths.code(coder, length)).map_err(|_| Malformed)?;
+    let length = length(coder, lengths, bytes.len())?;
     if length > BATCH_BYTES_MAX {
         return Err(Malformed);
     }
@@ -372,8 +376,8 @@ impl Known {
             self.labels.get(within.labels as usize).map(|it| it.bytes.as_slice()).unwrap_or_default();
         let (front, end, mut between) = told(before, &labels.bytes());
         let lengths = &mut self.all.lengths;
-        let front = usize::try_from(lengths.code(coder, front as i64)).map_err(|_| Malformed)?;
-        let end = usize::try_from(lengths.code(coder, end as i64)).map_err(|_| Malformed)?;
+        let front = length(coder, lengths, front)?;
+        let end = length(coder, lengths, end)?;
         string(coder, lengths, &mut between)?;
         let end = before.len().checked_sub(end).filter(|end| front <= *end).ok_or(Malformed)?;
         let mut bytes = before.get(..front).unwrap_or_default().to_vec();

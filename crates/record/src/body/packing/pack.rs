@@ -27,6 +27,12 @@ pub struct Packer {
 }
 
 impl Packer {
+    /// Whether a body looks like one that can be packed: one that holds points.
+    #[must_use]
+    pub fn takes(body: &[u8]) -> bool {
+        matches!(body.first(), Some(&(KIND_POINTS | KIND_RELAYED)))
+    }
+
     /// Packs a body behind what `out` holds. `false` when it cannot be: it holds no points, is spelt in a way of its own, or would be
     /// longer. Then the sequence has ended, and `out` is as it was: another one begins with nothing known.
     #[must_use]
@@ -56,7 +62,7 @@ impl Packer {
         self.again.clear();
         let mut rest = Reader(body);
         let kind = rest.u8()?;
-        if (kind != KIND_POINTS && kind != KIND_RELAYED) || body.len() > BATCH_BYTES_MAX {
+        if !Self::takes(body) || body.len() > BATCH_BYTES_MAX {
             return Err(Malformed);
         }
         let head = BodyHead::take(kind, &mut rest)?;

@@ -122,7 +122,7 @@ impl Field {
     fn dice(&mut self, sides: u64) -> i64 {
         self.state =
             self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.state >> 33) % sides) as i64
+        ((self.state >> 33) % sides).cast_signed()
     }
 
     /// The next record: so many samples of each device, which come in a turn of their own.
@@ -133,11 +133,11 @@ impl Field {
         for _ in 0..samples {
             self.at += 10_000;
             times.push(self.at * 1_000_000);
-            for device in 0..devices {
+            for (device, columns) in columns.iter_mut().enumerate() {
                 let steps = [self.dice(5) - 2, self.dice(3) - 1, -i64::from(self.dice(500) == 0), 0];
                 for (metric, step) in steps.into_iter().enumerate() {
                     self.values[device][metric] += step;
-                    columns[device][metric].push(self.values[device][metric]);
+                    columns[metric].push(self.values[device][metric]);
                 }
             }
         }
@@ -178,12 +178,10 @@ fn sensors_that_are_read_time_after_time_take_a_quarter_of_a_byte_a_point() {
 fn a_column_keeps_its_spelling_as_digits_come_and_go() {
     let mut pair = Pair::default();
     let series = Series::new("t", [("a", "b")]).unwrap();
-    for (n, scaled) in [2150, 2151, 2200, 2000, 0, 215_155, 2150, -10, 100_000].into_iter().enumerate() {
+    for (n, scaled) in (0..).zip([2150, 2151, 2200, 2000, 0, 215_155, 2150, -10, 100_000]) {
         let value = Value::F64(decimal_value(scaled, 3));
-        let series = vec![
-            (series.clone(), vec![(n as i64, value)]),
-            (Series::new("u", [("a", "b")]).unwrap(), vec![]),
-        ];
+        let series =
+            vec![(series.clone(), vec![(n, value)]), (Series::new("u", [("a", "b")]).unwrap(), vec![])];
         let body = Batch { series, ..Batch::default() }.encode().unwrap();
         pair.send(&body);
         assert!(matches!(Body::decode(&body), Ok(Body::Points(_))));
