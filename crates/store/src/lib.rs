@@ -22,6 +22,7 @@ mod index;
 mod installed;
 mod open;
 mod options;
+mod packed;
 mod position;
 mod ranges;
 mod reader;
