@@ -145,6 +145,13 @@ impl Packed {
         end
     }
 
+    /// A copy of whole parts; `to` as in [`Packed::each`].
+    pub fn copy(&self, from: usize, to: Option<usize>) -> Self {
+        let state = if to.is_none() { self.state } else { State::default() };
+        let bytes = self.bytes.get(from..to.unwrap_or(self.bytes.len())).unwrap_or_default().to_vec();
+        Self { bytes, state }
+    }
+
     pub fn mark(&self) -> Mark {
         Mark { bytes: self.bytes.len(), state: self.state }
     }

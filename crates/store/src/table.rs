@@ -24,6 +24,10 @@ pub(crate) struct Table {
     pub points: u64,
     /// Bytes of the records' bodies.
     pub bytes: u64,
+    /// Memory that it takes, or that sealing it does if that is more, in bytes.
+    pub memory_bytes: u64,
+    /// Points of its longest series.
+    pub longest: u64,
     columns: Vec<TableColumn>,
     places: HashMap<Arc<[u8]>, u32, RandomState>,
 }
@@ -38,6 +42,8 @@ impl Table {
             last_with_points: Lsn::ZERO,
             points: 0,
             bytes: 0,
+            memory_bytes: 0,
+            longest: 0,
             columns: Vec::new(),
             places,
         }
@@ -70,6 +76,11 @@ impl Table {
     }
 }
 
+/// What a series takes beside its points and its name, in bytes: its column, and its place among the others.
+const COLUMN_BYTES: u64 = size_of::<TableColumn>() as u64 + 64;
+/// What a record takes beside its points while it is sealed, in bytes.
+const RECORD_BYTES: u64 = 24;
+
 /// All points of one stream that no segment holds.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
@@ -81,7 +92,16 @@ pub(crate) struct Tables {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TableBounds {
     pub points_max: u64,
-    pub bytes_max: u64,
+    pub points_of_series_max: u64,
+    pub memory_bytes_max: u64,
+}
+
+impl TableBounds {
+    fn are_reached_by(&self, table: &Table) -> bool {
+        table.points >= self.points_max
+            || table.longest >= self.points_of_series_max
+            || table.memory_bytes >= self.memory_bytes_max
+    }
 }
 
 impl Tables {
@@ -101,6 +121,9 @@ impl Tables {
         let Some(table) = self.list.get_mut(at) else { return };
         table.last = table.last.max(lsn);
         table.bytes += body_bytes as u64;
+        table.memory_bytes += RECORD_BYTES;
+        // What holds no points is kept as it is.
+        table.memory_bytes += if points.is_none() { body_bytes as u64 } else { 0 };
         if let Some(mut reader) = points {
             let mut hint = 0usize;
             while let Ok(true) = reader.next(entry) {
@@ -110,8 +133,12 @@ impl Tables {
                 let Some(column) = table.columns.get_mut(at) else { continue };
                 if is_new {
                     found(&column.canonical);
+                    table.memory_bytes += COLUMN_BYTES + column.canonical.len() as u64;
                 }
+                let before = column.bytes();
                 column.extend(entry);
+                table.memory_bytes += column.bytes().saturating_sub(before) as u64;
+                table.longest = table.longest.max(column.len() as u64);
                 table.points += entry.times.len() as u64;
                 if !entry.times.is_empty() {
                     table.last_with_points = table.last_with_points.max(lsn);
@@ -119,7 +146,7 @@ impl Tables {
             }
         }
         if is_newest {
-            self.closed = table.points >= bounds.points_max || table.bytes >= bounds.bytes_max;
+            self.closed = bounds.are_reached_by(table);
         }
     }
 

@@ -54,6 +54,10 @@ impl Ends {
         self.max = self.max.max(time);
     }
 
+    fn join(self, other: Self) -> Self {
+        Self { min: self.min.min(other.min), max: self.max.max(other.max) }
+    }
+
     fn touches(&self, range: &RangeInclusive<i64>) -> bool {
         self.max >= *range.start() && self.min <= *range.end()
     }
@@ -100,8 +104,34 @@ impl TableColumn {
         }
     }
 
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.full.len() * PART_POINTS + self.points
+    }
+
+    /// A copy of the parts that may hold points of a range; `None` when none does.
+    pub fn copy_within(&self, range: &RangeInclusive<i64>) -> Option<Self> {
+        let touches = |part: &Part| part.ends.touches(range);
+        let takes_open = self.points > 0 && self.ends.touches(range);
+        let first = self.full.iter().position(touches).or_else(|| takes_open.then_some(self.full.len()))?;
+        let behind = if takes_open { self.full.len() } else { self.full.iter().rposition(touches)? + 1 };
+        let end_of =
+            |parts: usize| parts.checked_sub(1).and_then(|last| self.full.get(last)).map_or(0, |p| p.end);
+        let (from, to) = (end_of(first), (!takes_open).then(|| end_of(behind)));
+        let full = self.full.get(first..behind).unwrap_or_default();
+        let full: Vec<Part> =
+            full.iter().map(|part| Part { end: part.end - from, ends: part.ends }).collect();
+        let (points, ends) = if takes_open { (self.points, self.ends) } else { (0, Ends::NONE) };
+        Some(Self {
+            canonical: Arc::clone(&self.canonical),
+            packed: self.packed.copy(from, to),
+            begin: end_of(behind) - from,
+            points,
+            ends,
+            ascending: self.ascending,
+            whole: full.iter().map(|part| part.ends).fold(ends, Ends::join),
+            newest: self.newest,
+            full,
+        })
     }
 
     /// Visits the parts that may hold points of a range: where they begin and end, how many points they have, and of when.
@@ -237,6 +267,13 @@ mod tests {
             for range in ends.iter().map(|(from, to)| first.saturating_add(*from)..=first.saturating_add(*to)).chain([whole.clone()]) {
                 let expected = plainly(&all, &range);
                 prop_assert_eq!(column.count_within(&range), is_ascending.then_some(expected.len() as u64));
+                let copy = column.copy_within(&range);
+                let of_copy = copy.as_ref().map(|copy| copy.within(&range)).unwrap_or_default();
+                prop_assert_eq!(of_copy.iter().collect::<Vec<_>>(), expected.as_slice());
+                if let (Some(copy), Some(first), Some(last)) = (&copy, expected.first(), expected.last()) {
+                    let (begin, end) = copy.ends().unwrap();
+                    prop_assert!(begin <= first.0 && end >= last.0 && copy.len() <= column.len());
+                }
                 prop_assert_eq!(column.within(&range).iter().collect::<Vec<_>>(), expected);
             }
             let expected = plainly(&all, &whole);
