@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use tidelog_record::{Lsn, Seal, StreamId, StreamKey};
 
 use super::{Keeper, UpkeepError};
+use crate::sealed::Sealed;
 use crate::segment::Span;
 use crate::shared::read_locked;
 use crate::stream::StreamIndex;
@@ -16,9 +17,9 @@ const MERGE_PARTS: u64 = 16;
 /// Pieces in a segment, if they are small. A power of [`MERGE_PARTS`].
 const PARTS_MAX: u64 = MERGE_PARTS.pow(4);
 
-/// Points of a series in each of its segments, on average, below which it packs notably better in a merged one.
+/// Points of a series, on average, below which it packs notably better in a merged segment: none of its parts has more.
 const SPARSE_POINTS: u64 = 128;
-/// And below which that is worth writing them more than once, when the node has nothing else to do.
+/// And below which it is worth writing them more than once, when the node has nothing else to do.
 const VERY_SPARSE_POINTS: u64 = 32;
 /// Segments with more points of each series are merged so that there are fewer files, up to as many points as are in so many full seals:
 /// what was written once as large as that stays.
@@ -78,6 +79,11 @@ impl Keeper {
     }
 }
 
+/// Points of a series, on average.
+fn points_of_series(sealed: &Sealed) -> u64 {
+    sealed.segment.points() / u64::from(sealed.segment.series_count()).max(1)
+}
+
 /// The first group that is due: of [`MERGE_PARTS`] pieces if that gains, more of them if they are small, fewer when the node has
 /// nothing else to do.
 fn group(stream: &StreamIndex, is_idle: bool, seal_points: u64, too_long: &TooLong) -> Option<Group> {
@@ -94,7 +100,7 @@ fn group(stream: &StreamIndex, is_idle: bool, seal_points: u64, too_long: &TooLo
             if !ordinal.is_multiple_of(size) || u64::from(from.seal.parts) >= size {
                 continue;
             }
-            let (mut parts, mut points, mut series, mut last) = (0, 0u64, 0u64, None);
+            let (mut parts, mut points, mut of_series, mut last) = (0, 0u64, 0u64, None);
             for sealed in stream.sealed.iter().skip(at) {
                 let touches = last.is_none_or(|last: Lsn| last.next() == Some(sealed.seal.first));
                 if parts >= size || !touches || sealed.seal.ordinal != ordinal + parts {
@@ -102,13 +108,12 @@ fn group(stream: &StreamIndex, is_idle: bool, seal_points: u64, too_long: &TooLo
                 }
                 parts += u64::from(sealed.seal.parts);
                 points += sealed.segment.points();
-                series += u64::from(sealed.segment.series_count());
+                of_series = of_series.max(points_of_series(sealed));
                 last = Some(sealed.seal.last);
             }
-            let is_sparse = |least: u64| points < series.saturating_mul(least);
             let gains = if !is_whole {
-                is_sparse(VERY_SPARSE_POINTS)
-            } else if is_sparse(SPARSE_POINTS) {
+                of_series < VERY_SPARSE_POINTS
+            } else if of_series < SPARSE_POINTS {
                 size <= MERGE_PARTS || points <= seal_points.saturating_mul(MERGE_PARTS)
             } else {
                 points <= seal_points.saturating_mul(DENSE_SEALS)
