@@ -187,6 +187,9 @@ impl TableColumn {
 
     /// How many points are within `range`, if that can be told without sorting them.
     pub fn count_within(&self, range: &RangeInclusive<i64>) -> Option<u64> {
+        if !self.ascending {
+            return None;
+        }
         let mut count = 0;
         self.parts_within(range, |from, to, points, ends| {
             if range.contains(&ends.min) && range.contains(&ends.max) {
@@ -195,7 +198,7 @@ impl TableColumn {
                 self.packed.each(from, to, |time, _| count += u64::from(range.contains(&time)));
             }
         });
-        self.ascending.then_some(count)
+        Some(count)
     }
 
     /// The newest point.
