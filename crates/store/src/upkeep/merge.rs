@@ -18,7 +18,7 @@ const MERGE_PARTS: u64 = 16;
 const PARTS_MAX: u64 = MERGE_PARTS.pow(4);
 
 /// Points of a series, on average, below which it packs notably better in a merged segment: none of its parts has more.
-const SPARSE_POINTS: u64 = 128;
+const SPARSE_POINTS: u64 = 96;
 /// And below which it is worth writing them more than once, when the node has nothing else to do.
 const VERY_SPARSE_POINTS: u64 = 32;
 /// Segments with more points of each series are merged so that there are fewer files, up to as many points as are in so many full seals:
