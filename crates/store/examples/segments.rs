@@ -1,6 +1,7 @@
 //! Seals and merges a field of sensors, or recorded readings, and prints what a point costs: bytes by part of the file, and nanoseconds.
 //!
-//! `cargo run --release -p tidelog-store --example segments -- [--points N] [--late PERCENT] [--twice PERCENT] [FILE.csv.gz]...`
+//! `cargo run --release -p tidelog-store --example segments -- [--points N] [--part N] [--late PERCENT] [--twice PERCENT]
+//! [FILE.csv.gz]...`; a part is what an author seals at once.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -19,8 +20,8 @@ use tidelog_store::segment::{Cache, Segment, SeriesRef, Span, merge, merged_span
 type Failure = Box<dyn Error>;
 type Sample = (usize, i64, Value);
 
-/// Points after which an author seals.
-const PART_POINTS: usize = 262_144;
+/// Points after which an author seals, unless it is said.
+const PART_POINTS: usize = 2 << 20;
 /// Parts that are merged.
 const PARTS: usize = 16;
 /// Points of a record: five thousand lines of four.
@@ -52,12 +53,14 @@ impl DiskFile for MemoryFile {
 }
 
 fn main() -> Result<(), Failure> {
-    let (mut points, mut late, mut twice, mut files) = (10_000_000usize, 0u32, 0u32, Vec::new());
+    let (mut points, mut part, mut late, mut twice, mut files) =
+        (10_000_000usize, PART_POINTS, 0u32, 0u32, Vec::new());
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || words.next().ok_or("a number is missing");
         match word.as_str() {
             "--points" => points = number()?.parse()?,
+            "--part" => part = number()?.parse::<usize>()?.max(RECORD_POINTS),
             "--late" => late = number()?.parse()?,
             "--twice" => twice = number()?.parse()?,
             _ => files.push(word),
@@ -65,11 +68,11 @@ fn main() -> Result<(), Failure> {
     }
     if files.is_empty() {
         let (names, samples) = field(points, late, twice)?;
-        return measure("made field", &names, samples.into_iter());
+        return measure("made field", part, &names, samples.into_iter());
     }
     for file in files {
         let (names, samples) = recorded(&file)?;
-        measure(&file, &names, samples.into_iter())?;
+        measure(&file, part, &names, samples.into_iter())?;
     }
     Ok(())
 }
@@ -206,7 +209,12 @@ fn print(name: &str, segments: &[Arc<Segment>], ns: f64) {
     );
 }
 
-fn measure(title: &str, names: &[Series], samples: impl Iterator<Item = Sample>) -> Result<(), Failure> {
+fn measure(
+    title: &str,
+    part_points: usize,
+    names: &[Series],
+    samples: impl Iterator<Item = Sample>,
+) -> Result<(), Failure> {
     let samples: Vec<Sample> = samples.collect();
     let points = samples.len();
     println!("\n{title}: {points} points, {} series", names.len());
@@ -220,7 +228,7 @@ fn measure(title: &str, names: &[Series], samples: impl Iterator<Item = Sample>)
     let key = stream.key();
     let (mut lsn, mut chain, mut raw) = (Lsn(1), ChainHash::GENESIS, Vec::new());
     let mut spent = 0.0;
-    for (ordinal, part) in (0u64..).zip(bodies.chunks(PART_POINTS / RECORD_POINTS)) {
+    for (ordinal, part) in (0u64..).zip(bodies.chunks(part_points / RECORD_POINTS)) {
         let mut span = Span {
             stream: stream.clone(),
             ordinal,

@@ -12,7 +12,7 @@
 //! A packed body is told from those of kind 3 before it, back to the last record with bit 6. Version 1 has neither. All numbers little-endian. Salt and offset in the checksum find a block that was written to, or read from, the wrong
 //! place, and bytes inside a body that look like a frame.
 
-use crate::packing::Packing;
+use crate::bodies::Packing;
 use tidelog_record::{
     BATCH_BYTES_MAX, ChainHash, Lsn, NodeId, Run, SITE_NAME_BYTES_MAX, StreamId, StreamKey,
 };

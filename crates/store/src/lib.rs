@@ -10,6 +10,7 @@
 mod adopt;
 pub mod aggregate;
 mod asking;
+mod bodies;
 pub mod catalogue;
 mod disk;
 mod errors;
@@ -22,7 +23,7 @@ mod index;
 mod installed;
 mod open;
 mod options;
-mod packing;
+mod packed;
 mod position;
 mod ranges;
 mod reader;

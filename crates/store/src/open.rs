@@ -41,8 +41,12 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
     if let Found::Whole(identity) = &found {
         must_be(dir, options.node, identity.node)?;
     }
-    let bounds =
-        TableBounds { points_max: options.upkeep.seal_points.max(1), bytes_max: options.upkeep.seal_bytes() };
+    let upkeep = &options.upkeep;
+    let bounds = TableBounds {
+        points_max: upkeep.seal_points.max(1),
+        points_of_series_max: upkeep.points_in_memory_max.max(1),
+        memory_bytes_max: upkeep.seal_bytes_max,
+    };
     let cache = Arc::new(Cache::new(options.cache_bytes_max));
     let mut index = Index::new(bounds);
     let mut sealed_findings = Vec::new();

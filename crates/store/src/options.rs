@@ -60,20 +60,29 @@ pub struct StoreOptions {
     pub entropy: u64,
 }
 
-/// What a point takes until it is sealed, and while it is: two tables of 20 bytes, and 32 for sealing, for twice as many.
-const OPEN_POINT_BYTES: u64 = 104;
+/// What a point takes until it is sealed, and while it is: two tables, and sealing a third, of a byte for it and its share of what
+/// its series takes, which has some hundreds of points.
+const OPEN_POINT_BYTES: u64 = 8;
+/// Tables that are filled, wait and are sealed at once, and room for what a series takes that is sealed.
+const OPEN_TABLES: u64 = 4;
 /// Points in a segment at least and at most: fewer pack badly, more are read in larger pieces than anybody asks for.
-const SEAL_POINTS: std::ops::RangeInclusive<u64> = 8 * 1024..=256 * 1024;
+const SEAL_POINTS: std::ops::RangeInclusive<u64> = 64 * 1024..=2 * 1024 * 1024;
+/// What a point takes while it is merged, and room for as much.
+const MERGED_POINT_BYTES: u64 = 64;
+/// Points of a series that can be merged however little memory there is.
+const MERGED_POINTS_MIN: u64 = 16 * 1024;
 
 impl StoreOptions {
     /// Divides memory among what takes some: half for points that are not sealed and for sealing them, a quarter for pieces of segments,
     /// an eighth for finding series, an eighth for what waits for the writer.
     #[must_use]
     pub fn within(mut self, bytes: usize) -> Self {
-        let points = (bytes as u64 / 2 / OPEN_POINT_BYTES).clamp(*SEAL_POINTS.start(), *SEAL_POINTS.end());
+        let open_bytes = bytes as u64 / 2;
+        let points = (open_bytes / OPEN_POINT_BYTES).clamp(*SEAL_POINTS.start(), *SEAL_POINTS.end());
         // A power of two, so that equal devices make equal segments.
         self.upkeep.seal_points = 1 << points.ilog2();
-        self.upkeep.points_in_memory_max = 2 * self.upkeep.seal_points;
+        self.upkeep.seal_bytes_max = open_bytes / OPEN_TABLES;
+        self.upkeep.points_in_memory_max = (open_bytes / MERGED_POINT_BYTES).max(MERGED_POINTS_MIN);
         self.cache_bytes_max = bytes / 4;
         self.catalogue_bytes_max = bytes / 8;
         self.queue_bytes_max = bytes / 8;

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 
 use tidelog_record::{ChainHash, Lsn, StreamKey};
 
+use crate::bodies::Bodies;
 use crate::disk::{DiskFile, read_full};
 use crate::errors::ReadError;
 use crate::frame::{self, Content, FRAME_HEAD_BYTES, RecordFrame, Stored};
 use crate::index::LogFile;
-use crate::packing::Bodies;
 use crate::shared::locked;
 
 /// Bytes that one read asks the disk for.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tidelog_record::{Run, StreamId};
 
+use crate::bodies::Bodies;
 use crate::disk::{Disk, DiskFile, OpenMode, read_full};
 use crate::errors::{Finding, OpenError, Recovery};
 use crate::frame::{
@@ -14,7 +15,6 @@ use crate::frame::{
     HeaderError,
 };
 use crate::index::{Index, Indexed, Intake, LogFile};
-use crate::packing::Bodies;
 use crate::position::Position;
 use crate::reader::Window;
 use crate::trimmed::{self, MAP_BYTES_MAX, Map, MapError};

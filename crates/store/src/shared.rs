@@ -24,7 +24,7 @@ use crate::writer::{COMMIT_BYTES_MAX, Job};
 
 /// Tables of one stream that wait to be sealed, beside the one that is filled. A disk or processor that seals more slowly than points
 /// come holds their source back, or else memory would be what gives way.
-const OPEN_TABLES_MAX: usize = 16;
+const OPEN_TABLES_MAX: usize = 4;
 
 pub(crate) type Listener = Box<dyn Fn(Position) + Send + Sync>;
 

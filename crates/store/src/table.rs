@@ -1,99 +1,16 @@
 //! Points that no segment holds yet, in memory, by series: one list of tables for each stream, each over consecutive LSNs. A
 //! table that is full is closed, so that what is sealed next is known. Rebuilt from the log when the store opens.
 
+mod column;
+
 use std::collections::{HashMap, VecDeque};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
-use tidelog_record::{BodyReader, Entry, Lsn, Value, Values};
+use tidelog_record::{BodyReader, Entry, Lsn};
 
-use crate::scan::Points;
-
-/// Points of one series in order of arrival.
-#[derive(Debug)]
-pub(crate) struct TableColumn {
-    /// The series' canonical bytes.
-    pub canonical: Arc<[u8]>,
-    pub times: Vec<i64>,
-    pub values: Values,
-    /// Each time is greater than the one before.
-    ascending: bool,
-    min: i64,
-    max: i64,
-}
-
-impl TableColumn {
-    fn new(canonical: &[u8]) -> Self {
-        Self {
-            canonical: Arc::from(canonical),
-            times: Vec::new(),
-            values: Values::default(),
-            ascending: true,
-            min: i64::MAX,
-            max: i64::MIN,
-        }
-    }
-
-    fn extend(&mut self, entry: &Entry) {
-        let mut last = self.times.last().copied();
-        for time in &entry.times {
-            self.ascending &= last.is_none_or(|last| last < *time);
-            last = Some(*time);
-            self.min = self.min.min(*time);
-            self.max = self.max.max(*time);
-        }
-        self.times.extend_from_slice(&entry.times);
-        self.values.extend_range(&entry.values, 0..entry.times.len());
-    }
-
-    /// The points within `range` in ascending order of time, each time once with its greatest value (invariant 8).
-    pub fn within(&self, range: &RangeInclusive<i64>) -> Points {
-        let mut values = Values::default();
-        if self.max < *range.start() || self.min > *range.end() {
-            return Points::default();
-        }
-        if self.ascending {
-            let from = self.times.partition_point(|time| time < range.start());
-            let to = self.times.partition_point(|time| time <= range.end());
-            values.extend_range(&self.values, from..to);
-            return Points { times: self.times.get(from..to).unwrap_or_default().to_vec(), values };
-        }
-        let chosen = self.times.iter().zip(0usize..).filter(|(time, _)| range.contains(time));
-        let mut points: Vec<(i64, Value)> =
-            chosen.filter_map(|(time, at)| Some((*time, self.values.get(at)?))).collect();
-        points.sort_unstable_by(|(t, v), (u, w)| t.cmp(u).then_with(|| w.cmp(v)));
-        points.dedup_by_key(|(time, _)| *time);
-        let mut times = Vec::with_capacity(points.len());
-        for (time, value) in points {
-            times.push(time);
-            values.push(value);
-        }
-        Points { times, values }
-    }
-
-    /// First and last time, ns.
-    pub fn ends(&self) -> Option<(i64, i64)> {
-        (!self.times.is_empty()).then_some((self.min, self.max))
-    }
-
-    /// How many points are within `range`, if that can be told without sorting them.
-    pub fn count_within(&self, range: &RangeInclusive<i64>) -> Option<u64> {
-        let before = |bound: &dyn Fn(&i64) -> bool| self.times.partition_point(bound);
-        let count = || before(&|time| time <= range.end()) - before(&|time| time < range.start());
-        self.ascending.then(|| count() as u64)
-    }
-
-    /// The newest point.
-    pub fn last(&self) -> Option<(i64, Value)> {
-        if self.ascending {
-            return Some((*self.times.last()?, self.values.get(self.times.len() - 1)?));
-        }
-        let at_max = self.times.iter().zip(0usize..).filter(|(time, _)| **time == self.max);
-        at_max.filter_map(|(time, at)| Some((*time, self.values.get(at)?))).max_by(|a, b| a.1.cmp(&b.1))
-    }
-}
+pub(crate) use column::TableColumn;
 
 /// Points of consecutive records of one stream.
 #[derive(Debug)]
@@ -107,6 +24,10 @@ pub(crate) struct Table {
     pub points: u64,
     /// Bytes of the records' bodies.
     pub bytes: u64,
+    /// Memory that it takes, or that sealing it does if that is more, in bytes.
+    pub memory_bytes: u64,
+    /// Points of its longest series.
+    pub longest: u64,
     columns: Vec<TableColumn>,
     places: HashMap<Arc<[u8]>, u32, RandomState>,
 }
@@ -121,6 +42,8 @@ impl Table {
             last_with_points: Lsn::ZERO,
             points: 0,
             bytes: 0,
+            memory_bytes: 0,
+            longest: 0,
             columns: Vec::new(),
             places,
         }
@@ -153,6 +76,11 @@ impl Table {
     }
 }
 
+/// What a series takes beside its points and its name, in bytes: its column, and its place among the others.
+const COLUMN_BYTES: u64 = size_of::<TableColumn>() as u64 + 64;
+/// What a record takes beside its points while it is sealed, in bytes.
+const RECORD_BYTES: u64 = 24;
+
 /// All points of one stream that no segment holds.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
@@ -164,7 +92,16 @@ pub(crate) struct Tables {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TableBounds {
     pub points_max: u64,
-    pub bytes_max: u64,
+    pub points_of_series_max: u64,
+    pub memory_bytes_max: u64,
+}
+
+impl TableBounds {
+    fn are_reached_by(&self, table: &Table) -> bool {
+        table.points >= self.points_max
+            || table.longest >= self.points_of_series_max
+            || table.memory_bytes >= self.memory_bytes_max
+    }
 }
 
 impl Tables {
@@ -184,6 +121,9 @@ impl Tables {
         let Some(table) = self.list.get_mut(at) else { return };
         table.last = table.last.max(lsn);
         table.bytes += body_bytes as u64;
+        table.memory_bytes += RECORD_BYTES;
+        // What holds no points is kept as it is.
+        table.memory_bytes += if points.is_none() { body_bytes as u64 } else { 0 };
         if let Some(mut reader) = points {
             let mut hint = 0usize;
             while let Ok(true) = reader.next(entry) {
@@ -193,8 +133,12 @@ impl Tables {
                 let Some(column) = table.columns.get_mut(at) else { continue };
                 if is_new {
                     found(&column.canonical);
+                    table.memory_bytes += COLUMN_BYTES + column.canonical.len() as u64;
                 }
+                let before = column.bytes();
                 column.extend(entry);
+                table.memory_bytes += column.bytes().saturating_sub(before) as u64;
+                table.longest = table.longest.max(column.len() as u64);
                 table.points += entry.times.len() as u64;
                 if !entry.times.is_empty() {
                     table.last_with_points = table.last_with_points.max(lsn);
@@ -202,7 +146,7 @@ impl Tables {
             }
         }
         if is_newest {
-            self.closed = table.points >= bounds.points_max || table.bytes >= bounds.bytes_max;
+            self.closed = bounds.are_reached_by(table);
         }
     }
 

@@ -11,13 +11,13 @@ use std::time::Instant;
 use tidelog_record::{ChainHash, Lsn, NodeId, Record, Run, Seal, SiteName, StreamId, StreamKey};
 
 use crate::adopt::{Placed, Tail};
+use crate::bodies::Packing;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::errors::{AdoptError, AppendError};
 use crate::frame::{FRAMES_AT, FrameWriter, HEADER_BYTES, Header, RecordFrame, VERSION};
 use crate::identity::Unwritten;
 use crate::index::{Indexed, Intake, LogFile};
 use crate::options::{LOG_FILE_BYTES_LIMIT, LOG_FILE_BYTES_MIN};
-use crate::packing::Packing;
 use crate::position::Position;
 use crate::recovery::{LOG_DIR, file_name};
 use crate::renewal::Renewal;

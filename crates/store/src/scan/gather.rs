@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use tidelog_record::{Series, SiteName};
 
-use super::Points;
 use crate::errors::ReadError;
 use crate::sealed::Sealed;
 use crate::segment::{Extent, SeriesRef};
 use crate::shared::{Shared, read_locked};
 use crate::stream::StreamIndex;
+use crate::table::TableColumn;
 
 /// A series' part of a segment.
 pub(crate) struct Part {
@@ -22,18 +22,15 @@ pub(crate) struct Part {
 
 /// What holds points of a series.
 pub(crate) enum Source {
-    Table(Arc<Points>),
+    Table(Box<TableColumn>),
     Segment(Part),
 }
 
 impl Source {
-    /// First and last time, ns.
+    /// First and last time, ns; of a table, of the parts that were copied.
     pub fn ends(&self) -> (i64, i64) {
         match self {
-            Self::Table(points) => {
-                let end = |time: Option<&i64>| time.copied().unwrap_or_default();
-                (end(points.times.first()), end(points.times.last()))
-            }
+            Self::Table(column) => column.ends().unwrap_or_default(),
             Self::Segment(part) => (part.extent.first_ts, part.extent.last_ts),
         }
     }
@@ -48,9 +45,9 @@ pub(crate) struct Plan {
     pub points: u64,
 }
 
-/// Tables' points of some series, and the segments that may have more.
-pub(super) struct Snapshot {
-    pub tables: Vec<Vec<Points>>,
+/// What was taken of the tables for some series, and the segments that may have more.
+pub(super) struct Snapshot<T> {
+    pub tables: Vec<Vec<T>>,
     pub segments: Vec<Arc<Sealed>>,
 }
 
@@ -73,14 +70,14 @@ impl Shared {
     }
 
     /// What stands where at this moment.
-    pub(super) fn snapshot(
+    pub(super) fn snapshot<T>(
         &self,
         site: &SiteName,
         series: &[Arc<Series>],
         range: &RangeInclusive<i64>,
-        take: impl Fn(&crate::table::TableColumn) -> Points,
-    ) -> Snapshot {
-        let mut tables: Vec<Vec<Points>> = Vec::new();
+        take: impl Fn(&TableColumn) -> Option<T>,
+    ) -> Snapshot<T> {
+        let mut tables: Vec<Vec<T>> = Vec::new();
         tables.resize_with(series.len(), Vec::new);
         let canonical: Vec<Vec<u8>> = series.iter().map(|series| series.canonical()).collect();
         let mut segments = Vec::new();
@@ -88,10 +85,7 @@ impl Shared {
         for stream in index.of_site(site) {
             for table in stream.tables.iter() {
                 for (canonical, found) in canonical.iter().zip(&mut tables) {
-                    if let Some(points) = table.get(canonical).map(&take).filter(|points| !points.is_empty())
-                    {
-                        found.push(points);
-                    }
+                    found.extend(table.get(canonical).and_then(&take));
                 }
             }
             segments.extend(within(stream, range).cloned());
@@ -106,13 +100,14 @@ impl Shared {
         series: &[Arc<Series>],
         range: &RangeInclusive<i64>,
     ) -> Result<Vec<Plan>, ReadError> {
-        let Snapshot { tables, segments } = self.snapshot(site, series, range, |column| column.within(range));
+        let Snapshot { tables, segments } =
+            self.snapshot(site, series, range, |column| column.copy_within(range));
         let mut plans: Vec<Plan> = series
             .iter()
             .zip(tables)
             .map(|(series, tables)| {
-                let points = tables.iter().map(|points| points.len() as u64).sum();
-                let sources = tables.into_iter().map(|points| Source::Table(Arc::new(points))).collect();
+                let points = tables.iter().map(|column| column.len() as u64).sum();
+                let sources = tables.into_iter().map(|column| Source::Table(Box::new(column))).collect();
                 Plan { series: Arc::clone(series), sources, points }
             })
             .collect();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidelog_record::{Series, SiteName, Value};
 
-use super::{Halt, Points, ScanError};
+use super::{Halt, ScanError};
 use crate::shared::Shared;
 
 impl Shared {
@@ -16,15 +16,8 @@ impl Shared {
         halt: &Halt<'_>,
     ) -> Result<Vec<(Arc<Series>, i64, Value)>, ScanError> {
         let Some(range) = self.visible(site, &(i64::MIN..=i64::MAX)) else { return Ok(Vec::new()) };
-        let snapshot = self.snapshot(site, series, &range, |column| {
-            let mut points = Points::default();
-            if let Some((time, value)) = column.last() {
-                points.times.push(time);
-                points.values.push(value);
-            }
-            points
-        });
-        let newest = |tables: Vec<Points>| tables.iter().filter_map(|points| points.iter().next()).max();
+        let snapshot = self.snapshot(site, series, &range, |column| column.last());
+        let newest = |tables: Vec<(i64, Value)>| tables.into_iter().max();
         let mut best: Vec<Option<(i64, Value)>> = snapshot.tables.into_iter().map(newest).collect();
         let mut segments = snapshot.segments;
         segments.sort_by_key(|sealed| std::cmp::Reverse(sealed.segment.time_range().1));

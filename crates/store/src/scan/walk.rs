@@ -2,13 +2,13 @@
 //! for what is known of them; otherwise a few decoded sections are in memory at once, however long the series is.
 
 use std::ops::{ControlFlow, Range, RangeInclusive};
-use std::sync::Arc;
 
 use super::gather::{Part, Plan, Source};
 use super::{PART_POINTS_MAX, Points, Taker};
 use crate::errors::ReadError;
 use crate::segment::Section;
 use crate::shared::Shared;
+use crate::table::TableColumn;
 
 /// Points that stand together: a table's, or a section of a segment.
 struct Piece<'p> {
@@ -18,13 +18,13 @@ struct Piece<'p> {
 }
 
 enum From<'p> {
-    Table(&'p Arc<Points>),
+    Table(&'p TableColumn),
     Section { part: &'p Part, at: usize, section: Section },
 }
 
 /// Points that are being handed out.
 struct Open {
-    points: Arc<Points>,
+    points: Points,
     rest: Range<usize>,
 }
 
@@ -89,9 +89,9 @@ impl Shared {
         let mut pieces = Vec::new();
         for source in sources {
             match source {
-                Source::Table(points) => {
+                Source::Table(column) => {
                     let (first, last) = source.ends();
-                    pieces.push(Piece { first, last, from: From::Table(points) });
+                    pieces.push(Piece { first, last, from: From::Table(column) });
                 }
                 Source::Segment(part) => {
                     let sections = part.sealed.segment.sections(part.series);
@@ -158,11 +158,11 @@ impl Shared {
 
     fn open(&self, piece: &Piece<'_>, range: &RangeInclusive<i64>) -> Result<Option<Open>, ReadError> {
         let points = match &piece.from {
-            From::Table(points) => Arc::clone(points),
+            From::Table(column) => column.within(range),
             From::Section { part, at, .. } => {
                 let mut points = Points::default();
                 self.decode(part, *at..*at + 1, &mut points)?;
-                Arc::new(points)
+                points
             }
         };
         let rest = within(&points.times, range);
@@ -186,7 +186,14 @@ impl Shared {
         let mut rest = pieces;
         while let Some((piece, mut behind)) = rest.split_first() {
             let flow = match &piece.from {
-                From::Table(points) => taker.points(points, within(&points.times, range)),
+                From::Table(column) => {
+                    let points = column.within(range);
+                    if points.is_empty() {
+                        ControlFlow::Continue(())
+                    } else {
+                        taker.points(&points, 0..points.len())
+                    }
+                }
                 From::Section { section, .. }
                     if taker.takes_sections()
                         && range.contains(&piece.first)

@@ -25,6 +25,7 @@ mod points;
 mod read;
 mod records;
 mod regenerate;
+mod rows;
 mod seal;
 mod sequence;
 mod span;

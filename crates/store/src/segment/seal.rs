@@ -1,36 +1,22 @@
-//! Makes a segment from the bodies of a range of records. Sixteen bytes a point and sixteen an entry are held in memory, and the bodies
-//! that cannot be written again.
+//! Makes a segment from the bodies of a range of records. Its points are held in memory, packed, one series of them at a time in full;
+//! some bytes of each record; and the bodies that cannot be written again.
 
 use std::collections::HashMap;
 use std::io;
 
-use tidelog_record::{BodyHead, BodyReader, BodyWriter, ChainHash, Entry, Lsn, Opened, Value, Values};
+use tidelog_record::{BodyHead, BodyReader, BodyWriter, ChainHash, Entry, Lsn, Opened, Values};
 
 use super::build::{Builder, Sealed};
+use super::bytes::Malformed;
 use super::errors::SealError;
 use super::key;
 use super::records::{Kept, Row};
+use super::rows::{Entries, Rows};
 use super::span::Span;
+use crate::packed::{Mark, Packed};
 
 /// Most points that are sealed at once.
 pub const SEAL_POINTS_MAX: usize = 1 << 24;
-
-/// Of which kind the values of an entry are; of texts and mixed ones the bits are places among the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sort {
-    Float,
-    Whole,
-    Truth,
-    Other,
-}
-
-#[derive(Clone, Copy)]
-struct Held {
-    series: u32,
-    start: u32,
-    count: u32,
-    sort: Sort,
-}
 
 /// Everything of the range, as it arrived.
 #[derive(Default)]
@@ -39,13 +25,15 @@ struct Arrived {
     names: Vec<Vec<u8>>,
     successor: Vec<u32>,
     before: Option<u32>,
-    entries: Vec<Held>,
-    times: Vec<i64>,
-    bits: Vec<u64>,
-    others: Vec<Value>,
-    rows: Vec<Row>,
+    /// By series.
+    packed: Vec<Packed>,
+    points: usize,
+    rows: Rows,
+    entries: Entries,
     whole: Vec<u8>,
     chains: Vec<ChainHash>,
+    /// Of the record that is taken now: its entries, and where their series' points ended before.
+    taken: Vec<(u32, u32, Mark)>,
 }
 
 /// Makes the segment of `span`. `bodies` gives the records' bodies in order of LSN; `out` takes the file front to back.
@@ -87,27 +75,31 @@ pub fn seal(
 
 impl Arrived {
     fn take(&mut self, body: &[u8], entry: &mut Entry) -> Result<(), SealError> {
-        let marks = (self.entries.len(), self.times.len(), self.others.len());
         let bytes = u32::try_from(body.len()).map_err(|_| SealError::Span("a body is too long"))?;
+        let before = self.points;
+        self.taken.clear();
         let (kept, head) = match self.points(body, entry) {
             Some((true, head)) => (Kept::AsPoints, head),
             Some((false, head)) => (Kept::Both, head),
             None => {
-                self.entries.truncate(marks.0);
-                self.times.truncate(marks.1);
-                self.bits.truncate(marks.1);
-                self.others.truncate(marks.2);
+                for (series, _, mark) in self.taken.drain(..).rev() {
+                    if let Some(packed) = self.packed.get_mut(series as usize) {
+                        packed.go_back(&mark);
+                    }
+                }
+                self.points = before;
                 (Kept::Whole, BodyHead::default())
             }
         };
-        if self.times.len() > SEAL_POINTS_MAX {
+        if self.points > SEAL_POINTS_MAX {
             return Err(SealError::TooMuch { what: "points", most: SEAL_POINTS_MAX as u64 });
         }
         if kept != Kept::AsPoints {
             self.whole.extend_from_slice(body);
         }
-        let entries = u32::try_from(self.entries.len() - marks.0).unwrap_or(u32::MAX);
-        self.rows.push(Row { kept, head, bytes, entries });
+        let entries = u32::try_from(self.taken.len()).unwrap_or(u32::MAX);
+        self.taken.iter().for_each(|(series, count, _)| self.entries.add(*series, *count));
+        self.rows.add(&Row { kept, head, bytes, entries });
         Ok(())
     }
 
@@ -123,11 +115,11 @@ impl Arrived {
                 again = None;
             }
             let series = self.series_of(&entry.canonical)?;
-            let start = u32::try_from(self.times.len()).ok()?;
             let count = u32::try_from(entry.times.len()).ok()?;
-            self.times.extend_from_slice(&entry.times);
-            let sort = self.values(&entry.values);
-            self.entries.push(Held { series, start, count, sort });
+            let packed = self.packed.get_mut(series as usize)?;
+            self.taken.push((series, count, packed.mark()));
+            packed.extend(&entry.times, &entry.values, 0..entry.times.len());
+            self.points += entry.times.len();
         }
         let same = again.and_then(|writer| writer.finish().ok()).is_some_and(|again| again == body);
         Some((same, head))
@@ -148,6 +140,7 @@ impl Arrived {
             self.series.insert(canonical.to_vec(), number);
             self.names.push(canonical.to_vec());
             self.successor.push(0);
+            self.packed.push(Packed::default());
             number
         };
         if let Some(slot) = self.before.and_then(|before| self.successor.get_mut(before as usize)) {
@@ -157,45 +150,21 @@ impl Arrived {
         Some(number)
     }
 
-    fn values(&mut self, values: &Values) -> Sort {
-        match values {
-            Values::F64(all) => {
-                self.bits.extend(all.iter().map(|value| value.to_bits()));
-                Sort::Float
-            }
-            Values::I64(all) => {
-                self.bits.extend(all.iter().map(|value| value.cast_unsigned()));
-                Sort::Whole
-            }
-            Values::Bool(all) => {
-                self.bits.extend(all.iter().map(|value| u64::from(*value)));
-                Sort::Truth
-            }
-            Values::Text(_) | Values::Mixed(_) => {
-                for index in 0..values.len() {
-                    self.bits.push(self.others.len() as u64);
-                    self.others.extend(values.get(index));
-                }
-                Sort::Other
-            }
-        }
-    }
-
     fn build(mut self, builder: &mut Builder<'_>) -> Result<(), SealError> {
-        self.series = HashMap::new();
+        (self.series, self.successor) = Default::default();
         let mut keyed = Vec::with_capacity(self.names.len());
-        for (number, name) in (0u32..).zip(&self.names) {
+        for (number, name) in (0u32..).zip(std::mem::take(&mut self.names)) {
             let mut key = Vec::with_capacity(name.len() + 2);
-            key::put_key(&mut key, name).map_err(|_| SealError::Span("a series has no name"))?;
+            key::put_key(&mut key, &name).map_err(|_| SealError::Span("a series has no name"))?;
             keyed.push((key, number));
         }
         keyed.sort_unstable();
-        let by_series = self.entries_by_series();
-        let mut ranks = vec![0u32; self.names.len()];
+        let mut ranks = vec![0u32; keyed.len()];
         let mut column = Gathered::default();
         for (key, number) in &keyed {
-            let range = by_series.of(*number);
-            column.gather(&self, by_series.entries.get(range).unwrap_or_default());
+            // Each is let go when it is written.
+            let packed = self.packed.get_mut(*number as usize).map(std::mem::take).unwrap_or_default();
+            column.gather(&packed);
             let rank = builder.series(key, &column.times, &column.values, column.order.as_deref())?;
             if let Some(slot) = ranks.get_mut(*number as usize) {
                 *slot = rank;
@@ -205,60 +174,26 @@ impl Arrived {
         self.records(builder, &ranks)
     }
 
-    fn entries_by_series(&self) -> BySeries {
-        let mut ends = vec![0usize; self.names.len() + 1];
-        for entry in &self.entries {
-            if let Some(count) = ends.get_mut(entry.series as usize + 1) {
-                *count += 1;
-            }
-        }
-        let mut sum = 0;
-        for end in &mut ends {
-            sum += *end;
-            *end = sum;
-        }
-        let mut next = ends.clone();
-        let mut entries = vec![0u32; self.entries.len()];
-        for (index, entry) in (0u32..).zip(&self.entries) {
-            if let Some(at) = next.get_mut(entry.series as usize) {
-                if let Some(slot) = entries.get_mut(*at) {
-                    *slot = index;
-                }
-                *at += 1;
-            }
-        }
-        BySeries { entries, ends }
-    }
-
     fn records(&self, builder: &mut Builder<'_>, ranks: &[u32]) -> Result<(), SealError> {
-        let mut entries = self.entries.iter();
+        let lost = |Malformed| SealError::Span("what was gathered of a record is lost");
+        let mut rows = self.rows.walk();
+        let mut entries = self.entries.walk().map_err(lost)?;
         let mut whole = self.whole.as_slice();
         let mut chains = self.chains.iter().copied();
-        for row in &self.rows {
+        let mut of_row: Vec<(u32, u32)> = Vec::new();
+        while let Some(row) = rows.next().map_err(lost)? {
             let chain = if builder.at_checkpoint() { chains.next() } else { None };
             let length = if row.kept == Kept::AsPoints { 0 } else { row.bytes as usize };
             let (body, rest) = whole.split_at_checked(length).unwrap_or_default();
             whole = rest;
-            let mut of_row = entries
-                .by_ref()
-                .take(row.entries as usize)
-                .map(|entry| (ranks.get(entry.series as usize).copied().unwrap_or(0), entry.count));
-            builder.record(row, &mut of_row, body, chain)?;
+            of_row.clear();
+            for _ in 0..row.entries {
+                let (series, count) = entries.next().map_err(lost)?;
+                of_row.push((ranks.get(series as usize).copied().unwrap_or(0), count));
+            }
+            builder.record(&row, &mut of_row.iter().copied(), body, chain)?;
         }
         Ok(())
-    }
-}
-
-/// Entries' places, series by series, each in order of arrival.
-struct BySeries {
-    entries: Vec<u32>,
-    ends: Vec<usize>,
-}
-
-impl BySeries {
-    fn of(&self, series: u32) -> std::ops::Range<usize> {
-        let at = |index: usize| self.ends.get(index).copied().unwrap_or(0);
-        at(series as usize)..at(series as usize + 1)
     }
 }
 
@@ -271,48 +206,10 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    fn gather(&mut self, arrived: &Arrived, entries: &[u32]) {
+    fn gather(&mut self, packed: &Packed) {
         self.times.clear();
-        let held = || entries.iter().filter_map(|index| arrived.entries.get(*index as usize));
-        let range = |entry: &Held| entry.start as usize..(entry.start + entry.count) as usize;
-        held().for_each(|entry| {
-            self.times.extend_from_slice(arrived.times.get(range(entry)).unwrap_or_default());
-        });
-        let bits =
-            || held().flat_map(|entry| arrived.bits.get(range(entry)).unwrap_or_default().iter().copied());
-        // What an empty entry's values are of does not count.
-        let mut sorts = held().filter(|entry| entry.count > 0).map(|entry| entry.sort);
-        let sort = sorts.next().unwrap_or(Sort::Float);
-        if sorts.any(|other| other != sort) || sort == Sort::Other {
-            self.values = Values::default();
-            for entry in held() {
-                for bits in arrived.bits.get(range(entry)).unwrap_or_default() {
-                    self.values.push(match entry.sort {
-                        Sort::Float => Value::F64(f64::from_bits(*bits)),
-                        Sort::Whole => Value::I64(bits.cast_signed()),
-                        Sort::Truth => Value::Bool(*bits != 0),
-                        Sort::Other => {
-                            let at = usize::try_from(*bits).unwrap_or(usize::MAX);
-                            arrived.others.get(at).cloned().unwrap_or(Value::Bool(false))
-                        }
-                    });
-                }
-            }
-        } else {
-            match (sort, &mut self.values) {
-                (Sort::Float, Values::F64(all)) => {
-                    all.clear();
-                    all.extend(bits().map(f64::from_bits));
-                }
-                (Sort::Float, out) => *out = Values::F64(bits().map(f64::from_bits).collect()),
-                (Sort::Whole, Values::I64(all)) => {
-                    all.clear();
-                    all.extend(bits().map(u64::cast_signed));
-                }
-                (Sort::Whole, out) => *out = Values::I64(bits().map(u64::cast_signed).collect()),
-                (_, out) => *out = Values::Bool(bits().map(|bits| bits != 0).collect()),
-            }
-        }
+        self.values.clear();
+        packed.unpack(&mut self.times, &mut self.values);
         self.sort(None);
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use tidelog_record::{Lsn, Seal, StreamId, StreamKey};
 
 use super::{Keeper, UpkeepError};
+use crate::sealed::Sealed;
 use crate::segment::Span;
 use crate::shared::read_locked;
 use crate::stream::StreamIndex;
@@ -15,6 +16,14 @@ use crate::stream::StreamIndex;
 const MERGE_PARTS: u64 = 16;
 /// Pieces in a segment, if they are small. A power of [`MERGE_PARTS`].
 const PARTS_MAX: u64 = MERGE_PARTS.pow(4);
+
+/// Points of a series, on average, below which it packs notably better in a merged segment: none of its parts has more.
+const SPARSE_POINTS: u64 = 96;
+/// And below which it is worth writing them more than once, when the node has nothing else to do.
+const VERY_SPARSE_POINTS: u64 = 32;
+/// Segments with more points of each series are merged so that there are fewer files, up to as many points as are in so many full seals:
+/// what was written once as large as that stays.
+const DENSE_SEALS: u64 = 4;
 
 /// Groups that are remembered as too long to merge.
 const TOO_LONG_MAX: usize = 4096;
@@ -38,9 +47,9 @@ impl Keeper {
                 let index = read_locked(&self.shared.index);
                 let (node, run) = (self.shared.node, self.shared.run());
                 let own = index.in_order().filter(|s| s.stream.node == node && s.stream.run == run);
-                let points_max = self.options.seal_points.saturating_mul(MERGE_PARTS);
+                let seal_points = self.options.seal_points;
                 own.filter(|s| s.seals.is_empty())
-                    .find_map(|stream| group(stream, is_idle, points_max, &self.too_long))
+                    .find_map(|stream| group(stream, is_idle, seal_points, &self.too_long))
             };
             let Some(group) = group else { return Ok(false) };
             let Some(tiles) = self.tiles(&group.stream.key(), group.first, group.last) else {
@@ -70,8 +79,14 @@ impl Keeper {
     }
 }
 
-/// The first group that is due: [`MERGE_PARTS`] always, more of them if they are small, fewer when the node has nothing else to do.
-fn group(stream: &StreamIndex, is_idle: bool, points_max: u64, too_long: &TooLong) -> Option<Group> {
+/// Points of a series, on average.
+fn points_of_series(sealed: &Sealed) -> u64 {
+    sealed.segment.points() / u64::from(sealed.segment.series_count()).max(1)
+}
+
+/// The first group that is due: of [`MERGE_PARTS`] pieces if that gains, more of them if they are small, fewer when the node has
+/// nothing else to do.
+fn group(stream: &StreamIndex, is_idle: bool, seal_points: u64, too_long: &TooLong) -> Option<Group> {
     let key = stream.stream.key();
     let mut size = PARTS_MAX;
     while size > 1 {
@@ -85,7 +100,7 @@ fn group(stream: &StreamIndex, is_idle: bool, points_max: u64, too_long: &TooLon
             if !ordinal.is_multiple_of(size) || u64::from(from.seal.parts) >= size {
                 continue;
             }
-            let (mut parts, mut points, mut last) = (0, 0u64, None);
+            let (mut parts, mut points, mut of_series, mut last) = (0, 0u64, 0u64, None);
             for sealed in stream.sealed.iter().skip(at) {
                 let touches = last.is_none_or(|last: Lsn| last.next() == Some(sealed.seal.first));
                 if parts >= size || !touches || sealed.seal.ordinal != ordinal + parts {
@@ -93,9 +108,17 @@ fn group(stream: &StreamIndex, is_idle: bool, points_max: u64, too_long: &TooLon
                 }
                 parts += u64::from(sealed.seal.parts);
                 points += sealed.segment.points();
+                of_series = of_series.max(points_of_series(sealed));
                 last = Some(sealed.seal.last);
             }
-            let is_due = parts == size && (size <= MERGE_PARTS || points <= points_max);
+            let gains = if !is_whole {
+                of_series < VERY_SPARSE_POINTS
+            } else if of_series < SPARSE_POINTS {
+                size <= MERGE_PARTS || points <= seal_points.saturating_mul(MERGE_PARTS)
+            } else {
+                points <= seal_points.saturating_mul(DENSE_SEALS)
+            };
+            let is_due = parts == size && gains;
             if let (true, Some(last), Ok(parts)) = (is_due, last, u32::try_from(parts)) {
                 let (stream, first) = (stream.stream.clone(), from.seal.first);
                 if too_long.contains(&(key, first, parts)) {

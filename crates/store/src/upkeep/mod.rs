@@ -28,20 +28,19 @@ const ROUND_EVERY: Duration = Duration::from_secs(1);
 /// How long it waits after a round that failed: the disk may be full.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// What a point that is a short text takes in a body, and the room that bodies have at least.
-const SEAL_BYTES_A_POINT: u64 = 64;
-const SEAL_BYTES_MIN: u64 = 1024 * 1024;
-
 /// When things are sealed and merged, and what is kept.
 #[derive(Clone, Debug)]
 pub struct UpkeepOptions {
-    /// Points after which an author seals. Memory for sealing is about 32 bytes for each.
+    /// Points after which an author seals.
     pub seal_points: u64,
-    /// Points that sealing and merging hold in memory at once, some 32 bytes each. What other authors sealed in larger pieces is packed
-    /// in smaller ones first; a series that has more stays in the segments that it is in. A record alone may have more.
+    /// Memory of points that are not sealed after which an author seals, in bytes. Of what sensors measure a point takes about one; but a
+    /// float that is no short decimal takes nine, and a text its bytes. Sealing takes about as much again.
+    pub seal_bytes_max: u64,
+    /// Points of one series that sealing and merging hold in memory at once, some 32 bytes each. What other authors sealed in larger
+    /// pieces is packed in smaller ones first; a series that has more stays in the segments that it is in. A record alone may have more.
     pub points_in_memory_max: u64,
-    /// A node that took in nothing for this long seals what it has, if it is at least a sixteenth of
-    /// [`UpkeepOptions::seal_points`] or holds a log file, and merges what is left over.
+    /// A node that took in nothing for this long seals what it has, if it is at least a quarter of
+    /// [`UpkeepOptions::seal_points`] or holds a log file, and merges what is left over if its series have few points in each segment.
     pub seal_when_idle: Duration,
     /// The oldest point that is not sealed waits no longer than this.
     pub seal_after: Duration,
@@ -61,7 +60,8 @@ pub struct UpkeepOptions {
 impl Default for UpkeepOptions {
     fn default() -> Self {
         Self {
-            seal_points: 256 * 1024,
+            seal_points: 2 * 1024 * 1024,
+            seal_bytes_max: 8 * 1024 * 1024,
             points_in_memory_max: 1024 * 1024,
             seal_when_idle: Duration::from_secs(30),
             seal_after: Duration::from_secs(3600),
@@ -71,13 +71,6 @@ impl Default for UpkeepOptions {
             thread: true,
             scrub_bytes_per_second: 1024 * 1024,
         }
-    }
-}
-
-impl UpkeepOptions {
-    /// Bodies that one segment is made of, in bytes: with many texts it is these that fill it, not points.
-    pub(crate) fn seal_bytes(&self) -> u64 {
-        self.seal_points.saturating_mul(SEAL_BYTES_A_POINT).max(SEAL_BYTES_MIN)
     }
 }
 
@@ -270,9 +263,14 @@ impl Keeper {
         self.quarantine()?;
         self.heal()?;
         self.follow_seals()?;
+        let written = self.shared.upkeep.counters.segment_bytes_written.load(Ordering::Relaxed);
         while self.seal_own(now, is_idle)? && !self.shared.upkeep.is_closed() {}
         while self.seal_abandoned(now)? && !self.shared.upkeep.is_closed() {}
         while self.merge_own(is_idle)? && !self.shared.upkeep.is_closed() {}
+        if self.shared.upkeep.counters.segment_bytes_written.load(Ordering::Relaxed) != written {
+            // A site that takes too much by what was just sealed does so no longer than the round.
+            self.retain(clock_ns)?;
+        }
         while self.trim()? && !self.shared.upkeep.is_closed() {}
         self.tend_catalogue()?;
         Ok(())

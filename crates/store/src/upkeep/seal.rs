@@ -16,6 +16,7 @@ use crate::sealed::{GAP_SUFFIX, NEW_SUFFIX, SEGMENT_DIR, Sealed, range_name, seg
 use crate::segment::{self, SealError, Sealed as Made, Segment, Span};
 use crate::shared::{Urgency, read_locked, write_locked};
 use crate::stream::StreamIndex;
+use crate::table::Table;
 use crate::writer::Job;
 
 /// Bodies that are read at once to be sealed, in bytes.
@@ -25,6 +26,10 @@ const WRITE_BYTES: usize = 256 * 1024;
 
 /// Log that few points hold back, in bytes, so that an idle node packs them.
 const HELD_BYTES_MIN: u64 = 1024 * 1024;
+
+/// An idle node seals when it has this part of what it would otherwise wait for: less packs badly, and is sealed when it has
+/// waited long enough.
+const IDLE_PART: u64 = 4;
 
 /// What an author is about to seal.
 struct Due {
@@ -69,7 +74,7 @@ impl Keeper {
             let (last, begin_file) = if let Some(table) = stream.tables.full() {
                 (table.last, false)
             } else if let Some(table) = oldest {
-                let enough = self.options.seal_points.div_ceil(16);
+                let enough = self.options.seal_points.div_ceil(IDLE_PART);
                 // A few points are worth a segment if they are all that holds a log file.
                 let written = index.files.last().map_or(0, |file| file.end);
                 let holds = written >= table.bytes.saturating_add(HELD_BYTES_MIN);
@@ -191,8 +196,15 @@ impl Keeper {
         let index = read_locked(&self.shared.index);
         let tables = index.streams.get(key).into_iter().flat_map(|held| held.tables.iter());
         let inside = tables.filter(|table| table.first <= seal.last);
-        let (points, bytes) = inside.fold((0, 0), |(p, b), table| (p + table.points, b + table.bytes));
-        points <= self.options.points_in_memory_max && bytes <= self.options.seal_bytes().saturating_mul(2)
+        let sum = |(points, bytes, longest), table: &Table| {
+            (points + table.points, bytes + table.memory_bytes, longest + table.longest)
+        };
+        let (points, bytes, longest) = inside.fold((0, 0, 0), sum);
+        let options = &self.options;
+        points <= options.seal_points.saturating_mul(2).max(options.points_in_memory_max)
+            && bytes <= options.seal_bytes_max.saturating_mul(2)
+            && (points <= options.points_in_memory_max
+                || longest <= options.points_in_memory_max.saturating_mul(2))
     }
 
     /// Whether each series of these segments can be merged within the memory that this node has for that.

@@ -8,9 +8,9 @@ use tidelog_record::Lsn;
 
 use super::chains::{Met, Place};
 use super::{Check, Flaw, VerifyError};
+use crate::bodies::Bodies;
 use crate::disk::{DiskFile, OpenMode, read_full};
 use crate::frame::{self, Content, FRAMES_AT, HEADER_BYTES, Header, HeaderError};
-use crate::packing::Bodies;
 use crate::reader::Window;
 use crate::recovery::{LOG_DIR, LOG_SUFFIX, file_name, first_of_name, frame_at, resync};
 

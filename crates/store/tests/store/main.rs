@@ -12,6 +12,7 @@ mod model;
 mod renewal;
 mod retention;
 mod sim_disk;
+mod sizes;
 mod skip;
 mod upkeep;
 mod verify;

@@ -1,0 +1,645 @@
+//! Points of one series in order of arrival, in as few bytes as one point after another can be put: a value that follows at the same
+//! distance in time by a small step is one byte, and one that follows as the one before did is none until that ends. What comes out is
+//! what was put in, bit for bit. It knows no order but that of arrival, no series, and no file: these bytes are never written.
+//!
+//! ```text
+//! token  := step of the value << 1                              at the same distance in time as the point before
+//!         | step of the value << 2 | 1, change of distance      at another
+//!         | operation << 2 | 3, what belongs to it
+//! change := (zigzag / unit) << 2 | unit                         0: ns, 1: µs, 2: ms; or 3, 8 bytes
+//! ```
+//!
+//! Numbers are LEB128, steps zigzag. Operations 0 to 8: a float, as that many leading bytes of its bits xor those of the float told so
+//! before it; [`TEXT`], [`WIDE`]: a text; a number whose step is too great. [`REPEAT`]: points that follow without a step. [`CHANGE`]: the
+//! next point stands at another distance. [`LAYOUT`] and more: what the numbers are from here on, of which the first is told in full.
+
+use tidelog_record::{DECIMAL_DIGITS_MAX, Value, Values, decimal_near, decimal_value};
+
+/// Operations without a number of their own.
+const FLOAT_BYTES_MAX: u64 = 8;
+const CHANGE: u64 = 9;
+const TEXT: u64 = 10;
+const WIDE: u64 = 11;
+const REPEAT: u64 = 12;
+const LAYOUT: u64 = 16;
+
+/// Layouts: up to [`DECIMAL_DIGITS_MAX`], decimals with as many digits behind the point; whole numbers; truth values.
+const WHOLE: u8 = DECIMAL_DIGITS_MAX + 1;
+const TRUTH: u8 = DECIMAL_DIGITS_MAX + 2;
+
+const UNITS_NS: [i64; 3] = [1, 1_000, 1_000_000];
+const UNIT_WIDE: u64 = 3;
+
+const POWERS: [f64; 10] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+/// 1.5 × 2⁵²: a float below [`SCALED_LIMIT`] is rounded to a whole number by adding and taking away this.
+const ROUNDER: f64 = 6_755_399_441_055_744.0;
+const SCALED_LIMIT: f64 = 1e15;
+/// Floats on end that are no decimals after which no more are tried.
+const MISSES_MAX: u8 = 8;
+
+/// Bytes that a number takes at most.
+const NUMBER_BYTES_MAX: usize = 10;
+
+/// Where the points told so far have come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Here {
+    time: i64,
+    /// From the point before.
+    distance: i64,
+    number: i64,
+    /// Of the last float that was no number.
+    bits: u64,
+    layout: u8,
+    /// The first point has come.
+    begun: bool,
+}
+
+/// Of which kind the last point is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Last {
+    #[default]
+    None,
+    Number,
+    Float,
+    Text,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    here: Here,
+    /// Points that follow without a step and that no token tells yet.
+    repeats: u32,
+    misses: u8,
+    last: Last,
+}
+
+/// See above.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Packed {
+    bytes: Vec<u8>,
+    state: State,
+}
+
+/// How much of it there was, to go back to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    bytes: usize,
+    state: State,
+}
+
+/// A value as it stands in the bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cell<'b> {
+    Float(f64),
+    Whole(i64),
+    Truth(bool),
+    Text(&'b str),
+}
+
+impl From<Cell<'_>> for Value {
+    fn from(cell: Cell<'_>) -> Self {
+        match cell {
+            Cell::Float(value) => Self::F64(value),
+            Cell::Whole(value) => Self::I64(value),
+            Cell::Truth(value) => Self::Bool(value),
+            Cell::Text(value) => Self::Text(value.to_owned()),
+        }
+    }
+}
+
+impl Cell<'_> {
+    /// Puts it behind others.
+    #[inline]
+    pub fn push_to(self, values: &mut Values) {
+        match (self, values) {
+            (Self::Float(value), Values::F64(all)) => all.push(value),
+            (Self::Whole(value), Values::I64(all)) => all.push(value),
+            (Self::Truth(value), Values::Bool(all)) => all.push(value),
+            (cell, values) => values.push(cell.into()),
+        }
+    }
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+fn unzigzag(raw: u64) -> i64 {
+    (raw >> 1).cast_signed() ^ -(raw & 1).cast_signed()
+}
+
+impl Packed {
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Ends a part: what follows is read from the place that is told, without what stands before.
+    pub fn restart(&mut self) -> usize {
+        self.end_repeats();
+        let (layout, end) = (self.state.here.layout, self.bytes.len());
+        self.state = State::default();
+        if layout != self.state.here.layout {
+            self.lay_out(layout);
+        }
+        end
+    }
+
+    /// A copy of whole parts; `to` as in [`Packed::each`].
+    pub fn copy(&self, from: usize, to: Option<usize>) -> Self {
+        let state = if to.is_none() { self.state } else { State::default() };
+        let bytes = self.bytes.get(from..to.unwrap_or(self.bytes.len())).unwrap_or_default().to_vec();
+        Self { bytes, state }
+    }
+
+    pub fn mark(&self) -> Mark {
+        Mark { bytes: self.bytes.len(), state: self.state }
+    }
+
+    /// Forgets what came after the mark was taken.
+    pub fn go_back(&mut self, mark: &Mark) {
+        self.bytes.truncate(mark.bytes);
+        self.state = mark.state;
+    }
+
+    /// Puts points behind, as many as there are both times and values.
+    pub fn extend(&mut self, times: &[i64], values: &Values, range: std::ops::Range<usize>) {
+        let times = times.get(range.clone()).unwrap_or_default().iter().copied();
+        match values {
+            Values::F64(all) => {
+                let values = all.get(range).unwrap_or_default();
+                times.zip(values).for_each(|(time, value)| self.float(time, *value));
+            }
+            Values::I64(all) => {
+                let values = all.get(range).unwrap_or_default();
+                times.zip(values).for_each(|(time, value)| self.number_of(time, *value, WHOLE));
+            }
+            Values::Bool(all) => {
+                let values = all.get(range).unwrap_or_default();
+                times.zip(values).for_each(|(time, value)| self.number_of(time, i64::from(*value), TRUTH));
+            }
+            Values::Text(all) => {
+                let values = all.get(range).unwrap_or_default();
+                times.zip(values).for_each(|(time, value)| self.text(time, value));
+            }
+            Values::Mixed(all) => {
+                let values = all.get(range).unwrap_or_default();
+                times.zip(values).for_each(|(time, value)| match value {
+                    Value::F64(value) => self.float(time, *value),
+                    Value::I64(value) => self.number_of(time, *value, WHOLE),
+                    Value::Bool(value) => self.number_of(time, i64::from(*value), TRUTH),
+                    Value::Text(value) => self.text(time, value),
+                });
+            }
+        }
+    }
+
+    #[inline]
+    fn float(&mut self, time: i64, value: f64) {
+        let layout = self.state.here.layout;
+        if self.state.misses < MISSES_MAX {
+            if let Some(number) = scaled(value, layout) {
+                self.state.misses = 0;
+                return self.number(time, number);
+            }
+            return self.other_float(time, value);
+        }
+        self.raw(time, value);
+    }
+
+    /// A float that is no decimal of as many digits as those before.
+    #[cold]
+    fn other_float(&mut self, time: i64, value: f64) {
+        let layout = self.state.here.layout;
+        let least = decimal_near(value, layout).map(|(_, digits)| digits);
+        let digits = least.map(|digits| if layout < WHOLE { digits.max(layout) } else { digits });
+        let found = digits.and_then(|digits| Some((scaled(value, digits)?, digits)));
+        match found {
+            Some((number, digits)) => {
+                self.state.misses = 0;
+                self.number_of(time, number, digits);
+            }
+            None => {
+                self.state.misses += 1;
+                self.raw(time, value);
+            }
+        }
+    }
+
+    #[inline]
+    fn number_of(&mut self, time: i64, number: i64, layout: u8) {
+        if self.state.here.layout != layout {
+            self.end_repeats();
+            self.lay_out(layout);
+        }
+        self.number(time, number);
+    }
+
+    fn lay_out(&mut self, layout: u8) {
+        self.operation(LAYOUT + u64::from(layout));
+        self.state.here.layout = layout;
+        self.state.here.number = 0;
+    }
+
+    #[inline]
+    fn number(&mut self, time: i64, number: i64) {
+        let here = &mut self.state.here;
+        let step = zigzag(number.wrapping_sub(here.number));
+        let distance = time.wrapping_sub(here.time);
+        let change = distance.wrapping_sub(here.distance);
+        here.number = number;
+        self.state.last = Last::Number;
+        if step == 0 && change == 0 && self.state.repeats < u32::MAX {
+            here.time = time;
+            here.begun = true;
+            self.state.repeats += 1;
+            return;
+        }
+        self.end_repeats();
+        if change == 0 && step >> 63 == 0 {
+            self.put(step << 1);
+        } else if step >> 62 == 0 {
+            self.put(step << 2 | 1);
+            self.put_change(change);
+        } else {
+            self.change(change);
+            self.operation(WIDE);
+            self.room(8);
+            self.bytes.extend_from_slice(&step.to_le_bytes());
+        }
+        self.state.here.go_to(time, distance);
+    }
+
+    fn raw(&mut self, time: i64, value: f64) {
+        let distance = time.wrapping_sub(self.state.here.time);
+        let xor = value.to_bits() ^ self.state.here.bits;
+        let count = 8 - xor.trailing_zeros() / 8;
+        self.end_repeats();
+        self.change(distance.wrapping_sub(self.state.here.distance));
+        self.operation(u64::from(count));
+        let bytes = xor.to_be_bytes();
+        let bytes = bytes.get(..count as usize).unwrap_or_default();
+        self.room(bytes.len());
+        self.bytes.extend_from_slice(bytes);
+        self.state.here.bits = value.to_bits();
+        self.state.last = Last::Float;
+        self.state.here.go_to(time, distance);
+    }
+
+    fn text(&mut self, time: i64, text: &str) {
+        let distance = time.wrapping_sub(self.state.here.time);
+        self.end_repeats();
+        self.change(distance.wrapping_sub(self.state.here.distance));
+        self.operation(TEXT);
+        self.put(text.len() as u64);
+        self.room(text.len());
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.state.last = Last::Text;
+        self.state.here.go_to(time, distance);
+    }
+
+    fn end_repeats(&mut self) {
+        match std::mem::take(&mut self.state.repeats) {
+            0 => {}
+            1 => self.put(0),
+            repeats => {
+                self.operation(REPEAT);
+                self.put(u64::from(repeats));
+            }
+        }
+    }
+
+    fn change(&mut self, change: i64) {
+        if change != 0 {
+            self.operation(CHANGE);
+            self.put_change(change);
+        }
+    }
+
+    fn put_change(&mut self, change: i64) {
+        let units = UNITS_NS.iter().rposition(|unit| change % unit == 0);
+        let unit = units.unwrap_or(0);
+        let count = zigzag(UNITS_NS.get(unit).map_or(change, |unit| change / unit));
+        if count >> 62 == 0 {
+            self.put(count << 2 | unit as u64);
+        } else {
+            self.put(UNIT_WIDE);
+            self.room(8);
+            self.bytes.extend_from_slice(&change.to_le_bytes());
+        }
+    }
+
+    fn operation(&mut self, operation: u64) {
+        self.put(operation << 2 | 3);
+    }
+
+    #[inline]
+    fn put(&mut self, mut value: u64) {
+        if self.bytes.capacity() - self.bytes.len() < NUMBER_BYTES_MAX {
+            self.room(if value < 0x80 { 1 } else { NUMBER_BYTES_MAX });
+        }
+        while value >= 0x80 {
+            self.bytes.push(value.to_le_bytes()[0] | 0x80);
+            value >>= 7;
+        }
+        self.bytes.push(value.to_le_bytes()[0]);
+    }
+
+    /// Grows by a quarter, because there are thousands of these, and what a list takes beyond its length adds up.
+    fn room(&mut self, bytes: usize) {
+        if self.bytes.capacity() - self.bytes.len() < bytes {
+            self.bytes.reserve_exact(bytes.max(self.bytes.len() / 4 + 8));
+        }
+    }
+
+    /// The value of the last point, if it need not be looked for.
+    pub fn last(&self) -> Option<(i64, Value)> {
+        let here = &self.state.here;
+        let cell = match self.state.last {
+            Last::Number => here.cell(),
+            Last::Float => Cell::Float(f64::from_bits(here.bits)),
+            Last::None | Last::Text => return None,
+        };
+        here.begun.then(|| (here.time, cell.into()))
+    }
+
+    /// Tells the points of a part, in the order in which they were put. A part begins at the front or at a place told by
+    /// [`Packed::restart`], and ends at the next such place or, without one, at the last point.
+    pub fn each(&self, from: usize, to: Option<usize>, mut take: impl FnMut(i64, Cell<'_>)) {
+        let end = to.unwrap_or(self.bytes.len());
+        let mut walk = Walk { rest: self.bytes.get(from..end).unwrap_or_default(), here: Here::default() };
+        // These bytes were never out of this process, so they end with a token and hold none that is not one.
+        while walk.token(&mut take).is_some() {}
+        if to.is_none() {
+            walk.repeat(self.state.repeats, &mut take);
+        }
+    }
+
+    /// Puts all points of the only part behind others.
+    pub fn unpack(&self, times: &mut Vec<i64>, values: &mut Values) {
+        self.each(0, None, |time, cell| {
+            times.push(time);
+            cell.push_to(values);
+        });
+    }
+}
+
+impl Here {
+    #[inline]
+    fn go_to(&mut self, time: i64, distance: i64) {
+        self.time = time;
+        // The first point stands at no distance from another.
+        self.distance = if self.begun { distance } else { 0 };
+        self.begun = true;
+    }
+
+    #[inline]
+    fn cell(&self) -> Cell<'static> {
+        match self.layout {
+            WHOLE => Cell::Whole(self.number),
+            TRUTH => Cell::Truth(self.number != 0),
+            digits => Cell::Float(decimal_value(self.number, digits)),
+        }
+    }
+}
+
+/// The number that gives exactly `value` with so many digits behind the point; -0.0 has none.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "a whole number below the limit")]
+fn scaled(value: f64, digits: u8) -> Option<i64> {
+    let power = POWERS.get(usize::from(digits)).copied()?;
+    let product = value * power;
+    let whole = (product + ROUNDER) - ROUNDER;
+    let is_exact = product.abs() < SCALED_LIMIT && (whole / power).to_bits() == value.to_bits();
+    is_exact.then_some(whole as i64)
+}
+
+struct Walk<'b> {
+    rest: &'b [u8],
+    here: Here,
+}
+
+impl<'b> Walk<'b> {
+    /// Reads one token. `None` at the end.
+    #[inline]
+    fn token(&mut self, take: &mut impl FnMut(i64, Cell<'b>)) -> Option<()> {
+        let token = self.number()?;
+        if token & 1 == 0 {
+            self.point(unzigzag(token >> 1), self.here.distance, take);
+            return Some(());
+        }
+        if token & 2 == 0 {
+            let change = self.change()?;
+            self.point(unzigzag(token >> 2), self.here.distance.wrapping_add(change), take);
+            return Some(());
+        }
+        self.operation(token >> 2, take)
+    }
+
+    fn operation(&mut self, operation: u64, take: &mut impl FnMut(i64, Cell<'b>)) -> Option<()> {
+        match operation {
+            0..=FLOAT_BYTES_MAX => {
+                let mut xor = [0; 8];
+                let told = self.bytes(usize::try_from(operation).ok()?)?;
+                xor.iter_mut().zip(told).for_each(|(to, from)| *to = *from);
+                self.here.bits ^= u64::from_be_bytes(xor);
+                self.here.go_to(self.here.time.wrapping_add(self.here.distance), self.here.distance);
+                take(self.here.time, Cell::Float(f64::from_bits(self.here.bits)));
+            }
+            CHANGE => {
+                let change = self.change()?;
+                self.here.distance = self.here.distance.wrapping_add(change);
+            }
+            TEXT => {
+                let length = usize::try_from(self.number()?).ok()?;
+                let text = std::str::from_utf8(self.bytes(length)?).ok()?;
+                self.here.go_to(self.here.time.wrapping_add(self.here.distance), self.here.distance);
+                take(self.here.time, Cell::Text(text));
+            }
+            WIDE => {
+                let step = unzigzag(u64::from_le_bytes(self.bytes(8)?.try_into().ok()?));
+                self.point(step, self.here.distance, take);
+            }
+            REPEAT => {
+                let repeats = u32::try_from(self.number()?).ok()?;
+                self.repeat(repeats, take);
+            }
+            layout => {
+                self.here.layout = u8::try_from(layout.checked_sub(LAYOUT)?).ok()?;
+                self.here.number = 0;
+            }
+        }
+        Some(())
+    }
+
+    #[inline]
+    fn point(&mut self, step: i64, distance: i64, take: &mut impl FnMut(i64, Cell<'b>)) {
+        self.here.number = self.here.number.wrapping_add(step);
+        self.here.go_to(self.here.time.wrapping_add(distance), distance);
+        take(self.here.time, self.here.cell());
+    }
+
+    fn repeat(&mut self, repeats: u32, take: &mut impl FnMut(i64, Cell<'b>)) {
+        let cell = self.here.cell();
+        for _ in 0..repeats {
+            self.here.go_to(self.here.time.wrapping_add(self.here.distance), self.here.distance);
+            take(self.here.time, cell);
+        }
+    }
+
+    fn change(&mut self) -> Option<i64> {
+        let told = self.number()?;
+        let unit = told & 3;
+        if unit == UNIT_WIDE {
+            return Some(i64::from_le_bytes(self.bytes(8)?.try_into().ok()?));
+        }
+        let unit = UNITS_NS.get(usize::try_from(unit).ok()?)?;
+        Some(unzigzag(told >> 2).wrapping_mul(*unit))
+    }
+
+    #[inline]
+    fn number(&mut self) -> Option<u64> {
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        if *first < 0x80 {
+            return Some(u64::from(*first));
+        }
+        let mut value = u64::from(*first & 0x7f);
+        for shift in (7..64).step_by(7) {
+            let (byte, rest) = self.rest.split_first()?;
+            self.rest = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if *byte < 0x80 {
+                break;
+            }
+        }
+        Some(value)
+    }
+
+    fn bytes(&mut self, count: usize) -> Option<&'b [u8]> {
+        let (bytes, rest) = self.rest.split_at_checked(count)?;
+        self.rest = rest;
+        Some(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            40 => (-9_999i64..9_999, 0u8..4).prop_map(|(number, digits)| Value::F64(decimal_value(number, digits))),
+            5 => any::<u64>().prop_map(|bits| Value::F64(f64::from_bits(bits))),
+            5 => any::<f32>().prop_map(|value| Value::F64(f64::from(value))),
+            3 => prop::sample::select(vec![-0.0, 0.0, f64::NAN, f64::INFINITY, 1e15, -1e15, 1e-9, f64::MIN_POSITIVE])
+                .prop_map(Value::F64),
+            5 => any::<i64>().prop_map(Value::I64),
+            5 => (-9i64..9).prop_map(Value::I64),
+            5 => any::<bool>().prop_map(Value::Bool),
+            3 => "[a-zé]{0,5}".prop_map(Value::Text),
+        ]
+    }
+
+    /// Values that stay, values of one kind, and all that there is; times at one distance, and all that there are.
+    fn points() -> impl Strategy<Value = Vec<(i64, Value)>> {
+        let distance = prop_oneof![
+            12 => Just(1_000_000_000i64), 3 => -5i64..5, 3 => (-5_000i64..5_000).prop_map(|ms| ms * 1_000_000), 1 => any::<i64>(),
+        ];
+        let stays = prop_oneof![Just(0u8), Just(30), Just(90)];
+        let of = prop::collection::vec((distance, value(), 0u8..100), 0..90);
+        (any::<i64>(), stays, of).prop_map(|(first, stays, of)| {
+            let (mut time, mut points) = (first, Vec::<(i64, Value)>::new());
+            for (distance, value, chance) in of {
+                time = time.wrapping_add(distance);
+                let value = points.last().filter(|_| chance < stays).map_or(value, |(_, last)| last.clone());
+                points.push((time, value));
+            }
+            points
+        })
+    }
+
+    fn put(packed: &mut Packed, points: &[(i64, Value)], at_once: usize) {
+        for part in points.chunks(at_once.max(1)) {
+            let times: Vec<i64> = part.iter().map(|(time, _)| *time).collect();
+            let mut values = Values::default();
+            part.iter().for_each(|(_, value)| values.push(value.clone()));
+            packed.extend(&times, &values, 0..part.len());
+        }
+    }
+
+    fn told(packed: &Packed, from: usize, to: Option<usize>) -> Vec<(i64, Value)> {
+        let mut out = Vec::new();
+        packed.each(from, to, |time, cell| out.push((time, cell.into())));
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn what_comes_out_is_what_was_put_in(points in points(), at_once in 1usize..9) {
+            let mut packed = Packed::default();
+            put(&mut packed, &points, at_once);
+            prop_assert_eq!(&told(&packed, 0, None), &points);
+            if let Some(last) = packed.last() {
+                prop_assert_eq!(Some(&last), points.last());
+            }
+            let (mut times, mut values) = (Vec::new(), Values::default());
+            packed.unpack(&mut times, &mut values);
+            prop_assert_eq!(values.len(), times.len());
+            let all: Vec<_> = times.iter().zip(0..).map(|(time, at)| (*time, values.get(at).unwrap())).collect();
+            prop_assert_eq!(all, points);
+        }
+
+        #[test]
+        fn a_part_is_read_without_those_before_it(parts in prop::collection::vec(points(), 1..5)) {
+            let mut packed = Packed::default();
+            let mut ends = vec![0];
+            for (at, part) in parts.iter().enumerate() {
+                put(&mut packed, part, 3);
+                if at + 1 < parts.len() {
+                    ends.push(packed.restart());
+                }
+            }
+            for (at, part) in parts.iter().enumerate() {
+                prop_assert_eq!(told(&packed, ends[at], ends.get(at + 1).copied()), part.as_slice());
+            }
+        }
+
+        #[test]
+        fn going_back_leaves_what_was_there(first in points(), second in points(), third in points()) {
+            let (mut packed, mut plain) = (Packed::default(), Packed::default());
+            put(&mut packed, &first, 4);
+            let mark = packed.mark();
+            put(&mut packed, &second, 4);
+            packed.go_back(&mark);
+            put(&mut packed, &third, 4);
+            put(&mut plain, &first, 4);
+            put(&mut plain, &third, 4);
+            prop_assert_eq!(&packed.bytes, &plain.bytes);
+            prop_assert_eq!(told(&packed, 0, None), first.into_iter().chain(third).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn what_sensors_measure_takes_a_byte_a_point_or_less() {
+        for (name, most, value) in [
+            (
+                "a walk",
+                1.1,
+                &(|at: i64| Value::F64((2_150 + (at * 7_919) % 23) as f64 / 100.0)) as &dyn Fn(i64) -> Value,
+            ),
+            ("what stays", 0.2, &|_| Value::F64(3.3)),
+            ("a count", 1.1, &|at| Value::I64(at * 17)),
+            ("a switch", 0.5, &|at| Value::Bool(at % 50 < 20)),
+            ("32 bits", 6.1, &|at| Value::F64(f64::from((at as f32).sqrt()))),
+            ("64 bits", 9.1, &|at| Value::F64((at as f64).sqrt())),
+        ] {
+            let mut packed = Packed::default();
+            let points: Vec<_> = (0..1_000).map(|at| (at * 10_000_000_000, value(at))).collect();
+            put(&mut packed, &points, 1);
+            let each = packed.bytes.len() as f64 / 1_000.0;
+            assert!(each <= most, "{name}: {each} bytes a point");
+        }
+    }
+}
