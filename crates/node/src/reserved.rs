@@ -6,8 +6,8 @@ use tidelog_record::Body;
 
 use crate::{command, rule};
 
-/// What all of them hold.
-const COMMON: &str = "tidelog_";
+/// What their names begin with.
+const BEGINNINGS: [&str; 2] = [command::METRIC, rule::record::METRIC];
 
 /// Who writes a metric that others may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(crate) fn reserved(metric: &str) -> Option<Reserved> {
 /// For whom points of a record are reserved, if any are.
 pub(crate) fn reserved_in(body: &[u8]) -> Option<Reserved> {
     // A metric's name stands in a body as it is, so what has not these bytes has none of them.
-    memmem::find(body, COMMON.as_bytes())?;
+    BEGINNINGS.iter().find_map(|beginning| memmem::find(body, beginning.as_bytes()))?;
     match Body::decode(body) {
         Ok(Body::Points(batch)) => batch.series.iter().find_map(|(series, _)| reserved(series.metric())),
         Ok(Body::Unknown(_)) | Err(_) => None,

@@ -32,6 +32,9 @@ const READ_BYTES_MAX: usize = 256 * 1024;
 /// Most transitions that share a record: the longest names of so many still fit into one.
 const TRANSITIONS_PER_RECORD_MAX: usize = 16;
 
+/// Transitions after which no further record is read until they are in the log.
+const TRANSITIONS_AT_ONCE_MAX: usize = 1024;
+
 /// How often it is looked whether something is missing, and whether the clock is set.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -273,7 +276,7 @@ impl Follower {
     ) -> Result<(Machines, Position, Transitions, bool), SessionEnd> {
         let records = self.context.store.follow(after, READ_BYTES_MAX)?;
         let now = self.now();
-        let mut transitions = Transitions::new();
+        let (mut transitions, mut count) = (Transitions::new(), 0);
         let mut entry = Entry::default();
         let mut last = after;
         for (position, record) in &records {
@@ -287,7 +290,11 @@ impl Follower {
                 let points = values.filter_map(|(index, at)| Some((*at, entry.values.get(index)?)));
                 machine.take(&entry.canonical, points, now, &mut out);
             }
+            count += out.len();
             transitions.push((record.stream.site.clone(), out));
+            if count >= TRANSITIONS_AT_ONCE_MAX {
+                break;
+            }
         }
         // As long as there is more to read, what seems to be missing may stand there.
         for (site, machine) in machines.iter_mut().filter(|_| records.is_empty()) {
@@ -383,14 +390,14 @@ impl Follower {
         let word = if firing { "begins" } else { "clears" };
         tracing::info!(rule, site = site.as_str(), %series, at_ns, "a rule {word}");
         self.context.metrics.rule_transitions.with_label_values(&[&rule, word]).inc();
-        let mut seen = lock(&self.seen);
-        let key = (site.clone(), rule, series);
-        match firing {
-            true => seen.firing.insert(key, at_ns),
-            false => seen.firing.remove(&key),
-        };
-        drop(seen);
-        self.show_firing();
+        let gauge = self.context.metrics.rule_firing.with_label_values(&[&rule]);
+        let (mut seen, key) = (lock(&self.seen), (site.clone(), rule, series));
+        if firing {
+            let began = seen.firing.insert(key, at_ns).is_none();
+            gauge.add(i64::from(began));
+        } else if seen.firing.remove(&key).is_some() {
+            gauge.dec();
+        }
     }
 
     fn show(&self, machines: &Machines) {
@@ -398,17 +405,13 @@ impl Follower {
             let key = |rule: &str, series| (site.clone(), rule.to_owned(), series);
             machine.firing().map(move |(rule, series, since)| (key(rule, series), since))
         });
-        lock(&self.seen).firing = firing.collect();
-        self.show_firing();
-    }
-
-    fn show_firing(&self) {
-        let seen = lock(&self.seen);
+        let (mut seen, gauges) = (lock(&self.seen), &self.context.metrics.rule_firing);
+        seen.firing = firing.collect();
         for rule in self.rules.all() {
-            let firing =
-                seen.firing.keys().filter(|(site, name, _)| *site == rule.site && *name == rule.name);
-            let count = i64::try_from(firing.count()).unwrap_or(i64::MAX);
-            self.context.metrics.rule_firing.with_label_values(&[&rule.name]).set(count);
+            gauges.with_label_values(&[&rule.name]).set(0);
+        }
+        for (_, rule, _) in seen.firing.keys() {
+            gauges.with_label_values(&[rule]).inc();
         }
     }
 

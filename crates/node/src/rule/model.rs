@@ -89,7 +89,8 @@ impl Model {
         let Some((at, value)) = self.judged.last().copied() else { return Vec::new() };
         // Everything back to the first pause that is too long.
         let pauses = self.judged.windows(2).map(|pair| pair[1].0 - pair[0].0 > FRESH_NS);
-        let from = pauses.enumerate().filter(|(_, is_long)| *is_long).map(|(n, _)| n + 1).last().unwrap_or(0);
+        let from =
+            pauses.enumerate().filter(|(_, is_long)| *is_long).map(|(n, _)| n + 1).next_back().unwrap_or(0);
         let counts = &self.judged[from..];
         let should = match self.rule.condition {
             Condition::Level { direction: Direction::Up, clears, .. } if self.fires() => value >= clears,

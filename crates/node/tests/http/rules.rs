@@ -95,7 +95,7 @@ fn the_manuals_rule_derives_points_and_commands_once_and_goes_on_after_a_restart
         begun
     );
     let on = json!({"switch": {"output": 0, "on": true}});
-    assert_eq!(commands(&running), [on.clone()]);
+    assert_eq!(commands(&running), std::slice::from_ref(&on));
     let status = running.get("/api/v1/status").json()["rules"].clone();
     let since = (&status["firing"][0]["rule"], &status["firing"][0]["since_ms"]);
     assert_eq!((since, &status["watched"]), ((&json!("hot"), &json!(at + 1_000)), &json!(1)), "{status}");
