@@ -172,7 +172,7 @@ fn a_rule_is_killed_at_any_moment_and_its_points_and_commands_are_all_there_or_n
         let begun = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
         let posts = round % 9 + 1;
         let point = |n: u32| {
-            let (value, at) = (if n % 2 == 0 { 31 } else { 27 }, begun as u64 + u64::from(n));
+            let (value, at) = (if n.is_multiple_of(2) { 31 } else { 27 }, begun + u128::from(n));
             serde_json::json!({"metric": "t", "labels": {"device": device}, "timestamp_ms": at, "value": value})
         };
         let body = serde_json::json!({"points": (0..posts).map(point).collect::<Vec<_>>()}).to_string();

@@ -10,6 +10,8 @@
 //! What is not recorded has not happened: after a crash the rules begin anew from what the log says. docs/RULES.md is the published
 //! form.
 
+mod board;
+mod carry;
 mod condition;
 mod file;
 mod follow;
