@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::common::{Running, settings};
+use tidelog_node::command;
 use tidelog_node::rule::Rules;
+use tidelog_record::uplink::Act;
 
 const DEVICE: &str = "02124b0000000001";
 
@@ -96,6 +98,10 @@ fn the_manuals_rule_derives_points_and_commands_once_and_goes_on_after_a_restart
     );
     let on = json!({"switch": {"output": 0, "on": true}});
     assert_eq!(commands(&running), std::slice::from_ref(&on));
+    let waiting =
+        running.runtime.block_on(async { command::follow(running.node.as_ref().unwrap().context()) });
+    let waits = || waiting.next(DEVICE.parse().unwrap(), now_ms()).map(|command| command.act);
+    eventually("it waits for the device", || waits() == Some(Act::Switch { output: 0, on: true }));
     let status = running.get("/api/v1/status").json()["rules"].clone();
     let since = (&status["firing"][0]["rule"], &status["firing"][0]["since_ms"]);
     assert_eq!((since, &status["watched"]), ((&json!("hot"), &json!(at + 1_000)), &json!(1)), "{status}");
@@ -162,6 +168,30 @@ fn silence_begins_a_rule_and_the_next_point_of_whatever_time_clears_it() {
     assert_eq!(post(&running, "temperature", begun - 8_000_000, &json!(true)), 200);
     eventually("it came", || values(&points(&running, "alarm_silent")).starts_with(&[1, 0]));
     assert_eq!(points(&running, "tidelog_rule_value"), []);
+    running.stop();
+}
+
+#[test]
+fn many_series_begin_at_once_and_no_rule_sets_off_another_or_itself() {
+    const SERIES: usize = 50;
+    let dir = tempfile::tempdir().unwrap();
+    let rules = "[[rule]]\nname = 'any'\nmatch = '{__name__=~\".+\"}'\nabove = 0\nclear_below = 0\npoint = { metric = 'alarm_any' }\n
+        [[rule]]\nname = 'silent'\nmatch = '{__name__=~\".+\"}'\nmissing_for = '1s'\npoint = { metric = 'alarm_silent' }\n";
+    let running = start(dir.path(), rules);
+    let at = now_ms();
+    let point =
+        |n: usize| json!({"metric": "x", "labels": {"n": n.to_string()}, "timestamp_ms": at, "value": 1});
+    let body = json!({"points": (0..SERIES).map(point).collect::<Vec<_>>()});
+    assert_eq!(running.post_json("plant", &body).status, 200);
+    eventually("all are silent", || points(&running, "alarm_silent").len() == SERIES);
+    std::thread::sleep(Duration::from_millis(2_500));
+    let told =
+        |rule: &str| points(&running, &format!("tidelog_rule{{rule=\"{rule}\",rule_metric=\"x\"}}")).len();
+    assert_eq!((told("any"), told("silent")), (SERIES, SERIES));
+    assert_eq!(points(&running, "tidelog_rule").len(), 2 * SERIES, "and nothing else");
+    let status = running.get("/api/v1/status").json()["rules"].clone();
+    let counts = ["watched", "firing_series"].map(|key| status[key].as_u64().unwrap());
+    assert_eq!((counts, status["firing"].as_array().unwrap().len()), ([100, 100], 100));
     running.stop();
 }
 
