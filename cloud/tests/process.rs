@@ -131,6 +131,85 @@ fn what_was_acknowledged_before_a_kill_is_there_after_it() {
     }
 }
 
+/// What a rule does, to a board for each number.
+const RULE: &str = r#"
+[[rule]]
+name = "hot"
+match = "t"
+above = 30
+clear_below = 28
+command = { act = "read", clear_act = "reboot" }
+point = { metric = "alarm" }
+"#;
+
+#[test]
+fn a_rule_is_killed_at_any_moment_and_its_points_and_commands_are_all_there_or_none() {
+    const ROUNDS: u32 = 24;
+    let dir = tempfile::tempdir().unwrap();
+    let rules = dir.path().join("rules.toml");
+    std::fs::write(&rules, RULE).unwrap();
+    let flags = ["--site", "s", "--rules", rules.to_str().unwrap()];
+    let values = |running: &Running, selector: &str| -> Vec<serde_json::Value> {
+        let url = format!("{}/api/v1/sites/s/points?match={selector}", running.url);
+        let text = ureq::get(url).call().unwrap().body_mut().read_to_string().unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let all = answer["series"].as_array().unwrap().iter();
+        all.flat_map(|series| series["points"].as_array().unwrap().clone()).collect()
+    };
+    let (mut transitions, mut cut_off) = (0, 0);
+    for round in 0..ROUNDS {
+        let device = format!("02124b00000000{round:02x}");
+        let running = Running::start_with(dir.path(), &flags);
+        let is_judged = |running: &Running| {
+            let text = ureq::get(format!("{}/api/v1/status", running.url))
+                .call()
+                .unwrap()
+                .body_mut()
+                .read_to_string();
+            text.unwrap().contains(r#""watched":"#).then_some(())
+        };
+        wait_for(|| is_judged(&running));
+        let begun = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        let posts = round % 9 + 1;
+        let point = |n: u32| {
+            let (value, at) = (if n.is_multiple_of(2) { 31 } else { 27 }, begun + u128::from(n));
+            serde_json::json!({"metric": "t", "labels": {"device": device}, "timestamp_ms": at, "value": value})
+        };
+        let body = serde_json::json!({"points": (0..posts).map(point).collect::<Vec<_>>()}).to_string();
+        let url = format!("{}/api/v1/sites/s/points", running.url);
+        ureq::post(url).header("content-type", "application/json").send(body).unwrap();
+        std::thread::sleep(Duration::from_micros(u64::from(round * 1_237 % 4_000)));
+        running.signal("-KILL");
+        assert_eq!(running.ended().0, None);
+
+        let running = Running::start_with(dir.path(), &flags);
+        let expected = serde_json::json!(posts % 2);
+        let of = |metric: &str| format!("{metric}%7Bdevice%3D%22{device}%22%7D");
+        let told = wait_for(|| {
+            let told = values(&running, &of("tidelog_rule"));
+            let state = told.last().map_or(serde_json::json!(0), |point| point[1].clone());
+            (state == expected).then_some(told)
+        });
+        for (n, point) in told.iter().enumerate() {
+            assert_eq!(
+                point[1],
+                serde_json::json!((n + 1) % 2),
+                "round {round}: twice, or forgotten: {told:?}"
+            );
+        }
+        assert_eq!(values(&running, &of("alarm")), told, "round {round}");
+        let commands = values(&running, &of("tidelog_command"));
+        let acts: Vec<bool> = commands.iter().map(|it| it[1].as_str().unwrap().contains("read")).collect();
+        assert_eq!(acts, told.iter().map(|point| point[1] == 1).collect::<Vec<_>>(), "round {round}");
+        transitions += told.len();
+        cut_off += usize::from(told.len() < usize::try_from(posts).unwrap());
+        running.signal("-KILL");
+        running.ended();
+    }
+    println!("{transitions} transitions, {cut_off} of {ROUNDS} rounds killed before all were judged");
+    assert!(transitions > 0);
+}
+
 #[test]
 fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
     let dir = tempfile::tempdir().unwrap();
@@ -172,6 +251,19 @@ fn a_configuration_can_be_checked_without_starting() {
         let (code, _, log) = check();
         assert_eq!(code, 2, "{text}: {log}");
         assert!(log.contains(expected) && log.contains("c.toml"), "{text}: {log}");
+    }
+    std::fs::write(&file, format!("rules = \"{}\"\n", dir.path().join("r.toml").display())).unwrap();
+    for (text, expected) in [
+        ("[[rule]]\nname = \"hot\"\nmatch = \"t\"\nabove = 30\n", "rule \"hot\": above needs clear_below"),
+        ("[[rule]]\nname = \"hot\"\nmatch = \"t\"\nabov = 30\n", "unknown field `abov`, expected one of"),
+        (
+            "[[rule]]\nname = \"hot\"\nmatch = \"t[5m]\"\nmissing_for = \"1m\"\n",
+            "rule \"hot\": match: expected a selector",
+        ),
+    ] {
+        std::fs::write(dir.path().join("r.toml"), text).unwrap();
+        let (code, _, log) = check();
+        assert!(code == 2 && log.contains(expected) && log.contains("r.toml"), "{text}: {log}");
     }
     // Each is right for itself, and together they cannot work.
     std::fs::write(&file, "[peering]\npeers = [\"a:1\"]\n").unwrap();

@@ -24,6 +24,7 @@ pub fn in_words(status: &Value) -> String {
         "commands",
         status["commands"]["waiting"].as_u64().map(|count| format!("{count} waiting for their devices")),
     );
+    row("rules", rules(&status["rules"]));
     row("radio", radio(&status["radio"]));
     let mut out = table(&rows);
     let now_ms = status["clock"]["now_ms"].as_i64();
@@ -65,6 +66,24 @@ fn log(status: &Value) -> Option<String> {
         if count(key) > 0 {
             said.push_str(&format!(", {} {word}", count(key)));
         }
+    }
+    Some(said)
+}
+
+fn rules(rules: &Value) -> Option<String> {
+    let count = |key: &str| rules[key].as_u64().unwrap_or_default();
+    let mut said = format!("{} for {} series", rules["rules"].as_u64()?, count("watched"));
+    match (text(&rules["resting"]), count("firing_series")) {
+        (Some(reason), _) => said.push_str(&format!(", resting: {reason}")),
+        (None, 0) => said.push_str(", none fires"),
+        (None, firing) => {
+            let first = ["rule", "series"].map(|key| text(&rules["firing"][0][key]).unwrap_or_default());
+            said.push_str(&format!(", {firing} fire: {} {}", first[0], first[1]));
+            said.push_str(if firing > 1 { " and others" } else { "" });
+        }
+    }
+    if let Some(error) = text(&rules["last_error"]) {
+        said.push_str(&format!("; last error: {error}"));
     }
     Some(said)
 }
@@ -164,6 +183,7 @@ mod tests {
             "peers": [{"state": "connected"}, {"state": "waiting"}],
             "mqtt": {"broker": "mqtt://b:1883", "connected": false, "last_error": "refused", "lag_records": 5},
             "commands": {"waiting": 2},
+            "rules": {"rules": 3, "watched": 40, "firing_series": 2, "firing": [{"rule": "hot", "series": "t{room=\"lab\"}"}], "resting": null, "last_error": null},
             "cursors": [{"name": "mqtt", "lag_records": 5}],
             "radio": {"url": "zep://h:1", "open": true, "error": null, "link_security": true, "devices": [
                 {"device": "02124b0000000001", "last_seen_ms": 1_795_247_880_000i64, "rssi_dbm": -71, "lqi": 200, "frames": 12, "unacknowledged": 0, "acked_seq": 40},
@@ -178,6 +198,7 @@ clock     2026-11-21T08:00:00Z, not trusted yet: nothing is dropped by age
 peers     1 of 2 connected (tidelog peers tells each)
 mqtt      mqtt://b:1883 not connected: refused, 5 records to publish
 commands  2 waiting for their devices
+rules     3 for 40 series, 2 fire: hot t{room=\"lab\"} and others
 radio     zep://h:1 open, secured, 2 sensors heard
 
 CURSOR  BEHIND

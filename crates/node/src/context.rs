@@ -127,6 +127,9 @@ pub enum StartError {
     /// The file of tokens cannot be used.
     #[error(transparent)]
     Tokens(#[from] crate::door::TokenFileError),
+    /// The file of rules cannot be used.
+    #[error(transparent)]
+    Rules(#[from] crate::rule::RulesFileError),
     /// The node's key or certificate cannot be used.
     #[error("identity: {0}")]
     Identity(String),

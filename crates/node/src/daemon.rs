@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::context::{NodeContext, StartError};
 use crate::node::Node;
+use crate::rule::Rules;
 use crate::settings::{Common, Loaded, SettingsError, load};
 use crate::{SHUTDOWN_S_MAX, logging, peering, supervised};
 
@@ -37,6 +38,7 @@ pub trait Daemon: Args + FromArgMatches + Send + 'static {
     /// [`StartError::Setting`] names the one that is at fault.
     fn check(&self) -> Result<(), StartError> {
         peering::check(&self.common().peering)?;
+        Rules::load(self.common())?;
         crate::node::check_doors(self.common())
     }
 

@@ -17,7 +17,9 @@ mod metrics;
 pub mod mqtt;
 mod node;
 pub mod peering;
+mod reserved;
 mod room;
+pub mod rule;
 pub mod settings;
 mod supervised;
 #[doc(hidden)]

@@ -123,6 +123,11 @@ metrics! {
     commands_handed: counter "tidelog_commands_handed_total" "Answers to devices that brought a command; one that is not known to have begun is brought again." [];
     commands_dropped: counter "tidelog_commands_dropped_total" "Commands that this node does not hand over, because too many wait." [];
 
+    rule_transitions: counters "tidelog_rule_transitions_total" "Times that a rule began or cleared for a series." ["rule", "to"];
+    rule_firing: gauges "tidelog_rule_firing" "Series that a rule has begun for and not cleared." ["rule"];
+    rule_commands: counters "tidelog_rule_commands_total" "Commands that rules gave, by outcome: issued, refused." ["outcome"];
+    rule_passed_over: counters "tidelog_rule_passed_over_total" "Points that a rule did not judge and series that it does not watch, by reason: late, old, ahead, no_number, no_room, labels." ["reason"];
+
     mqtt_connected: gauges "tidelog_mqtt_connected" "1 while the session with the broker stands." ["role"];
     mqtt_sessions: counters "tidelog_mqtt_sessions_total" "Sessions made with the broker." ["role"];
     mqtt_failures: counters "tidelog_mqtt_failures_total" "Sessions lost or refused and messages not sent, by reason." ["role", "reason"];

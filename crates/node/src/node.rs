@@ -25,6 +25,7 @@ use crate::http::{self, Api, Limits, TlsFiles, TlsReload};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::room::{Disk, Room};
+use crate::rule::{self, Rules};
 use crate::settings::Common;
 use crate::{mqtt, peering};
 
@@ -246,10 +247,13 @@ async fn open_store(common: &Common, version: &str, identity: &Identity) -> Resu
     Ok(store)
 }
 
-/// Starts the edges: peers, the bridge, ingest.
+/// Starts the edges: peers, the bridge, ingest, and the rules.
 async fn start_parts(context: &NodeContext, common: &Common, identity: &Identity) -> Result<(), StartError> {
     peering::start(context, &common.peering, identity).await?;
-    mqtt::start(context, &common.mqtt, &common.ingest)
+    let rules = Rules::load(common)?;
+    mqtt::start(context, &common.mqtt, &common.ingest, &rules)?;
+    rule::start(context, &rules);
+    Ok(())
 }
 
 /// Writes a bound address where scripts and tests find it.

@@ -21,6 +21,8 @@ mod once;
 mod openapi;
 #[path = "http/prometheus.rs"]
 mod prometheus;
+#[path = "http/rules.rs"]
+mod rules;
 #[path = "http/socket.rs"]
 mod socket;
 #[path = "http/tail.rs"]

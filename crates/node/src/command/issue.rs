@@ -6,10 +6,10 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use tidelog_record::{Batch, DeviceId, SiteName};
+use tidelog_record::{Batch, DeviceId, Series, SiteName, Value};
 use tidelog_store::catalogue::{CatalogueError, MatcherError};
 use tidelog_store::{AppendError, Appended, Store};
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, MutexGuard, oneshot};
 
 use super::history::{HistoryError, begun, each_order};
 use super::order::device_is;
@@ -27,12 +27,33 @@ const NS_PER_S: i64 = 1_000_000_000;
 #[derive(Clone, Debug, Default)]
 pub struct Issuing(Arc<Mutex<()>>);
 
+impl Issuing {
+    /// Waits until nobody else issues.
+    pub(crate) async fn hold(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().await
+    }
+}
+
 /// What is to be done, and for how long it may wait: what people post.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Wish {
     pub act: ActForm,
     pub expires_s: Option<u32>,
+}
+
+impl Wish {
+    /// Whether any device could be asked for it; for how long it may wait.
+    pub fn check(&self) -> Result<u32, IssueError> {
+        let expires_s = self.expires_s.unwrap_or(EXPIRES_S_DEFAULT);
+        if !(1..=EXPIRES_S_MAX).contains(&expires_s) {
+            return Err(IssueError::Expires(expires_s));
+        }
+        match self.act {
+            ActForm::Every { interval_ms: 0 } => Err(IssueError::Interval),
+            _ => Ok(expires_s),
+        }
+    }
 }
 
 /// Why no command was issued.
@@ -77,15 +98,31 @@ pub(crate) async fn issue(
     device: DeviceId,
     wish: Wish,
 ) -> Result<(Order, Appended), IssueError> {
-    let expires_s = wish.expires_s.unwrap_or(EXPIRES_S_DEFAULT);
-    if !(1..=EXPIRES_S_MAX).contains(&expires_s) {
-        return Err(IssueError::Expires(expires_s));
-    }
-    if let ActForm::Every { interval_ms: 0 } = wish.act {
-        return Err(IssueError::Interval);
-    }
     // Held until it is durable: the next one looks at what is in the log.
-    let _issuing = context.issuing.0.lock().await;
+    let _issuing = context.issuing.hold().await;
+    let (order, point) = order(context, site, device, wish).await?;
+    let (series, at, value) = point;
+    let authored_ms = context.now_ms();
+    let batch = Batch { authored_ms, origin: None, series: vec![(series, vec![(at, value)])] };
+    let record = batch.encode().map_err(|_| IssueError::Unwritten)?;
+    let (done, outcome) = oneshot::channel();
+    context.store.append(site, record, move |appended| {
+        // Whoever asked went away: it is issued all the same.
+        drop(done.send(appended));
+    });
+    let appended = outcome.await.map_err(|_| IssueError::Ending)??;
+    context.metrics.commands_issued.inc();
+    Ok((order, appended))
+}
+
+/// A wish as an order with its id, and as the point that it becomes. Whoever asks holds [`Issuing`] until that point is durable.
+pub(crate) async fn order(
+    context: &NodeContext,
+    site: &SiteName,
+    device: DeviceId,
+    wish: Wish,
+) -> Result<(Order, (Series, i64, Value)), IssueError> {
+    let expires_s = wish.check()?;
     let now_ms = context.now_ms();
     if now_ms < EARLIEST_MS {
         return Err(IssueError::Clock);
@@ -97,17 +134,8 @@ pub(crate) async fn issue(
     let author = context.store.node();
     let id = Order::id(author, issued_ms).ok_or(IssueError::Clock)?;
     let order = Order { device, author, id, act: wish.act, expires_ms };
-    let (series, at, value) = order.point().ok_or(IssueError::Unwritten)?;
-    let batch = Batch { authored_ms: now_ms, origin: None, series: vec![(series, vec![(at, value)])] };
-    let record = batch.encode().map_err(|_| IssueError::Unwritten)?;
-    let (done, outcome) = oneshot::channel();
-    context.store.append(site, record, move |appended| {
-        // Whoever asked went away: it is issued all the same.
-        drop(done.send(appended));
-    });
-    let appended = outcome.await.map_err(|_| IssueError::Ending)??;
-    context.metrics.commands_issued.inc();
-    Ok((order, appended))
+    let point = order.point().ok_or(IssueError::Unwritten)?;
+    Ok((order, point))
 }
 
 /// The moment that the next command to the device is issued at, if there may be one.

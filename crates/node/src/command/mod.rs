@@ -7,7 +7,7 @@
 //! command_id{device=…}, command_state{device=…}          when the device began, and when it ended (`uplink::event_schema`)
 //! ```
 //! The id is made of that moment and of the author, and stands nowhere else. Nobody but `issue` writes such a point: every
-//! way in for points asks `names_a_command` first, for who may write readings need not be one who may command.
+//! way in for points asks `reserved` first.
 
 mod follow;
 pub(crate) mod history;
@@ -20,9 +20,6 @@ pub use issue::Issuing;
 pub(crate) use order::{ActForm, Order};
 pub use waiting::Waiting;
 
-use memchr::memmem;
-use tidelog_record::Body;
-
 /// The metric of commands: reserved, nothing else may write it.
 pub(crate) const METRIC: &str = "tidelog_command";
 
@@ -34,34 +31,3 @@ pub(crate) const EXPIRES_S_MAX: u32 = 7 * 24 * 3600;
 
 /// Most commands of one device that wait at a time; one more is refused.
 pub(crate) const WAITING_PER_DEVICE_MAX: usize = 16;
-
-/// Whether a record has points that only a command may have.
-pub(crate) fn names_a_command(body: &[u8]) -> bool {
-    // A metric's name stands in a body as it is, so what has not these bytes has not the metric.
-    if memmem::find(body, METRIC.as_bytes()).is_none() {
-        return false;
-    }
-    match Body::decode(body) {
-        Ok(Body::Points(batch)) => batch.series.iter().any(|(series, _)| series.metric() == METRIC),
-        Ok(Body::Unknown(_)) | Err(_) => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tidelog_record::{Batch, Series, Value};
-
-    #[test]
-    fn only_the_metric_itself_is_reserved() {
-        let body = |metric: &str, text: &str| {
-            let series = Series::new(metric, [("device", text)]).unwrap();
-            let points = vec![(1, Value::Text(text.into()))];
-            Batch { series: vec![(series, points)], ..Batch::default() }.encode().unwrap()
-        };
-        assert!(names_a_command(&body(METRIC, "x")));
-        assert!(!names_a_command(&body("temperature", "x")));
-        assert!(!names_a_command(&body("temperature", METRIC)));
-        assert!(!names_a_command(&body("tidelog_commands_waiting", "x")));
-    }
-}

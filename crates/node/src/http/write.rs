@@ -27,8 +27,9 @@ use super::partial::Taken;
 use super::posted::table::{self, Columns};
 use super::posted::{BodyForm, Posted};
 use super::question::bad;
-use crate::command;
 use crate::context::NodeContext;
+use crate::reserved::{self, reserved_in};
+use crate::{command, rule};
 
 /// Slowest body that is waited for once the stall time has passed, in bytes per second.
 const BODY_BYTES_PER_S_MIN: u64 = 1024;
@@ -262,13 +263,13 @@ pub(super) async fn take_in<T: Send + 'static>(
 pub(super) enum Outcome {
     Asked(oneshot::Receiver<Result<Appended, AppendError>>),
     /// The record has points that only a command may have.
-    Reserved,
+    Reserved(reserved::Reserved),
 }
 
 /// Hands a record of points to the store without waiting for the disk.
 pub(super) fn append(store: &Store, site: &SiteName, record: Vec<u8>) -> Outcome {
-    if command::names_a_command(&record) {
-        return Outcome::Reserved;
+    if let Some(reserved) = reserved_in(&record) {
+        return Outcome::Reserved(reserved);
     }
     let (done, outcome) = oneshot::channel();
     store.append(site, record, move |appended| {
@@ -282,10 +283,16 @@ pub(super) fn append(store: &Store, site: &SiteName, record: Vec<u8>) -> Outcome
 pub(super) async fn durable(outcome: Outcome) -> Result<Appended, ApiError> {
     let outcome = match outcome {
         Outcome::Asked(outcome) => outcome,
-        Outcome::Reserved => {
-            let metric = command::METRIC;
-            let message =
-                format!("{metric} is the metric of commands: they are posted to /api/v1/sites/SITE/commands");
+        Outcome::Reserved(reserved) => {
+            let message = match reserved {
+                reserved::Reserved::Command => format!(
+                    "{} is the metric of commands: they are posted to /api/v1/sites/SITE/commands",
+                    command::METRIC
+                ),
+                reserved::Reserved::Rule => {
+                    format!("what begins with {} is written by this node's rules alone", rule::record::METRIC)
+                }
+            };
             return Err(ApiError::new(ErrorCode::BadPoint, message));
         }
     };

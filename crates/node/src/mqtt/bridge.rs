@@ -28,6 +28,8 @@ use super::topic::TopicTemplate;
 use super::window::{Disagreement, Window};
 use crate::backoff::{Backoff, random};
 use crate::context::NodeContext;
+use crate::rule::Rules;
+use crate::rule::message::RuleMessage;
 
 /// Name of the bridge's cursor in the store and in the status document.
 pub const CURSOR: &str = "mqtt";
@@ -68,6 +70,8 @@ pub(super) struct Bridge {
     pub options: MqttOptions,
     pub topic: TopicTemplate,
     pub encoding: Encoding,
+    /// What else is published of transitions.
+    pub rules: Rules,
     pub link: Arc<Link>,
     pub progress: Arc<Mutex<Progress>>,
 }
@@ -231,20 +235,34 @@ impl Bridge {
                     continue;
                 }
             };
-            while !lock(&session.window).has_room(payload.len()) {
-                self.unless_ending(session.moved.notified()).await?;
-            }
-            if lock(&session.window).messages() == 0 {
-                *lock(&session.progress) = Instant::now();
-            }
-            lock(&session.window).hand_over(payload.len(), points);
-            client
-                .publish_bytes(topic.clone(), QoS::AtLeastOnce, false, Bytes::from(payload))
-                .await
-                .map_err(|_| SessionEnd::Client)?;
+            self.hand_over(session, client, (topic.clone(), payload, false), points).await?;
+        }
+        for RuleMessage { topic, payload, retain } in
+            self.rules.messages(&record.stream.site, record.stream.node, &batch)
+        {
+            self.hand_over(session, client, (topic, payload, retain), 0).await?;
         }
         lock(&session.window).complete();
         Ok(())
+    }
+
+    /// Hands a message of the record begun last to the client, once there is room.
+    async fn hand_over(
+        &self,
+        session: &Session,
+        client: &AsyncClient,
+        (topic, payload, retain): (String, Vec<u8>, bool),
+        points: u64,
+    ) -> Result<(), SessionEnd> {
+        while !lock(&session.window).has_room(payload.len()) {
+            self.unless_ending(session.moved.notified()).await?;
+        }
+        if lock(&session.window).messages() == 0 {
+            *lock(&session.progress) = Instant::now();
+        }
+        lock(&session.window).hand_over(payload.len(), points);
+        let sent = client.publish_bytes(topic, QoS::AtLeastOnce, retain, Bytes::from(payload)).await;
+        sent.map_err(|_| SessionEnd::Client)
     }
 
     /// The batch to publish, or `None` for a record that others publish or nobody can read.

@@ -19,7 +19,7 @@ use rumqttc::{
     AsyncClient, Event, EventLoop, MqttOptions, Outgoing, Packet, Publish, QoS, SubscribeReasonCode,
 };
 use serde::Serialize;
-use tidelog_record::{BatchError, Lsn, Relay, StreamId};
+use tidelog_record::{BatchError, Lsn, Relay, Series, StreamId};
 use tidelog_store::{AppendError, ReadError, Store};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -32,8 +32,9 @@ use super::recent::{Place, Recent};
 use super::session::{FAREWELL_S_MAX, Link, LinkStatus, SessionEnd};
 use super::topic::TopicFilter;
 use crate::backoff::{Backoff, random};
-use crate::command;
 use crate::context::NodeContext;
+use crate::reserved::{Reserved, reserved};
+use crate::rule;
 
 /// Most messages taken from the broker and not yet acknowledged to it.
 const IN_HAND_MAX: usize = 1000;
@@ -80,8 +81,10 @@ enum Refusal {
     Payload(#[from] PayloadError),
     #[error(transparent)]
     Batch(#[from] BatchError),
-    #[error("commands do not come by MQTT: they are posted to a node or replicated")]
-    Command,
+    #[error(
+        "commands do not come by MQTT: they are posted to a node or replicated; nor do this node's own words on its rules"
+    )]
+    Reserved,
 }
 
 impl Refusal {
@@ -96,7 +99,7 @@ impl Refusal {
             ) => "too_long",
             Self::Payload(PayloadError::Version(_)) => "version",
             Self::Payload(_) | Self::Batch(_) => "malformed",
-            Self::Command => "command",
+            Self::Reserved => "command",
         }
     }
 }
@@ -283,8 +286,17 @@ impl Ingest {
         let place = Place { stream: stream.key(), lsn, first_point };
         let relay = Relay { node: stream.node, run: stream.run, lsn, first_point };
         let mut batch = message.into_batch();
-        if batch.series.iter().any(|(series, _)| series.metric() == command::METRIC) {
-            return Err(Refusal::Command);
+        // The record of a rule holds the command that it gave; all but that is history like any other, unless it claims to be this
+        // node's own word.
+        let may_come = |series: &Series| match reserved(series.metric()) {
+            Some(Reserved::Command) => false,
+            Some(Reserved::Rule) => !rule::record::is_of(series, store.node()),
+            None => true,
+        };
+        let had_series = !batch.series.is_empty();
+        batch.series.retain(|(series, _)| may_come(series));
+        if had_series && batch.series.is_empty() {
+            return Err(Refusal::Reserved);
         }
         if part.is_some() {
             // The store takes a sensor's batch as held when it has its sequence numbers; a part is not the whole batch.

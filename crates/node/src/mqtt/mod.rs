@@ -26,6 +26,7 @@ pub use ingest::IngestStatus;
 pub use session::LinkStatus;
 
 use crate::context::{NodeContext, StartError};
+use crate::rule::Rules;
 use crate::settings::{BrokerUrl, IngestSettings, MqttPayload, MqttSettings};
 use bridge::{Bridge, Progress};
 use broker::{BrokerError, Login, client_id, options};
@@ -40,9 +41,14 @@ use topic::{CommandTopic, CommandTopicError};
 ///
 /// # Errors
 /// [`StartError::Setting`].
-pub fn start(context: &NodeContext, mqtt: &MqttSettings, ingest: &IngestSettings) -> Result<(), StartError> {
+pub fn start(
+    context: &NodeContext,
+    mqtt: &MqttSettings,
+    ingest: &IngestSettings,
+    rules: &Rules,
+) -> Result<(), StartError> {
     if let Some(url) = &mqtt.url {
-        start_bridge(context, mqtt, url)?;
+        start_bridge(context, mqtt, url, rules)?;
     }
     if let Some(url) = &ingest.url {
         start_ingest(context, ingest, url)?;
@@ -50,7 +56,12 @@ pub fn start(context: &NodeContext, mqtt: &MqttSettings, ingest: &IngestSettings
     Ok(())
 }
 
-fn start_bridge(context: &NodeContext, settings: &MqttSettings, url: &BrokerUrl) -> Result<(), StartError> {
+fn start_bridge(
+    context: &NodeContext,
+    settings: &MqttSettings,
+    url: &BrokerUrl,
+    rules: &Rules,
+) -> Result<(), StartError> {
     let login = Login {
         url,
         user: settings.user.as_deref(),
@@ -70,9 +81,15 @@ fn start_bridge(context: &NodeContext, settings: &MqttSettings, url: &BrokerUrl)
     let (store, shown_link, shown_progress) =
         (context.store.clone(), Arc::clone(&link), Arc::clone(&progress));
     context.status.section("mqtt", move || json!(bridge::status(&shown_link, &shown_progress, store.head())));
-    let context = context.clone();
-    let bridge =
-        Bridge { context, options: bridge_options, topic: settings.topic.clone(), encoding, link, progress };
+    let bridge = Bridge {
+        context: context.clone(),
+        options: bridge_options,
+        topic: settings.topic.clone(),
+        encoding,
+        rules: rules.clone(),
+        link,
+        progress,
+    };
     let tasks = bridge.context.tasks.clone();
     tasks.spawn(bridge.run());
     Ok(())

@@ -74,6 +74,11 @@ pub struct Common {
     )]
     pub http_insecure: bool,
 
+    /// File of the rules that this node keeps, TOML (RULES.md): what matches a rule becomes a command, an MQTT message or another point. Read
+    /// at the start.
+    #[arg(long, value_name = "FILE")]
+    pub rules: Option<PathBuf>,
+
     /// Largest HTTP request body, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 8 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1024..))]
     pub http_body_bytes_max: u32,

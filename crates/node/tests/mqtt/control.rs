@@ -12,9 +12,9 @@ use super::node::{TestNode, eventually};
 const DEVICE: &str = "02124b0000000001";
 
 /// Somebody at the broker: what they heard, by topic, and a client to publish with.
-struct Somebody {
-    client: AsyncClient,
-    heard: Arc<Mutex<Vec<(String, Value, bool)>>>,
+pub struct Somebody {
+    pub client: AsyncClient,
+    pub heard: Arc<Mutex<Vec<(String, Value, bool)>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -25,7 +25,7 @@ impl Drop for Somebody {
 }
 
 impl Somebody {
-    async fn listening(port: u16, filter: &'static str) -> Self {
+    pub async fn listening(port: u16, filter: &'static str) -> Self {
         let (client, mut events) =
             AsyncClient::new(MqttOptions::new(format!("hears-{}", filter.len()), "127.0.0.1", port), 32);
         let heard: Arc<Mutex<Vec<(String, Value, bool)>>> = Arc::default();
@@ -51,7 +51,7 @@ impl Somebody {
         Self { client, heard, task }
     }
 
-    fn heard(&self) -> Vec<Value> {
+    pub fn heard(&self) -> Vec<Value> {
         self.heard.lock().unwrap().iter().map(|(_, said, _)| said.clone()).collect()
     }
 

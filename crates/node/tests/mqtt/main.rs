@@ -7,5 +7,6 @@ mod broker;
 mod control;
 mod ingest;
 mod node;
+mod rules;
 mod subscriber;
 mod tls;

@@ -1,4 +1,4 @@
-//! A node without its other parts: a store, and whatever `mqtt::start` makes of the settings.
+//! A node without its other parts: a store, its rules, and whatever `mqtt::start` makes of the settings.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Command, FromArgMatches};
 use tempfile::TempDir;
+use tidelog_node::rule::{self, Rules};
 use tidelog_node::settings::Common;
 use tidelog_node::{Metrics, NodeContext, StartError, StatusBoard, mqtt};
 use tidelog_record::{Batch, DeviceId, NodeId, Origin, Series, SiteName, Value};
@@ -35,7 +36,9 @@ impl TestNode {
     pub fn try_start_in(dir: Arc<TempDir>, id: u8, flags: &[&str]) -> Result<Self, StartError> {
         let context = context(dir.path(), id);
         let common = settings(flags);
-        mqtt::start(&context, &common.mqtt, &common.ingest)?;
+        let rules = Rules::load(&common)?;
+        mqtt::start(&context, &common.mqtt, &common.ingest, &rules)?;
+        rule::start(&context, &rules);
         Ok(Self { context, dir, id })
     }
 
