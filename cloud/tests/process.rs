@@ -255,7 +255,7 @@ fn a_configuration_can_be_checked_without_starting() {
     std::fs::write(&file, format!("rules = \"{}\"\n", dir.path().join("r.toml").display())).unwrap();
     for (text, expected) in [
         ("[[rule]]\nname = \"hot\"\nmatch = \"t\"\nabove = 30\n", "rule \"hot\": above needs clear_below"),
-        ("[[rule]]\nname = \"hot\"\nmatch = \"t\"\nabov = 30\n", "unknown field `abov`, expected one of"),
+        ("[[rule]]\nname = \"hot\"\nmatch = \"t\"\nhigher = 30\n", "unknown field `higher`, expected one of"),
         (
             "[[rule]]\nname = \"hot\"\nmatch = \"t[5m]\"\nmissing_for = \"1m\"\n",
             "rule \"hot\": match: expected a selector",

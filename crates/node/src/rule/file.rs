@@ -443,7 +443,7 @@ mod tests {
             ("rises_by = 5", "rises_by needs within"),
             ("falls_by = -5\nwithin = \"5m\"", "falls_by: expected a finite number above 0"),
             ("falls_by = 5\nwithin = \"2h\"\nfresh_for = \"1h\"", "within is longer than fresh_for"),
-            ("abov = 30", "TOML parse error at line 4"),
+            ("higher = 30", "TOML parse error at line 4"),
             ("missing_for = \"1m\"\ncommand = { act = \"explode\" }", "TOML parse error at line 5"),
             (
                 "missing_for = \"1m\"\ncommand = { act = \"read\", device = \"lamp\" }",

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use crate::varint::Malformed;
 
-/// Probabilities are in 2^15ths.
+/// Probabilities are whole numbers below two to this power.
 const ONE_BITS: u32 = 15;
 /// What a probability moves by: a thirty-second of what it was wrong.
 const RATE_BITS: u32 = 5;
