@@ -32,13 +32,12 @@ impl Bit {
         (range >> ONE_BITS) * u32::from(self.0)
     }
 
+    /// Without a jump, for which way it would go is what nobody can foretell.
     #[inline]
     fn learn(&mut self, bit: bool) {
-        if bit {
-            self.0 -= self.0 >> RATE_BITS;
-        } else {
-            self.0 += ((1 << ONE_BITS) - self.0) >> RATE_BITS;
-        }
+        let is_one = 0_u16.wrapping_sub(u16::from(bit));
+        let up = ((1 << ONE_BITS) - self.0) >> RATE_BITS;
+        self.0 = self.0 + (up & !is_one) - (self.0 >> RATE_BITS & is_one);
     }
 }
 
@@ -110,12 +109,9 @@ impl Coder for Encoder<'_> {
     #[inline]
     fn bit(&mut self, place: &mut Bit, bit: bool) -> bool {
         let bound = place.split(self.range);
-        if bit {
-            self.low += u64::from(bound);
-            self.range -= bound;
-        } else {
-            self.range = bound;
-        }
+        let is_one = 0_u32.wrapping_sub(u32::from(bit));
+        self.low += u64::from(bound & is_one);
+        self.range = (self.range - bound) & is_one | bound & !is_one;
         place.learn(bit);
         self.normalise();
         bit
@@ -184,12 +180,9 @@ impl Coder for Decoder<'_> {
     fn bit(&mut self, place: &mut Bit, _: bool) -> bool {
         let bound = place.split(self.range);
         let bit = self.code >= bound;
-        if bit {
-            self.code -= bound;
-            self.range -= bound;
-        } else {
-            self.range = bound;
-        }
+        let is_one = 0_u32.wrapping_sub(u32::from(bit));
+        self.code -= bound & is_one;
+        self.range = (self.range - bound) & is_one | bound & !is_one;
         place.learn(bit);
         self.normalise();
         bit
