@@ -86,8 +86,8 @@ impl Bodies {
                 &self.body
             }
         };
-        let Stored { ordinal, key, lsn, chain, .. } = *stored;
-        Some(RecordFrame { ordinal, key, lsn, chain, body })
+        let Stored { key, lsn, chain, .. } = *stored;
+        Some(RecordFrame { key, lsn, chain, body })
     }
 
     /// The body of the record that was read last, or is held.

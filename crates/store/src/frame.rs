@@ -142,8 +142,6 @@ pub(crate) struct Stored<'a> {
 /// A record with its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordFrame<'a> {
-    /// Position less the file's first position.
-    pub ordinal: u32,
     pub key: StreamKey,
     pub lsn: Lsn,
     pub chain: ChainHash,
@@ -272,7 +270,7 @@ impl FrameWriter {
     }
 
     /// Writes a record; whether a walk may begin at it.
-    pub fn record(&mut self, record: &RecordFrame<'_>) -> bool {
+    pub fn record(&mut self, ordinal: u32, record: &RecordFrame<'_>) -> bool {
         let mut packing = std::mem::take(&mut self.packing);
         let (anew, packed) = packing.pack(self.offset(), record.body);
         let flag = if anew { ANEW } else { 0 };
@@ -280,7 +278,7 @@ impl FrameWriter {
         let (kind, crc) = crc.as_ref().map_or((KIND_RECORD, &[][..]), |crc| (KIND_PACKED, crc));
         let bytes = packed.unwrap_or(record.body);
         self.frame(kind | flag, RECORD_HEAD_BYTES + crc.len() + bytes.len(), |out| {
-            out.extend_from_slice(&record.ordinal.to_le_bytes());
+            out.extend_from_slice(&ordinal.to_le_bytes());
             out.extend_from_slice(&record.key.0);
             out.extend_from_slice(&record.lsn.0.to_le_bytes());
             out.extend_from_slice(&record.chain.0);

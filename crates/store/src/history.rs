@@ -191,6 +191,19 @@ impl Shared {
         let mut streams = HashMap::new();
         let mut next = after.0.saturating_add(1);
         loop {
+            let newest = self.recent.from(next);
+            for record in &newest {
+                next = record.position + 1;
+                let Some(stream) = self.name_of(record.key, &mut streams) else { continue };
+                let make =
+                    || Record { stream, lsn: record.lsn, chain: record.chain, body: record.body.clone() };
+                if out.push(record.position, record.body.len(), make).is_break() {
+                    return Ok(out.out);
+                }
+            }
+            if !newest.is_empty() {
+                continue;
+            }
             let flow = match self.arrivals(next)? {
                 Arrivals::None => break,
                 Arrivals::Map(map) => {

@@ -27,6 +27,7 @@ mod packed;
 mod position;
 mod ranges;
 mod reader;
+mod recent;
 mod recovery;
 mod renewal;
 mod scan;

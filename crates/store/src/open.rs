@@ -86,6 +86,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         state,
         history: History::default(),
         walks: crate::reader::Walks::default(),
+        recent: crate::recent::Recent::new(options.recent_bytes_max),
         upkeep: Upkeep::default(),
         cache,
         scan_threads: options.scan_threads.max(1),

@@ -45,6 +45,8 @@ pub struct StoreOptions {
     pub queue_records_max: usize,
     /// What the store does by itself.
     pub upkeep: UpkeepOptions,
+    /// Memory for the newest records, so that who follows them need not read them, in bytes.
+    pub recent_bytes_max: usize,
     /// Memory for pieces of segments that are read again and again, in bytes.
     pub cache_bytes_max: usize,
     /// Memory for finding series by their labels, in bytes.
@@ -73,8 +75,8 @@ const MERGED_POINT_BYTES: u64 = 64;
 const MERGED_POINTS_MIN: u64 = 16 * 1024;
 
 impl StoreOptions {
-    /// Divides memory among what takes some: half for points that are not sealed and for sealing them, a quarter for pieces of segments,
-    /// an eighth for finding series, an eighth for what waits for the writer.
+    /// Divides memory among what takes some: half for points that are not sealed and for sealing them, three sixteenths for pieces
+    /// of segments, one for the newest records, an eighth for finding series, an eighth for what waits for the writer.
     #[must_use]
     pub fn within(mut self, bytes: usize) -> Self {
         let open_bytes = bytes as u64 / 2;
@@ -83,7 +85,8 @@ impl StoreOptions {
         self.upkeep.seal_points = 1 << points.ilog2();
         self.upkeep.seal_bytes_max = open_bytes / OPEN_TABLES;
         self.upkeep.points_in_memory_max = (open_bytes / MERGED_POINT_BYTES).max(MERGED_POINTS_MIN);
-        self.cache_bytes_max = bytes / 4;
+        self.recent_bytes_max = bytes / 16;
+        self.cache_bytes_max = bytes / 16 * 3;
         self.catalogue_bytes_max = bytes / 8;
         self.queue_bytes_max = bytes / 8;
         self
@@ -100,6 +103,7 @@ impl StoreOptions {
             queue_bytes_max: 8 * 1024 * 1024,
             queue_records_max: 65_536,
             upkeep: UpkeepOptions::default(),
+            recent_bytes_max: 4 * 1024 * 1024,
             cache_bytes_max: 16 * 1024 * 1024,
             catalogue_bytes_max: 8 * 1024 * 1024,
             scan_threads: thread::available_parallelism().map_or(1, |n| n.get()).min(SCAN_THREADS_MAX),

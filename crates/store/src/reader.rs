@@ -188,9 +188,7 @@ impl Walk {
         self.frames.window.end = span.end;
         if let Some(held) = self.held.take() {
             let Held { position, key, lsn, chain } = held;
-            let ordinal = u32::try_from(position.saturating_sub(span.first)).unwrap_or(u32::MAX);
-            if visit(position, RecordFrame { ordinal, key, lsn, chain, body: self.bodies.held() }).is_break()
-            {
+            if visit(position, RecordFrame { key, lsn, chain, body: self.bodies.held() }).is_break() {
                 self.held = Some(held);
                 return Ok(ControlFlow::Break(()));
             }

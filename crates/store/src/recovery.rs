@@ -313,7 +313,7 @@ impl Scan<'_> {
         // Where nothing is packed a walk may begin anywhere.
         let anew = stored.anew || !self.header.packs();
         let Some(record) = self.bodies.next(&stored) else { return Ok(Took::Unpackable { bytes }) };
-        let (key, lsn, chain, ordinal) = (record.key, record.lsn, record.chain, record.ordinal);
+        let (key, lsn, chain, ordinal) = (record.key, record.lsn, record.chain, stored.ordinal);
         let indexed = Indexed { key, lsn, chain, ordinal, offset, bytes, anew };
         let index = &mut self.out.index;
         let Some(stream) = index.streams.get(&key) else {

@@ -17,6 +17,7 @@ use crate::history::History;
 use crate::index::{Index, LogFile, Met};
 use crate::position::Position;
 use crate::reader::{Span, Walks};
+use crate::recent::Recent;
 use crate::segment::Cache;
 use crate::state::State;
 use crate::upkeep::Upkeep;
@@ -86,6 +87,7 @@ pub(crate) struct Shared {
     pub state: State,
     pub history: History,
     pub walks: Walks,
+    pub recent: Recent,
     pub upkeep: Upkeep,
     pub cache: Arc<Cache>,
     pub queue_bytes_max: usize,
@@ -280,7 +282,18 @@ impl Shared {
         mut visit: impl FnMut(u64, RecordFrame<'_>) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         let mut next = position;
-        while let Some(span) = self.span_at(next) {
+        loop {
+            let newest = self.recent.from(next);
+            for record in &newest {
+                if visit(record.position, record.frame()).is_break() {
+                    return Ok(());
+                }
+                next = record.position + 1;
+            }
+            if !newest.is_empty() {
+                continue;
+            }
+            let Some(span) = self.span_at(next) else { break };
             // A walk begins at a mark before what is wanted.
             let visit = |at: u64, record: RecordFrame<'_>| {
                 if at < next { ControlFlow::Continue(()) } else { visit(at, record) }

@@ -19,6 +19,7 @@ use crate::identity::Unwritten;
 use crate::index::{Indexed, Intake, LogFile};
 use crate::options::{LOG_FILE_BYTES_LIMIT, LOG_FILE_BYTES_MIN};
 use crate::position::Position;
+use crate::recent::Newest;
 use crate::recovery::{LOG_DIR, file_name};
 use crate::renewal::Renewal;
 use crate::shared::{Shared, WriteState, locked, read_locked, write_locked};
@@ -427,9 +428,14 @@ impl Writer {
             for (key, stream, _) in &commit.declared {
                 index.declare(*key, stream);
             }
+            let first = index.files.last().map_or(0, |file| file.first);
             for (record, body) in &commit.indexed {
                 index.add(record, body, &mut self.intake);
             }
+            self.shared.recent.push(commit.indexed.into_iter().map(|(record, body)| {
+                let Indexed { key, lsn, chain, ordinal, .. } = record;
+                Newest { position: first + u64::from(ordinal), key, lsn, chain, body }
+            }));
             let (mut is_due, mut own_tables) = (false, 0);
             for held in commit.tails.keys().filter_map(|key| index.streams.get(key)) {
                 is_due |= !held.seals.is_empty();
@@ -508,7 +514,7 @@ pub(crate) fn put(
     let position = tip.next + commit.indexed.len() as u64;
     // A file holds fewer records than bytes, and bytes are within 32 bits.
     let ordinal = u32::try_from(position - tip.header.first).unwrap_or(u32::MAX);
-    let anew = frames.record(&RecordFrame { ordinal, key, lsn, chain, body: &body });
+    let anew = frames.record(ordinal, &RecordFrame { key, lsn, chain, body: &body });
     let bytes = frames.offset() - offset;
     commit.indexed.push((Indexed { key, lsn, chain, ordinal, offset, bytes, anew }, body));
     let tail = commit.tails.entry(key).or_default();

@@ -172,7 +172,7 @@ impl Check<'_> {
                     seen.unpackable_bytes = Some(seen.bytes);
                     return Ok(Some(seen));
                 };
-                seen.ordinal = Some(record.ordinal);
+                seen.ordinal = Some(stored.ordinal);
                 let (key, lsn) = (record.key, record.lsn);
                 let follows =
                     |before: tidelog_record::ChainHash| before.after(&key, lsn, record.body) == record.chain;

@@ -34,7 +34,10 @@ pub fn small(seed: u64) -> StoreOptions {
         thread: false,
         ..UpkeepOptions::default()
     };
-    StoreOptions { log_file_bytes_max: 4096, state: StateIn::Memory, entropy: seed, upkeep, ..options() }
+    // None of the newest records, some, or more than a log file holds.
+    let recent_bytes_max = [0, 1000, 6000][usize::try_from(seed % 3).unwrap()];
+    let state = StateIn::Memory;
+    StoreOptions { log_file_bytes_max: 4096, recent_bytes_max, state, entropy: seed, upkeep, ..options() }
 }
 
 /// As [`small`], with each record of the log by itself: what happens to one happens to no other.
