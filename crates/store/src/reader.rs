@@ -19,7 +19,7 @@ use crate::shared::locked;
 const WINDOW_BYTES: usize = 64 * 1024;
 
 /// Walks that are remembered where they were left. Who follows the log's end is mostly where the others are.
-const WALKS_LEFT_MAX: usize = 3;
+const WALKS_LEFT_MAX: usize = 2;
 
 /// A piece of a file in memory.
 #[derive(Debug)]
@@ -34,6 +34,11 @@ impl Window {
     /// A window over the bytes of `file` before `end`.
     pub fn new(file: Arc<dyn DiskFile>, end: u64) -> Self {
         Self { file, end, start: 0, bytes: Vec::new() }
+    }
+
+    /// Forgets what was read.
+    fn let_go(&mut self) {
+        self.bytes = Vec::new();
     }
 
     /// What stands at `offset`: at least `want` bytes unless the file ends before.
@@ -242,6 +247,7 @@ impl Walks {
     ) -> Result<ControlFlow<()>, ReadError> {
         let mut walk = self.left_at(span, position).unwrap_or_else(|| Walk::new(span));
         let walked = walk.go_on(span, visit)?;
+        walk.frames.window.let_go();
         let mut left = locked(&self.0);
         if left.len() >= WALKS_LEFT_MAX {
             left.pop_front();
