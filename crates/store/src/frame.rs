@@ -28,7 +28,7 @@ const RECORD_HEAD_BYTES: usize = 1 + 4 + 16 + 8 + 16;
 const PACKED_HEAD_BYTES: usize = 4;
 const STREAM_HEAD_BYTES: usize = 1 + 16 + 16 + 8;
 /// Longest content of a frame.
-pub(crate) const CONTENT_BYTES_MAX: usize = RECORD_HEAD_BYTES + BATCH_BYTES_MAX;
+pub(crate) const CONTENT_BYTES_MAX: usize = RECORD_HEAD_BYTES + PACKED_HEAD_BYTES + BATCH_BYTES_MAX;
 /// Longest frame.
 pub(crate) const FRAME_BYTES_MAX: usize = FRAME_HEAD_BYTES + CONTENT_BYTES_MAX;
 /// What a record costs in the log beside its body.

@@ -1,7 +1,7 @@
 //! Followers of the log: told what becomes durable, once, in order, from where they say; held to their token while they listen.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -162,33 +162,44 @@ fn a_follower_that_reads_slowly_gets_everything_while_others_write() {
     running.stop();
 }
 
-/// Turns a bit of the record with this text in it, wherever the log has it.
-pub fn rot(folder: &Path, text: &str) -> bool {
-    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).any(|path| {
+/// A node with records of the times 1 and 3, and one of the time 2 between them that rotted while it was stopped.
+pub fn with_rot_between(dir: &Path) -> Running {
+    let post = |running: &Running, time: i64| {
+        let point = json!({"points": [{"metric": "of_some_length", "timestamp_ns": time, "value": 1.5}]});
+        assert_eq!(running.post_json("lab", &point).status, 200);
+    };
+    let running = Running::start(dir, &[]);
+    post(&running, 1);
+    post(&running, 2);
+    running.stop();
+    let (path, length) = newest_log(dir).unwrap();
+    // What a node writes after its start is told from nothing before.
+    let running = Running::start(dir, &[]);
+    post(&running, 3);
+    running.stop();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[length - 1] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    Running::start(dir, &[])
+}
+
+/// The log file that is written, and its length.
+fn newest_log(folder: &Path) -> Option<(PathBuf, usize)> {
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.into_iter().rev().find_map(|path| {
         if path.is_dir() {
-            return rot(&path, text);
+            return newest_log(&path);
         }
-        let mut bytes = std::fs::read(&path).unwrap();
-        let found = bytes.windows(text.len()).position(|window| window == text.as_bytes());
-        if let Some(at) = found {
-            bytes[at] ^= 1;
-            std::fs::write(&path, bytes).unwrap();
-        }
-        found.is_some()
+        let length = std::fs::metadata(&path).unwrap().len();
+        path.extension().is_some_and(|found| found == "log").then(|| (path, usize::try_from(length).unwrap()))
     })
 }
 
 #[test]
 fn what_is_gone_before_it_was_told_is_told_as_missed_where_it_was() {
     let dir = tempfile::tempdir().unwrap();
-    let running = Running::start(dir.path(), &[]);
-    for (time, metric) in [(1, "before"), (2, "to_be_rotten"), (3, "after")] {
-        let point = json!({"points": [{"metric": metric, "timestamp_ns": time, "value": 1.5}]});
-        assert_eq!(running.post_json("lab", &point).status, 200);
-    }
-    running.stop();
-    assert!(rot(dir.path(), "to_be_rotten"));
-    let running = Running::start(dir.path(), &[]);
+    let running = with_rot_between(dir.path());
     let follower = Follower::begin(&running, "after=start&follow=false", &[]);
     assert_eq!(follower.times(1), [1]);
     assert_eq!(follower.next(), Event { name: "missed".to_owned(), data: json!({"records": 1}) });

@@ -8,7 +8,7 @@ use tidelog_node::door::Scope;
 use crate::common::Running;
 use crate::common::door::{bearer, make_token, raw, revoke_token};
 use crate::common::socket::Socket;
-use crate::tail::{rot, sorted, times};
+use crate::tail::{sorted, times, with_rot_between};
 use crate::{points, until};
 
 const TAIL: &str = "/api/v1/tail";
@@ -96,14 +96,7 @@ fn whoever_goes_on_behind_any_cursor_misses_nothing() {
 #[test]
 fn what_is_gone_before_it_was_told_is_told_as_missed_on_a_socket_too() {
     let dir = tempfile::tempdir().unwrap();
-    let running = Running::start(dir.path(), &[]);
-    for (time, metric) in [(1, "before"), (2, "to_be_rotten"), (3, "after")] {
-        let point = json!({"points": [{"metric": metric, "timestamp_ns": time, "value": 1.5}]});
-        assert_eq!(running.post_json("lab", &point).status, 200);
-    }
-    running.stop();
-    assert!(rot(dir.path(), "to_be_rotten"));
-    let running = Running::start(dir.path(), &[]);
+    let running = with_rot_between(dir.path());
     let mut socket = follow(&running, "after=start&follow=false");
     assert_eq!(hear(&mut socket, 1).0, [1]);
     let missed = until(|| socket.next().ok().filter(|event| event["event"] != "reached"));

@@ -13,6 +13,9 @@ use crate::body::{
 };
 use crate::varint::{Malformed, Reader, put_u64};
 
+/// A body may be so much longer when it is packed, in bytes: the first of its series often is, a little.
+const LONGER_BYTES_MAX: usize = 256;
+
 /// The writing end of a sequence of bodies.
 #[derive(Debug, Default)]
 pub struct Packer {
@@ -34,12 +37,13 @@ impl Packer {
     }
 
     /// Packs a body behind what `out` holds. `false` when it cannot be: it holds no points, is spelt in a way of its own, or would be
-    /// longer. Then the sequence has ended, and `out` is as it was: another one begins with nothing known.
+    /// much longer, or longer than [`BATCH_BYTES_MAX`]. Then the sequence has ended, and `out` is as it was: another one begins with nothing known.
     #[must_use]
     pub fn pack(&mut self, body: &[u8], out: &mut Vec<u8>) -> bool {
         let start = out.len();
         let packed = self.try_pack(body, out);
-        let good = packed.is_ok() && self.again == body && out.len() - start < body.len();
+        let bytes_max = (body.len() + LONGER_BYTES_MAX).min(BATCH_BYTES_MAX);
+        let good = packed.is_ok() && self.again == body && out.len() - start <= bytes_max;
         if !good {
             out.truncate(start);
         }
