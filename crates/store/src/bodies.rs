@@ -1,7 +1,7 @@
 //! The bodies of one log file's records as they are packed, and unpacked again in the order of the frames. From time to time it begins anew,
 //! so that a walk can begin there, and rot in one frame costs only those behind it up to there. It knows no file.
 
-use tidelog_record::{Packer, Unpacker};
+use tidelog_record::{Packer, Spelling, Unpacker};
 
 use crate::frame::{RecordFrame, Stored};
 
@@ -35,7 +35,7 @@ impl Packing {
     }
 
     /// Packs the body of a frame that will stand at `offset`, if it can be; whether packing begins anew with that frame.
-    pub fn pack(&mut self, offset: u64, body: &[u8]) -> (bool, Option<&[u8]>) {
+    pub fn pack(&mut self, offset: u64, body: &[u8]) -> (bool, Option<(&[u8], Spelling)>) {
         if self.bytes_max == 0 {
             return (true, None);
         }
@@ -46,10 +46,10 @@ impl Packing {
         }
         let mut anew = self.from.is_none();
         self.packed.clear();
-        let mut is_packed = false;
+        let mut spelling = None;
         if Packer::takes(body) {
-            is_packed = self.packer.pack(body, &mut self.packed);
-            if !is_packed {
+            spelling = self.packer.pack(body, &mut self.packed);
+            if spelling.is_none() {
                 self.begin_anew();
                 anew = true;
             }
@@ -57,7 +57,7 @@ impl Packing {
         if anew {
             self.from = Some(offset);
         }
-        (anew, is_packed.then_some(self.packed.as_slice()))
+        (anew, spelling.map(|spelling| (self.packed.as_slice(), spelling)))
     }
 }
 

@@ -14,7 +14,7 @@
 
 use crate::bodies::Packing;
 use tidelog_record::{
-    BATCH_BYTES_MAX, ChainHash, Lsn, NodeId, Run, SITE_NAME_BYTES_MAX, StreamId, StreamKey,
+    BATCH_BYTES_MAX, ChainHash, Lsn, NodeId, Run, SITE_NAME_BYTES_MAX, Spelling, StreamId, StreamKey,
 };
 
 pub(crate) const VERSION: u16 = 2;
@@ -269,10 +269,12 @@ impl FrameWriter {
         });
     }
 
-    /// Writes a record; whether a walk may begin at it.
-    pub fn record(&mut self, ordinal: u32, record: &RecordFrame<'_>) -> bool {
+    /// Writes a record; whether a walk may begin at it, and whether its points are known to make its body when they are written again.
+    pub fn record(&mut self, ordinal: u32, record: &RecordFrame<'_>) -> (bool, bool) {
         let mut packing = std::mem::take(&mut self.packing);
         let (anew, packed) = packing.pack(self.offset(), record.body);
+        let is_canonical = matches!(packed, Some((_, Spelling::Canonical)));
+        let packed = packed.map(|(bytes, _)| bytes);
         let flag = if anew { ANEW } else { 0 };
         let crc = packed.map(|_| crc32fast::hash(record.body).to_le_bytes());
         let (kind, crc) = crc.as_ref().map_or((KIND_RECORD, &[][..]), |crc| (KIND_PACKED, crc));
@@ -286,7 +288,7 @@ impl FrameWriter {
             out.extend_from_slice(bytes);
         });
         self.packing = packing;
-        anew
+        (anew, is_canonical)
     }
 
     /// Invariant: `length` is within [`CONTENT_BYTES_MAX`]; bodies are bounded where they enter the store.

@@ -13,7 +13,7 @@ use crate::disk::DiskFile;
 use crate::gap::{Gap, GapReason};
 use crate::ranges::SeqRanges;
 use crate::stream::{MARK_EVERY_BYTES, StreamIndex};
-use crate::table::TableBounds;
+use crate::table::{Arrival, TableBounds};
 
 /// The last number that a node gives a record of its own before it begins a new run. No honest log comes there, a forged one
 /// does at once; half of all numbers are kept for what comes between two starts.
@@ -105,6 +105,8 @@ pub(crate) struct Indexed {
     pub bytes: u64,
     /// A walk may begin at it.
     pub anew: bool,
+    /// Writing its points again is known to give its body.
+    pub is_canonical: bool,
 }
 
 /// A series that was met for the first time since its stream was last sealed.
@@ -270,14 +272,15 @@ impl Index {
             return false;
         }
         if !is_sealed {
-            self.take_in(&record.key, record.lsn, body, intake);
+            self.take_in(record, body, intake);
         }
         true
     }
 
     /// Takes the content of a record that no segment holds into its stream's tables.
-    pub fn take_in(&mut self, key: &StreamKey, lsn: Lsn, body: &[u8], intake: &mut Intake) {
-        let Some(stream) = self.streams.get_mut(key) else { return };
+    fn take_in(&mut self, record: &Indexed, body: &[u8], intake: &mut Intake) {
+        let Indexed { key, lsn, chain, is_canonical, .. } = *record;
+        let Some(stream) = self.streams.get_mut(&key) else { return };
         let site = stream.stream.site.clone();
         let points = match Taken::of(body) {
             Taken::Points(reader) => {
@@ -298,7 +301,8 @@ impl Index {
         };
         let met = &mut intake.met;
         let mut found = |canonical: &Arc<[u8]>| met.push((site.clone(), Arc::clone(canonical)));
-        stream.tables.take_in(lsn, body.len(), points, self.bounds, &mut intake.entry, &mut found);
+        let arrival = Arrival { lsn, chain, body, points, is_canonical };
+        stream.tables.take_in(arrival, self.bounds, &mut intake.entry, &mut found);
     }
 
     /// Takes in a gap, in place of the segment that was there.

@@ -314,7 +314,7 @@ impl Scan<'_> {
         let anew = stored.anew || !self.header.packs();
         let Some(record) = self.bodies.next(&stored) else { return Ok(Took::Unpackable { bytes }) };
         let (key, lsn, chain, ordinal) = (record.key, record.lsn, record.chain, stored.ordinal);
-        let indexed = Indexed { key, lsn, chain, ordinal, offset, bytes, anew };
+        let indexed = Indexed { key, lsn, chain, ordinal, offset, bytes, anew, is_canonical: false };
         let index = &mut self.out.index;
         let Some(stream) = index.streams.get(&key) else {
             let position = index.pass(&indexed);

@@ -1,5 +1,6 @@
-//! Points that no segment holds yet, in memory, by series: one list of tables for each stream, each over consecutive LSNs. A
-//! table that is full is closed, so that what is sealed next is known. Rebuilt from the log when the store opens.
+//! Points that no segment holds yet, in memory, by series: one list of tables for each stream, each over consecutive LSNs, and what its
+//! records are beside their points, so that it is sealed without reading them again. A table that is full is closed, so that what is
+//! sealed next is known. Rebuilt from the log when the store opens.
 
 mod column;
 
@@ -8,12 +9,26 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
-use tidelog_record::{BodyReader, Entry, Lsn};
+use tidelog_record::{BodyReader, ChainHash, Entry, Lsn};
 
 pub(crate) use column::TableColumn;
 
+use crate::segment::Records;
+
+/// A record as its stream's tables take it in.
+pub(crate) struct Arrival<'a> {
+    pub lsn: Lsn,
+    /// The chain hash after it.
+    pub chain: ChainHash,
+    pub body: &'a [u8],
+    /// Its points, if it holds some.
+    pub points: Option<BodyReader<'a>>,
+    /// Writing the points again gives the body.
+    pub is_canonical: bool,
+}
+
 /// Points of consecutive records of one stream.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Table {
     pub first: Lsn,
     pub last: Lsn,
@@ -29,6 +44,8 @@ pub(crate) struct Table {
     /// Points of its longest series.
     pub longest: u64,
     columns: Vec<TableColumn>,
+    /// The records without their points. None when one of them has to be read again to be sealed.
+    records: Option<Records>,
     places: HashMap<Arc<[u8]>, u32, RandomState>,
 }
 
@@ -45,6 +62,7 @@ impl Table {
             memory_bytes: 0,
             longest: 0,
             columns: Vec::new(),
+            records: Some(Records::default()),
             places,
         }
     }
@@ -74,6 +92,84 @@ impl Table {
     pub fn columns(&self) -> &[TableColumn] {
         &self.columns
     }
+
+    /// The records without their points; none if they have to be read again to be sealed.
+    pub fn records(&self) -> Option<&Records> {
+        self.records.as_ref()
+    }
+
+    /// Takes in the record behind its last. `found` is told the canonical bytes of each series that is new. Points behind what cannot be
+    /// read are left out: bodies are checked where they enter.
+    fn take_in(&mut self, arrival: Arrival<'_>, entry: &mut Entry, found: &mut dyn FnMut(&Arc<[u8]>)) {
+        let Arrival { lsn, chain, body, points, is_canonical } = arrival;
+        self.last = self.last.max(lsn);
+        self.bytes += body.len() as u64;
+        self.memory_bytes += RECORD_BYTES;
+        let mut records = self.records.take();
+        let added = if let Some(reader) = points {
+            records = records.filter(|_| is_canonical);
+            self.take_points(lsn, body, reader, records.as_mut(), entry, found)
+        } else {
+            // What holds no points is kept as it is.
+            self.memory_bytes += body.len() as u64;
+            records.as_mut().is_none_or(|records| records.other(body).is_some())
+        };
+        if let Some(records) = records.as_mut() {
+            records.chain(lsn, chain);
+        }
+        self.records = records.filter(|_| added);
+    }
+
+    /// Whether all points could be read.
+    fn take_points(
+        &mut self,
+        lsn: Lsn,
+        body: &[u8],
+        mut reader: BodyReader<'_>,
+        mut records: Option<&mut Records>,
+        entry: &mut Entry,
+        found: &mut dyn FnMut(&Arc<[u8]>),
+    ) -> bool {
+        let (head, entries) = (reader.head(), reader.entries());
+        let mut hint = 0usize;
+        let is_whole = loop {
+            match reader.next(entry) {
+                Ok(true) => {}
+                Ok(false) => break true,
+                Err(_) => break false,
+            }
+            let mut is_new = false;
+            let at = self.column(&entry.canonical, hint, &mut is_new);
+            hint = at + 1;
+            let Some(column) = self.columns.get_mut(at) else { break false };
+            if is_new {
+                found(&column.canonical);
+                self.memory_bytes += COLUMN_BYTES + column.canonical.len() as u64;
+            }
+            let before = column.bytes();
+            column.extend(entry);
+            self.memory_bytes += column.bytes().saturating_sub(before) as u64;
+            self.longest = self.longest.max(column.len() as u64);
+            self.points += entry.times.len() as u64;
+            if !entry.times.is_empty() {
+                self.last_with_points = self.last_with_points.max(lsn);
+            }
+            if let Some(records) = &mut records {
+                // Both are far below 2^32: each took bytes of a body.
+                let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+                records.entry(number(at), number(entry.times.len()));
+            }
+        };
+        let lengths = u32::try_from(body.len()).ok().zip(u32::try_from(entries).ok());
+        match (records, lengths) {
+            (Some(records), Some((bytes, entries))) if is_whole => {
+                records.points(head, bytes, entries);
+                true
+            }
+            (None, _) => true,
+            _ => false,
+        }
+    }
 }
 
 /// What a series takes beside its points and its name, in bytes: its column, and its place among the others.
@@ -84,7 +180,7 @@ const RECORD_BYTES: u64 = 24;
 /// All points of one stream that no segment holds.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
-    list: VecDeque<Table>,
+    list: VecDeque<Arc<Table>>,
     closed: bool,
 }
 
@@ -105,49 +201,30 @@ impl TableBounds {
 }
 
 impl Tables {
-    /// Takes in the next record; `points` is `None` for one that holds none. `found` is told the canonical bytes of each series
-    /// that is new to the table. Points of an entry that cannot be read are left out: bodies are checked where they enter.
+    /// Takes in the next record. `found` is told the canonical bytes of each series that is new to its table.
     pub fn take_in(
         &mut self,
-        lsn: Lsn,
-        body_bytes: usize,
-        points: Option<BodyReader<'_>>,
+        arrival: Arrival<'_>,
         bounds: TableBounds,
         entry: &mut Entry,
         found: &mut dyn FnMut(&Arc<[u8]>),
     ) {
-        let at = self.place(lsn);
+        let at = self.place(arrival.lsn);
         let is_newest = at + 1 == self.list.len();
         let Some(table) = self.list.get_mut(at) else { return };
-        table.last = table.last.max(lsn);
-        table.bytes += body_bytes as u64;
-        table.memory_bytes += RECORD_BYTES;
-        // What holds no points is kept as it is.
-        table.memory_bytes += if points.is_none() { body_bytes as u64 } else { 0 };
-        if let Some(mut reader) = points {
-            let mut hint = 0usize;
-            while let Ok(true) = reader.next(entry) {
-                let mut is_new = false;
-                let at = table.column(&entry.canonical, hint, &mut is_new);
-                hint = at + 1;
-                let Some(column) = table.columns.get_mut(at) else { continue };
-                if is_new {
-                    found(&column.canonical);
-                    table.memory_bytes += COLUMN_BYTES + column.canonical.len() as u64;
-                }
-                let before = column.bytes();
-                column.extend(entry);
-                table.memory_bytes += column.bytes().saturating_sub(before) as u64;
-                table.longest = table.longest.max(column.len() as u64);
-                table.points += entry.times.len() as u64;
-                if !entry.times.is_empty() {
-                    table.last_with_points = table.last_with_points.max(lsn);
-                }
-            }
-        }
+        // Whoever seals it holds a copy of it no longer than that takes, and of one that is closed.
+        let table = Arc::make_mut(table);
+        table.take_in(arrival, entry, found);
         if is_newest {
             self.closed = bounds.are_reached_by(table);
         }
+    }
+
+    /// The table that holds a range of records and no more, to be sealed: it is closed.
+    pub fn close(&mut self, first: Lsn, last: Lsn) -> Option<Arc<Table>> {
+        let at = self.list.iter().position(|table| (table.first, table.last) == (first, last))?;
+        self.closed |= at + 1 == self.list.len();
+        self.list.get(at).cloned()
     }
 
     /// The place of the table that takes in a record, which is made if there is none. Tables stand in order of LSN.
@@ -157,15 +234,15 @@ impl Tables {
             Some(table) if !self.closed && table.last.next() == Some(lsn) => newest,
             Some(table) if table.last >= lsn => {
                 // A record before the newest: one that is read again, or fills a gap.
-                let before = |table: &Table| table.last.next() == Some(lsn);
+                let before = |table: &Arc<Table>| table.last.next() == Some(lsn);
                 self.list.iter().position(before).filter(|at| *at != newest).unwrap_or_else(|| {
                     let at = self.list.partition_point(|table| table.first < lsn);
-                    self.list.insert(at, Table::new(lsn));
+                    self.list.insert(at, Arc::new(Table::new(lsn)));
                     at
                 })
             }
             _ => {
-                self.list.push_back(Table::new(lsn));
+                self.list.push_back(Arc::new(Table::new(lsn)));
                 self.closed = false;
                 newest.wrapping_add(1)
             }
@@ -173,7 +250,7 @@ impl Tables {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Table> {
-        self.list.iter()
+        self.list.iter().map(Arc::as_ref)
     }
 
     pub fn len(&self) -> usize {
@@ -186,12 +263,12 @@ impl Tables {
 
     /// The oldest table, if it is full.
     pub fn full(&self) -> Option<&Table> {
-        self.list.front().filter(|_| self.list.len() > 1 || self.closed)
+        self.list.front().map(Arc::as_ref).filter(|_| self.list.len() > 1 || self.closed)
     }
 
     /// The oldest table.
     pub fn oldest(&self) -> Option<&Table> {
-        self.list.front()
+        self.list.front().map(Arc::as_ref)
     }
 
     /// Forgets the tables of which all records with points, from the first to the last, are sealed. One that holds others too stays

@@ -514,9 +514,9 @@ pub(crate) fn put(
     let position = tip.next + commit.indexed.len() as u64;
     // A file holds fewer records than bytes, and bytes are within 32 bits.
     let ordinal = u32::try_from(position - tip.header.first).unwrap_or(u32::MAX);
-    let anew = frames.record(ordinal, &RecordFrame { key, lsn, chain, body: &body });
+    let (anew, is_canonical) = frames.record(ordinal, &RecordFrame { key, lsn, chain, body: &body });
     let bytes = frames.offset() - offset;
-    commit.indexed.push((Indexed { key, lsn, chain, ordinal, offset, bytes, anew }, body));
+    commit.indexed.push((Indexed { key, lsn, chain, ordinal, offset, bytes, anew, is_canonical }, body));
     let tail = commit.tails.entry(key).or_default();
     if lsn > tail.top {
         (tail.top, tail.top_chain) = (lsn, chain);

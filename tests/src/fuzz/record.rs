@@ -8,7 +8,8 @@ use tidelog_record::uplink::{
     Sample, Schema, Uplink, encode_registration,
 };
 use tidelog_record::{
-    BATCH_BYTES_MAX, Batch, Body, Boot, DeviceId, Lsn, Origin, Packer, Relay, Seal, Series, Unpacker, Value,
+    BATCH_BYTES_MAX, Batch, Body, BodyReader, BodyWriter, Boot, DeviceId, Entry, Lsn, Opened, Origin, Packer,
+    Relay, Seal, Series, Spelling, Unpacker, Value,
 };
 
 /// A batch of each kind of value.
@@ -56,12 +57,23 @@ pub(super) fn packing_seeds() -> Vec<Vec<u8>> {
     for later in 0..3 {
         let body = Batch { authored_ms: batch().authored_ms + later, ..batch() }.encode().unwrap();
         let mut packed = Vec::new();
-        assert!(packer.pack(&body, &mut packed));
+        assert!(packer.pack(&body, &mut packed).is_some());
         bodies.extend_from_slice(&u16::try_from(packed.len()).unwrap().to_le_bytes());
         bodies.extend_from_slice(&packed);
     }
     let plain = body_seeds().into_iter().map(|body| [&[0], body.as_slice()].concat());
     plain.chain([bodies]).collect()
+}
+
+/// What a writer makes of what can be read in a body; `None` where that has an end.
+fn written_again(body: &[u8]) -> Option<Vec<u8>> {
+    let Ok(Opened::Points(mut reader)) = BodyReader::open(body) else { return None };
+    let mut writer = BodyWriter::new(reader.head(), reader.entries());
+    let mut entry = Entry::default();
+    while reader.next(&mut entry).ok()? {
+        writer.entry(&entry.canonical, &entry.times, &entry.values).expect("what was read fits");
+    }
+    Some(writer.finish().expect("what was read fits"))
 }
 
 /// What is packed comes back; what nobody packed is refused, or is some body of bounded length.
@@ -71,11 +83,12 @@ pub(super) fn packing(bytes: &[u8]) {
     if kind & 1 == 0 {
         for body in [batch().encode().unwrap().as_slice(), rest, rest] {
             let mut packed = Vec::new();
-            if !packer.pack(body, &mut packed) {
-                return;
-            }
+            let Some(spelling) = packer.pack(body, &mut packed) else { return };
             unpacker.unpack(&packed, &mut out).expect("what was packed is unpacked");
             assert_eq!(out, body);
+            if spelling == Spelling::Canonical {
+                assert!(written_again(body).is_none_or(|again| again == body), "canonical, and written otherwise");
+            }
         }
         return;
     }

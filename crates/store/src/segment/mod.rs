@@ -1,7 +1,7 @@
 //! Segments: a sealed range of one stream's records in columns. A segment answers scans and aggregates quickly, and yet it is the log, only
 //! smaller: every record can be written out of it again, byte for byte, and is proved by the chain of hashes.
 //!
-//! [`seal`] makes one from records' bodies, [`merge`] one from several that follow each other, with the bytes that sealing all their
+//! [`seal`] makes one from records' bodies, or from columns that were gathered of them, [`merge`] one from several that follow each other, with the bytes that sealing all their
 //! records at once would give. The bytes are a function of span and bodies alone, the same on every CPU (invariant 4).
 //! docs/FORMAT.md draws them; docs/decisions/0007-numeric-codec.md says why numbers are packed as they are.
 //!
@@ -38,6 +38,8 @@ pub use errors::{SealError, SegmentError};
 pub use merge::{merge, merge_as, merged_span};
 pub use open::Segment;
 pub use points::{Extent, Section, SectionStats, SeriesRef, Whole};
+pub(crate) use rows::Records;
+pub(crate) use seal::seal_columns;
 pub use seal::{SEAL_POINTS_MAX, seal};
 pub use span::Span;
 pub use verify::Verified;

@@ -4,17 +4,63 @@
 //! The order of entries mostly repeats: after a series comes the one that came after it before, with as many points. Entries that
 //! are so are only counted.
 
-use tidelog_record::{BodyHead, DeviceId, Lsn, NodeId, Origin, Relay, Run};
+use tidelog_record::{BodyHead, ChainHash, DeviceId, Lsn, NodeId, Origin, Relay, Run};
 
 use super::bytes::{Cut, Malformed, put_i64, put_len, put_u64};
-use super::records::{Kept, Row};
+use super::records::{CHECKPOINT_RECORDS, Kept, Row};
 
 const ORIGIN: u8 = 1 << 2;
 const RELAY: u8 = 1 << 3;
 const FIRST_POINT: u8 = 1 << 4;
 
+/// Consecutive records without their points.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Records {
+    pub(super) rows: Rows,
+    pub(super) entries: Entries,
+    /// The bodies that cannot be written again.
+    pub(super) whole: Vec<u8>,
+    /// The chain hash before each record but the first at which a block of records begins.
+    pub(super) chains: Vec<ChainHash>,
+}
+
+impl Records {
+    /// Takes the next entry of the record that will be added next: the number of its series, and how many points.
+    pub fn entry(&mut self, series: u32, count: u32) {
+        self.entries.add(series, count);
+    }
+
+    /// Takes a record whose entries were taken, and from which its body can be written again.
+    pub fn points(&mut self, head: BodyHead, bytes: u32, entries: u32) {
+        self.rows.add(&Row { kept: Kept::AsPoints, head, bytes, entries });
+    }
+
+    /// Takes a record whose entries were taken and whose body cannot be written again from them. `None` for one that is too long.
+    pub(super) fn both(&mut self, head: BodyHead, body: &[u8], entries: u32) -> Option<()> {
+        let bytes = u32::try_from(body.len()).ok()?;
+        self.whole.extend_from_slice(body);
+        self.rows.add(&Row { kept: Kept::Both, head, bytes, entries });
+        Some(())
+    }
+
+    /// Takes a record that has no points. `None` for one that is too long.
+    pub fn other(&mut self, body: &[u8]) -> Option<()> {
+        let bytes = u32::try_from(body.len()).ok()?;
+        self.whole.extend_from_slice(body);
+        self.rows.add(&Row { kept: Kept::Whole, head: BodyHead::default(), bytes, entries: 0 });
+        Some(())
+    }
+
+    /// Takes the chain hash behind a record that was added.
+    pub fn chain(&mut self, lsn: Lsn, after: ChainHash) {
+        if lsn.0.wrapping_add(1).is_multiple_of(CHECKPOINT_RECORDS) {
+            self.chains.push(after);
+        }
+    }
+}
+
 /// Rows in order of LSN.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Rows {
     bytes: Vec<u8>,
     authored_ms: i64,
@@ -90,7 +136,7 @@ impl RowWalk<'_> {
 }
 
 /// What is expected of the next entry, and learned from it.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct Order {
     /// By series: the one behind it.
     next: Vec<u32>,
@@ -116,7 +162,7 @@ impl Order {
 }
 
 /// The entries of all records, in order: which series, and how many points.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Entries {
     bytes: Vec<u8>,
     order: Order,

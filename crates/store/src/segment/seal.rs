@@ -10,8 +10,8 @@ use super::build::{Builder, Sealed};
 use super::bytes::Malformed;
 use super::errors::SealError;
 use super::key;
-use super::records::{Kept, Row};
-use super::rows::{Entries, Rows};
+use super::records::Kept;
+use super::rows::Records;
 use super::span::Span;
 use crate::packed::{Mark, Packed};
 
@@ -28,10 +28,7 @@ struct Arrived {
     /// By series.
     packed: Vec<Packed>,
     points: usize,
-    rows: Rows,
-    entries: Entries,
-    whole: Vec<u8>,
-    chains: Vec<ChainHash>,
+    records: Records,
     /// Of the record that is taken now: its entries, and where their series' points ended before.
     taken: Vec<(u32, u32, Mark)>,
 }
@@ -56,11 +53,9 @@ pub fn seal(
         if lsn > span.last {
             return Err(SealError::Span("it has more records"));
         }
-        if lsn == span.first || lsn.0.is_multiple_of(super::records::CHECKPOINT_RECORDS) {
-            arrived.chains.push(chain);
-        }
         chain = chain.after(&key, lsn, &body);
         arrived.take(&body, &mut entry)?;
+        arrived.records.chain(lsn, chain);
         lsn = Lsn(lsn.0 + 1);
     }
     if lsn.0 != span.last.0 + 1 {
@@ -69,7 +64,26 @@ pub fn seal(
     if chain != span.after {
         return Err(SealError::Span("the records do not hash to its chain"));
     }
-    arrived.build(&mut builder)?;
+    let Arrived { names, mut packed, records, .. } = arrived;
+    let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+    build(&mut builder, &names, &records, span.before, &mut |series, times, values| {
+        // Each is let go when it is written.
+        packed.get_mut(series).map(std::mem::take).unwrap_or_default().unpack(times, values);
+    })?;
+    builder.finish()
+}
+
+/// Makes the segment of `span` from columns: the canonical names of its series, its records, and `unpack`, which is asked for the points of
+/// the series at a place among the names, in order of arrival. They are trusted to be those of the span.
+pub(crate) fn seal_columns(
+    span: &Span,
+    names: &[&[u8]],
+    records: &Records,
+    unpack: &mut dyn FnMut(usize, &mut Vec<i64>, &mut Values),
+    out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> Result<Sealed, SealError> {
+    let mut builder = Builder::new(span, out)?;
+    build(&mut builder, names, records, span.before, unpack)?;
     builder.finish()
 }
 
@@ -78,29 +92,29 @@ impl Arrived {
         let bytes = u32::try_from(body.len()).map_err(|_| SealError::Span("a body is too long"))?;
         let before = self.points;
         self.taken.clear();
-        let (kept, head) = match self.points(body, entry) {
-            Some((true, head)) => (Kept::AsPoints, head),
-            Some((false, head)) => (Kept::Both, head),
-            None => {
-                for (series, _, mark) in self.taken.drain(..).rev() {
-                    if let Some(packed) = self.packed.get_mut(series as usize) {
-                        packed.go_back(&mark);
-                    }
+        let points = self.points(body, entry);
+        if points.is_none() {
+            for (series, _, mark) in self.taken.drain(..).rev() {
+                if let Some(packed) = self.packed.get_mut(series as usize) {
+                    packed.go_back(&mark);
                 }
-                self.points = before;
-                (Kept::Whole, BodyHead::default())
             }
-        };
+            self.points = before;
+        }
         if self.points > SEAL_POINTS_MAX {
             return Err(SealError::TooMuch { what: "points", most: SEAL_POINTS_MAX as u64 });
         }
-        if kept != Kept::AsPoints {
-            self.whole.extend_from_slice(body);
-        }
         let entries = u32::try_from(self.taken.len()).unwrap_or(u32::MAX);
-        self.taken.iter().for_each(|(series, count, _)| self.entries.add(*series, *count));
-        self.rows.add(&Row { kept, head, bytes, entries });
-        Ok(())
+        self.taken.iter().for_each(|(series, count, _)| self.records.entry(*series, *count));
+        let added = match points {
+            Some((true, head)) => {
+                self.records.points(head, bytes, entries);
+                Some(())
+            }
+            Some((false, head)) => self.records.both(head, body, entries),
+            None => self.records.other(body),
+        };
+        added.ok_or(SealError::Span("a body is too long"))
     }
 
     /// Takes a body's points; whether writing them again gives the body. `None` for a body without points that can be read.
@@ -149,52 +163,64 @@ impl Arrived {
         self.before = Some(number);
         Some(number)
     }
+}
 
-    fn build(mut self, builder: &mut Builder<'_>) -> Result<(), SealError> {
-        (self.series, self.successor) = Default::default();
-        let mut keyed = Vec::with_capacity(self.names.len());
-        for (number, name) in (0u32..).zip(std::mem::take(&mut self.names)) {
-            let mut key = Vec::with_capacity(name.len() + 2);
-            key::put_key(&mut key, &name).map_err(|_| SealError::Span("a series has no name"))?;
-            keyed.push((key, number));
-        }
-        keyed.sort_unstable();
-        let mut ranks = vec![0u32; keyed.len()];
-        let mut column = Gathered::default();
-        for (key, number) in &keyed {
-            // Each is let go when it is written.
-            let packed = self.packed.get_mut(*number as usize).map(std::mem::take).unwrap_or_default();
-            column.gather(&packed);
-            let rank = builder.series(key, &column.times, &column.values, column.order.as_deref())?;
-            if let Some(slot) = ranks.get_mut(*number as usize) {
-                *slot = rank;
-            }
-        }
-        builder.series_end()?;
-        self.records(builder, &ranks)
+/// Writes series and records, see [`seal_columns`].
+fn build(
+    builder: &mut Builder<'_>,
+    names: &[&[u8]],
+    records: &Records,
+    before: ChainHash,
+    unpack: &mut dyn FnMut(usize, &mut Vec<i64>, &mut Values),
+) -> Result<(), SealError> {
+    let mut keyed = Vec::with_capacity(names.len());
+    for (number, name) in names.iter().enumerate() {
+        let mut key = Vec::with_capacity(name.len() + 2);
+        key::put_key(&mut key, name).map_err(|_| SealError::Span("a series has no name"))?;
+        keyed.push((key, number));
     }
+    keyed.sort_unstable();
+    let mut ranks = vec![0u32; keyed.len()];
+    let mut column = Gathered::default();
+    for (key, number) in &keyed {
+        column.times.clear();
+        column.values.clear();
+        unpack(*number, &mut column.times, &mut column.values);
+        column.sort(None);
+        let rank = builder.series(key, &column.times, &column.values, column.order.as_deref())?;
+        if let Some(slot) = ranks.get_mut(*number) {
+            *slot = rank;
+        }
+    }
+    builder.series_end()?;
+    put_records(builder, records, before, &ranks)
+}
 
-    fn records(&self, builder: &mut Builder<'_>, ranks: &[u32]) -> Result<(), SealError> {
-        let lost = |Malformed| SealError::Span("what was gathered of a record is lost");
-        let mut rows = self.rows.walk();
-        let mut entries = self.entries.walk().map_err(lost)?;
-        let mut whole = self.whole.as_slice();
-        let mut chains = self.chains.iter().copied();
-        let mut of_row: Vec<(u32, u32)> = Vec::new();
-        while let Some(row) = rows.next().map_err(lost)? {
-            let chain = if builder.at_checkpoint() { chains.next() } else { None };
-            let length = if row.kept == Kept::AsPoints { 0 } else { row.bytes as usize };
-            let (body, rest) = whole.split_at_checked(length).unwrap_or_default();
-            whole = rest;
-            of_row.clear();
-            for _ in 0..row.entries {
-                let (series, count) = entries.next().map_err(lost)?;
-                of_row.push((ranks.get(series as usize).copied().unwrap_or(0), count));
-            }
-            builder.record(&row, &mut of_row.iter().copied(), body, chain)?;
+fn put_records(
+    builder: &mut Builder<'_>,
+    records: &Records,
+    before: ChainHash,
+    ranks: &[u32],
+) -> Result<(), SealError> {
+    let lost = |Malformed| SealError::Span("what was gathered of a record is lost");
+    let mut rows = records.rows.walk();
+    let mut entries = records.entries.walk().map_err(lost)?;
+    let mut whole = records.whole.as_slice();
+    let mut chains = std::iter::once(before).chain(records.chains.iter().copied());
+    let mut of_row: Vec<(u32, u32)> = Vec::new();
+    while let Some(row) = rows.next().map_err(lost)? {
+        let chain = if builder.at_checkpoint() { chains.next() } else { None };
+        let length = if row.kept == Kept::AsPoints { 0 } else { row.bytes as usize };
+        let (body, rest) = whole.split_at_checked(length).unwrap_or_default();
+        whole = rest;
+        of_row.clear();
+        for _ in 0..row.entries {
+            let (series, count) = entries.next().map_err(lost)?;
+            of_row.push((ranks.get(series as usize).copied().unwrap_or(0), count));
         }
-        Ok(())
+        builder.record(&row, &mut of_row.iter().copied(), body, chain)?;
     }
+    Ok(())
 }
 
 /// One series' points in order of time.
@@ -206,13 +232,6 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    fn gather(&mut self, packed: &Packed) {
-        self.times.clear();
-        self.values.clear();
-        packed.unpack(&mut self.times, &mut self.values);
-        self.sort(None);
-    }
-
     /// Brings points that stand in order of arrival, or nearly in order of time with their arrivals given, in order of time; those
     /// of one time in order of arrival.
     pub fn sort(&mut self, arrivals: Option<Vec<u32>>) {

@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use tidelog_record::{Entry, Value};
+use tidelog_record::{Entry, Value, Values};
 
 use crate::packed::Packed;
 use crate::scan::Points;
@@ -13,7 +13,7 @@ use crate::scan::Points;
 const PART_POINTS: usize = 512;
 
 /// Points of one series in order of arrival, packed in parts, of which those that a question does not touch are not read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TableColumn {
     /// The series' canonical bytes.
     pub canonical: Arc<[u8]>,
@@ -39,7 +39,7 @@ struct Ends {
 }
 
 /// [`PART_POINTS`] points.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Part {
     /// Where the next one begins.
     end: usize,
@@ -178,6 +178,19 @@ impl TableColumn {
             found.values.push(value);
         }
         found
+    }
+
+    /// Puts all points behind others, in order of arrival.
+    pub fn unpack(&self, times: &mut Vec<i64>, values: &mut Values) {
+        times.reserve(self.len());
+        let begins = std::iter::once(0).chain(self.full.iter().map(|part| part.end));
+        let ends = self.full.iter().map(|part| Some(part.end)).chain([None]);
+        for (from, to) in begins.zip(ends) {
+            self.packed.each(from, to, |time, cell| {
+                times.push(time);
+                cell.push_to(values);
+            });
+        }
     }
 
     /// First and last time, ns.

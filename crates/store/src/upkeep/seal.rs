@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use tidelog_record::{ChainHash, Lsn, Seal, StreamId, StreamKey};
+use tidelog_record::{ChainHash, Lsn, Seal, StreamId, StreamKey, Values};
 
 use super::{Keeper, UpkeepError, io};
 use crate::disk::{DiskFile, OpenMode};
@@ -50,7 +50,7 @@ impl Keeper {
         let Due { stream, first, last, ordinal, begin_file } = due;
         let span = Span { stream: stream.clone(), ordinal, parts: 1, first, last, before, after };
         let key = stream.key();
-        let made = self.make(&key, first, last, |out| self.seal_from_records(&span, out))?;
+        let made = self.make(&key, first, last, |out| self.seal_records(&span, out))?;
         let seal = Seal { first, last, ordinal, parts: 1, hash: made.hash };
         self.announce(&stream, &seal, begin_file)?;
         self.install(&stream, seal, before, after)?;
@@ -167,7 +167,7 @@ impl Keeper {
         }
         let made = self.make(&key, first, last, |out| match &merged {
             Some(tiles) => self.merge_tiles(&span, tiles, out),
-            None => self.seal_from_records(&span, out),
+            None => self.seal_records(&span, out),
         })?;
         if made.hash != hash {
             self.shared.upkeep.counters.disagreed.fetch_add(1, Ordering::Relaxed);
@@ -238,7 +238,7 @@ impl Keeper {
     fn pack_alone(&self, stream: &StreamId, first: Lsn, last: Lsn, ordinal: u64) -> Result<(), UpkeepError> {
         let (before, after) = (self.chain(stream, Lsn(first.0 - 1))?, self.chain(stream, last)?);
         let span = Span { stream: stream.clone(), ordinal, parts: 1, first, last, before, after };
-        let made = self.make(&stream.key(), first, last, |out| self.seal_from_records(&span, out))?;
+        let made = self.make(&stream.key(), first, last, |out| self.seal_records(&span, out))?;
         let seal = Seal { first, last, ordinal, parts: 1, hash: made.hash };
         self.install(stream, seal, before, after)?;
         self.shared.upkeep.counters.sealed.fetch_add(1, Ordering::Relaxed);
@@ -275,6 +275,31 @@ impl Keeper {
     pub(super) fn chain(&self, stream: &StreamId, lsn: Lsn) -> Result<ChainHash, UpkeepError> {
         let chain = self.shared.chain_of(stream, lsn)?;
         chain.ok_or_else(|| UpkeepError::NotHeld { stream: stream.clone(), lsn })
+    }
+
+    /// Makes a segment from the table that holds just its records, if there is one, and otherwise from the records, read again.
+    fn seal_records(
+        &self,
+        span: &Span,
+        out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<Made, UpkeepError> {
+        let table = write_locked(&self.shared.index)
+            .streams
+            .get_mut(&span.stream.key())
+            .and_then(|held| held.tables.close(span.first, span.last));
+        let Some(table) = table else { return self.seal_from_records(span, out) };
+        let Some(records) = table.records() else {
+            drop(table);
+            return self.seal_from_records(span, out);
+        };
+        let columns = table.columns();
+        let names: Vec<&[u8]> = columns.iter().map(|column| &*column.canonical).collect();
+        let mut unpack = |at: usize, times: &mut Vec<i64>, values: &mut Values| {
+            if let Some(column) = columns.get(at) {
+                column.unpack(times, values);
+            }
+        };
+        Ok(segment::seal_columns(span, &names, records, &mut unpack, out)?)
     }
 
     fn seal_from_records(

@@ -646,7 +646,7 @@ fn power(digits: u8) -> Option<i64> {
 }
 
 /// Whether numbers with so many digits behind the point could have no fewer.
-fn has_fewest(numbers: &[i64], digits: u8) -> bool {
+pub(super) fn has_fewest(numbers: &[i64], digits: u8) -> bool {
     digits == 0 || numbers.iter().any(|number| number % 10 != 0)
 }
 

@@ -26,7 +26,7 @@ mod known;
 mod pack;
 mod unpack;
 
-pub use pack::Packer;
+pub use pack::{Packer, Spelling};
 pub use unpack::Unpacker;
 
 #[cfg(test)]

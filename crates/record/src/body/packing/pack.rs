@@ -5,16 +5,26 @@ use alloc::vec::Vec;
 
 use super::super::read::{TimesReader, take_steps};
 use super::coder::Encoder;
-use super::known::{Fields, Index, Known, Name, Spelt, Within, put_fields};
+use super::known::{Fields, Index, Known, Name, Spelt, Within, has_fewest, put_fields};
 use crate::body::{
     BATCH_BYTES_MAX, BodyHead, KIND_POINTS, KIND_RELAYED, LABELS_SAME, LAYOUT_BITS, LAYOUT_BOOL,
     LAYOUT_DECIMAL_LAST, LAYOUT_F64, LAYOUT_I64, LAYOUT_MIXED, LAYOUT_TEXT, METRIC_FORETOLD, MIXED_BOOL,
     MIXED_F64, MIXED_I64, MIXED_TEXT, STEPS_PACKED, TIMES_SAME,
 };
+use crate::decimal::decimal_of;
 use crate::varint::{Malformed, Reader, put_u64};
 
 /// A body may be so much longer when it is packed, in bytes: the first of its series often is, a little.
 const LONGER_BYTES_MAX: usize = 256;
+
+/// How a body is spelt that was packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spelling {
+    /// As [`BodyWriter`](crate::BodyWriter) spells what [`BodyReader`](crate::BodyReader) reads of it, if it can be read to its end.
+    Canonical,
+    /// Perhaps so and perhaps not.
+    Unknown,
+}
 
 /// The writing end of a sequence of bodies.
 #[derive(Debug, Default)]
@@ -36,18 +46,18 @@ impl Packer {
         matches!(body.first(), Some(&(KIND_POINTS | KIND_RELAYED)))
     }
 
-    /// Packs a body behind what `out` holds. `false` when it cannot be: it holds no points, is spelt in a way of its own, or would be
+    /// Packs a body behind what `out` holds. `None` when it cannot be: it holds no points, is spelt in a way of its own, or would be
     /// much longer, or longer than [`BATCH_BYTES_MAX`]. Then the sequence has ended, and `out` is as it was: another one begins with nothing known.
     #[must_use]
-    pub fn pack(&mut self, body: &[u8], out: &mut Vec<u8>) -> bool {
+    pub fn pack(&mut self, body: &[u8], out: &mut Vec<u8>) -> Option<Spelling> {
         let start = out.len();
         let packed = self.try_pack(body, out);
         let bytes_max = (body.len() + LONGER_BYTES_MAX).min(BATCH_BYTES_MAX);
-        let good = packed.is_ok() && self.again == body && out.len() - start <= bytes_max;
-        if !good {
+        let packed = packed.ok().filter(|_| self.again == body && out.len() - start <= bytes_max);
+        if packed.is_none() {
             out.truncate(start);
         }
-        good
+        packed
     }
 
     /// Bytes of names that were met for the first time: what it took to learn.
@@ -62,7 +72,7 @@ impl Packer {
         self.known.series.len()
     }
 
-    fn try_pack(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
+    fn try_pack(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<Spelling, Malformed> {
         self.again.clear();
         let mut rest = Reader(body);
         let kind = rest.u8()?;
@@ -77,6 +87,7 @@ impl Packer {
         put_u64(&mut self.again, entries as u64);
         let (mut within, mut times) = (Within::default(), TimesReader::default());
         self.fields.times.clear();
+        let mut is_canonical = true;
         for _ in 0..entries {
             let entry = rest.u8()?;
             let at = self.again.len();
@@ -84,6 +95,7 @@ impl Packer {
             let (series, spelt) = self.name(&mut coder, &mut within, entry, &mut rest)?;
             self.known.note(&mut within, series, spelt);
             self.read(entry, &mut rest, &mut times)?;
+            is_canonical = is_canonical && has_canonical_layout(&self.fields);
             self.known.fields(&mut coder, &mut within, series, &mut self.fields)?;
             let flags = spelt.flags | put_fields(&mut within, &self.fields, &mut self.again);
             if let Some(head) = self.again.get_mut(at) {
@@ -91,7 +103,8 @@ impl Packer {
             }
         }
         coder.finish();
-        rest.end()
+        rest.end()?;
+        Ok(if is_canonical { Spelling::Canonical } else { Spelling::Unknown })
     }
 
     /// Reads an entry's name, mostly by looking whether it is the one that is foretold.
@@ -201,6 +214,19 @@ impl Packer {
 
 /// What a series takes that is met for the first time, beside new names, in bytes: about.
 const LEARNT_SERIES_BYTES: usize = 4;
+
+/// Whether the values surely stand in the layout that a writer gives them: floats as decimals where all are some, with the fewest digits.
+fn has_canonical_layout(fields: &Fields) -> bool {
+    match fields.layout {
+        digits @ 0..=LAYOUT_DECIMAL_LAST => fields.numbers.is_empty() || has_fewest(&fields.numbers, digits),
+        LAYOUT_F64 => {
+            let (eights, _) = fields.raw.as_chunks::<8>();
+            eights.iter().any(|eight| decimal_of(f64::from_bits(u64::from_le_bytes(*eight))).is_none())
+        }
+        LAYOUT_I64 | LAYOUT_BOOL => true,
+        _ => false,
+    }
+}
 
 fn pass_value(rest: &mut Reader<'_>) -> Result<(), Malformed> {
     match rest.u8()? {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::batch::{Batch, Body};
 use crate::body::tests::{batch, relay};
-use crate::body::{BodyHead, BodyReader, BodyWriter, Entry, Opened};
+use crate::body::{BodyHead, BodyReader, BodyWriter, Entry, LAYOUT_F64, Opened};
 use crate::column::Column;
 use crate::decimal::decimal_value;
 use crate::point::Value;
@@ -22,16 +22,34 @@ struct Pair {
     packer: Packer,
     unpacker: Unpacker,
     packed: usize,
+    canonical: usize,
     bytes: usize,
+}
+
+/// What a writer makes of what can be read in a body; `None` where that has an end.
+fn written_again(body: &[u8]) -> Option<Vec<u8>> {
+    let Ok(Opened::Points(mut reader)) = BodyReader::open(body) else { return None };
+    let mut writer = BodyWriter::new(reader.head(), reader.entries());
+    let mut entry = Entry::default();
+    while reader.next(&mut entry).ok()? {
+        writer.entry(&entry.canonical, &entry.times, &entry.values).unwrap();
+    }
+    Some(writer.finish().unwrap())
 }
 
 impl Pair {
     fn send(&mut self, body: &[u8]) -> bool {
         let mut packed = vec![0, 0, 0];
-        if !self.packer.pack(body, &mut packed) {
+        let Some(spelling) = self.packer.pack(body, &mut packed) else {
             assert_eq!(packed, [0, 0, 0]);
             (self.packer, self.unpacker) = Default::default();
             return false;
+        };
+        if spelling == Spelling::Canonical
+            && let Some(again) = written_again(body)
+        {
+            assert!(again == body, "{body:?} is said to be canonical, and is {again:?}");
+            self.canonical += 1;
         }
         let mut out = vec![1];
         self.unpacker.unpack(&packed[3..], &mut out).unwrap();
@@ -93,7 +111,7 @@ proptest! {
         let (mut packer, mut unpacker, mut out) = (Packer::default(), Unpacker::default(), vec![]);
         for batch in &batches {
             let mut packed = vec![];
-            if !packer.pack(&batch.encode().unwrap(), &mut packed) || unpacker.unpack(&packed, &mut out).is_err() {
+            if packer.pack(&batch.encode().unwrap(), &mut packed).is_none() || unpacker.unpack(&packed, &mut out).is_err() {
                 break;
             }
         }
@@ -186,45 +204,33 @@ fn a_column_keeps_its_spelling_as_digits_come_and_go() {
         pair.send(&body);
         assert!(matches!(Body::decode(&body), Ok(Body::Points(_))));
     }
-    assert_eq!(pair.packed, 9);
+    assert_eq!((pair.packed, pair.canonical), (9, 9));
 }
 
 #[test]
-#[ignore = "prints what it takes; run with --release --ignored --nocapture"]
-fn speed() {
-    let mut field = Field::new(1_000);
-    let bodies: Vec<_> = (0..10).map(|_| field.body(5, 0)).collect();
-    let mut least = [f64::MAX; 3];
-    let mut bytes = 0;
-    for _ in 0..40 {
-        let (mut packer, mut unpacker) = (Packer::default(), Unpacker::default());
-        let mut packed = vec![];
-        let mut clock = std::time::Instant::now();
-        let mut lap = || std::mem::replace(&mut clock, std::time::Instant::now()).elapsed().as_nanos() as f64;
-        for body in &bodies {
-            let mut out = Vec::with_capacity(body.len());
-            assert!(packer.pack(body, &mut out));
-            packed.push(out);
-        }
-        let packing = lap();
-        let mut out = vec![];
-        for bytes in &packed {
-            unpacker.unpack(bytes, &mut out).unwrap();
-        }
-        let unpacking = lap();
-        for body in &bodies {
-            let Opened::Points(mut reader) = BodyReader::open(body).unwrap() else { panic!() };
-            let mut entry = Entry::default();
-            while reader.next(&mut entry).unwrap() {}
-        }
-        for (least, took) in least.iter_mut().zip([packing, unpacking, lap()]) {
-            *least = least.min(took / 200_000.0);
-        }
-        bytes = packed.iter().map(Vec::len).sum();
+fn only_what_a_writer_writes_is_said_to_be_canonical() {
+    let series = Series::new("t", [("a", "b")]).unwrap();
+    let spell = |values: &[Value]| {
+        let points = (0..).zip(values.iter().cloned()).collect();
+        Batch { series: vec![(series.clone(), points)], ..Batch::default() }.encode().unwrap()
+    };
+    let decimals = [Value::F64(21.5), Value::F64(21.25)];
+    for (values, spelling) in [
+        (&decimals[..], Spelling::Canonical),
+        (&[Value::F64(0.1 + 0.2), Value::F64(1.0)], Spelling::Canonical),
+        (&[Value::I64(7), Value::I64(-9)], Spelling::Canonical),
+        (&[Value::Bool(true), Value::Bool(false)], Spelling::Canonical),
+        (&[Value::Text("open".into())], Spelling::Unknown),
+        (&[Value::I64(7), Value::F64(0.5)], Spelling::Unknown),
+    ] {
+        assert_eq!(Packer::default().pack(&spell(values), &mut vec![]), Some(spelling), "{values:?}");
     }
-    let [pack, unpack, read] = least;
-    std::println!(
-        "pack {pack:.1} ns, unpack {unpack:.1} ns, read {read:.1} ns a point; {:.3} bytes",
-        bytes as f64 / 200_000.0
-    );
+    let body = spell(&decimals);
+    let (entry, values) = (body.split_at(body.len() - 3).0, [2150, 2125].map(|n| f64::from(n) / 100.0));
+    let mut spelt_as_floats = [entry, &values.map(|value| value.to_bits().to_le_bytes()).concat()].concat();
+    let mut head = vec![];
+    BodyHead::default().put(&mut head);
+    assert_eq!(std::mem::replace(&mut spelt_as_floats[head.len() + 1], LAYOUT_F64), 2);
+    assert_eq!(Packer::default().pack(&spelt_as_floats, &mut vec![]), Some(Spelling::Unknown));
+    assert!(written_again(&spelt_as_floats).unwrap() == body);
 }
