@@ -169,8 +169,12 @@ pub struct Entry {
     pub canonical: Vec<u8>,
     /// Unix nanoseconds.
     pub times: Vec<i64>,
-    /// As many as there are times.
+    /// As many as there are times; none where `digits` says that they are in `scaled`.
     pub values: Values,
+    /// Decimals that were left as numbers without their point, see [`BodyReader::leave_decimals`]: their digits behind it.
+    pub digits: Option<u8>,
+    /// The numbers then: each below [`DECIMAL_LIMIT`](crate::DECIMAL_LIMIT).
+    pub scaled: Vec<i64>,
     /// Whether the times are those of the entry before, and were left in place.
     pub same_times: bool,
 }

@@ -13,7 +13,7 @@
 //! before it; [`TEXT`], [`WIDE`]: a text; a number whose step is too great. [`REPEAT`]: points that follow without a step. [`CHANGE`]: the
 //! next point stands at another distance. [`LAYOUT`] and more: what the numbers are from here on, of which the first is told in full.
 
-use tidelog_record::{DECIMAL_DIGITS_MAX, Value, Values, decimal_near, decimal_value};
+use tidelog_record::{DECIMAL_DIGITS_MAX, DECIMAL_LIMIT, Value, Values, decimal_near, decimal_value};
 
 /// Operations without a number of their own.
 const FLOAT_BYTES_MAX: u64 = 8;
@@ -37,6 +37,8 @@ const SCALED_LIMIT: f64 = 1e15;
 /// Floats on end that are no decimals after which no more are tried.
 const MISSES_MAX: u8 = 8;
 
+/// Steps below this are a byte as they are.
+const SHORT_STEP_BELOW: u64 = 64;
 /// Bytes that a number takes at most.
 const NUMBER_BYTES_MAX: usize = 10;
 
@@ -194,6 +196,31 @@ impl Packed {
         }
     }
 
+    /// Puts decimals behind, as many as there are both times and numbers: these are without their point, which has so many digits behind it.
+    pub fn extend_decimals(
+        &mut self,
+        times: &[i64],
+        (digits, numbers): (u8, &[i64]),
+        range: std::ops::Range<usize>,
+    ) {
+        let times = times.get(range.clone()).unwrap_or_default();
+        let points = times.iter().zip(numbers.get(range).unwrap_or_default());
+        let layout = self.state.here.layout;
+        self.state.misses = 0;
+        if layout >= WHOLE || layout <= digits {
+            return points.for_each(|(time, number)| self.number_of(*time, *number, digits));
+        }
+        let power = 10_i64.checked_pow(u32::from(layout - digits)).unwrap_or(i64::MAX);
+        for (time, number) in points {
+            let number_here = number.checked_mul(power);
+            match number_here.filter(|number| number.unsigned_abs() < DECIMAL_LIMIT.unsigned_abs()) {
+                Some(number) => self.number(*time, number),
+                // Too great with so many digits: exact as a float all the same.
+                None => self.raw(*time, decimal_value(*number, digits)),
+            }
+        }
+    }
+
     #[inline]
     fn float(&mut self, time: i64, value: f64) {
         let layout = self.state.here.layout;
@@ -249,6 +276,16 @@ impl Packed {
         let change = distance.wrapping_sub(here.distance);
         here.number = number;
         self.state.last = Last::Number;
+        // By far the most common one, in a byte.
+        if change == 0 && step.wrapping_sub(1) < SHORT_STEP_BELOW - 1 && self.state.repeats == 0 && here.begun
+        {
+            here.time = time;
+            if self.bytes.capacity() == self.bytes.len() {
+                self.room(1);
+            }
+            self.bytes.push(step.to_le_bytes()[0] << 1);
+            return;
+        }
         if step == 0 && change == 0 && self.state.repeats < u32::MAX {
             here.time = time;
             here.begun = true;
@@ -348,7 +385,7 @@ impl Packed {
     /// Grows by a quarter, because there are thousands of these, and what a list takes beyond its length adds up.
     fn room(&mut self, bytes: usize) {
         if self.bytes.capacity() - self.bytes.len() < bytes {
-            self.bytes.reserve_exact(bytes.max(self.bytes.len() / 4 + 8));
+            self.bytes.reserve_exact(bytes.max(self.bytes.len() / 4 + 16));
         }
     }
 
@@ -589,6 +626,22 @@ mod tests {
             prop_assert_eq!(values.len(), times.len());
             let all: Vec<_> = times.iter().zip(0..).map(|(time, at)| (*time, values.get(at).unwrap())).collect();
             prop_assert_eq!(all, points);
+        }
+
+        #[test]
+        fn decimals_come_out_as_the_floats_that_they_are(
+            before in points(), parts in prop::collection::vec((0u8..10, prop::collection::vec(
+                (0i64..3, prop_oneof![9 => -9_999i64..9_999, 1 => 1 - DECIMAL_LIMIT..DECIMAL_LIMIT]), 0..9)), 0..9),
+        ) {
+            let mut packed = Packed::default();
+            put(&mut packed, &before, 4);
+            let mut all = before;
+            for (digits, part) in parts {
+                let (times, numbers): (Vec<_>, Vec<_>) = part.into_iter().unzip();
+                packed.extend_decimals(&times, (digits, &numbers), 0..times.len());
+                all.extend(times.iter().zip(&numbers).map(|(time, n)| (*time, Value::F64(decimal_value(*n, digits)))));
+            }
+            prop_assert_eq!(told(&packed, 0, None), all);
         }
 
         #[test]

@@ -131,6 +131,7 @@ impl Table {
         found: &mut dyn FnMut(&Arc<[u8]>),
     ) -> bool {
         let (head, entries) = (reader.head(), reader.entries());
+        reader.leave_decimals();
         let mut hint = 0usize;
         let is_whole = loop {
             match reader.next(entry) {

@@ -53,6 +53,7 @@ pub struct BodyReader<'a> {
     times: TimesReader,
     points: usize,
     name_bytes: usize,
+    leaves_decimals: bool,
     spare: Spare,
 }
 
@@ -102,8 +103,14 @@ impl<'a> BodyReader<'a> {
             times: TimesReader::default(),
             points: 0,
             name_bytes: 0,
+            leaves_decimals: false,
             spare: Spare::default(),
         }))
+    }
+
+    /// Decimals are left as the numbers that they are in the body, in [`Entry::scaled`] in place of [`Entry::values`].
+    pub fn leave_decimals(&mut self) {
+        self.leaves_decimals = true;
     }
 
     /// The author's clock when the body was written, Unix milliseconds.
@@ -160,7 +167,7 @@ impl<'a> BodyReader<'a> {
         if self.points > BATCH_POINTS_MAX {
             return Err(BatchError::TooManyPoints { points: self.points });
         }
-        self.take_values(head, count, &mut entry.values)?;
+        self.take_values(head, count, entry)?;
         Ok(true)
     }
 
@@ -223,12 +230,25 @@ impl<'a> BodyReader<'a> {
         Ok(())
     }
 
-    fn take_values(&mut self, head: u8, count: usize, values: &mut Values) -> Result<(), Malformed> {
+    fn take_values(&mut self, head: u8, count: usize, entry: &mut Entry) -> Result<(), Malformed> {
         let (layout, packed) = (head & LAYOUT_BITS, head & STEPS_PACKED != 0);
         if packed && layout > LAYOUT_DECIMAL_LAST && layout != LAYOUT_I64 {
             return Err(Malformed);
         }
         let (rest, spare) = (&mut self.rest, &mut self.spare);
+        let Entry { values, digits, scaled, .. } = entry;
+        *digits = None;
+        if self.leaves_decimals && layout <= LAYOUT_DECIMAL_LAST {
+            *digits = Some(layout);
+            values.clear();
+            scaled.clear();
+            let mut out_of_range = false;
+            take_steps(rest, count, packed, |number| {
+                out_of_range |= number >= DECIMAL_LIMIT || number <= -DECIMAL_LIMIT;
+                scaled.push(number);
+            })?;
+            return if out_of_range { Err(Malformed) } else { Ok(()) };
+        }
         spare.keep(values);
         *values = match layout {
             digits @ 0..=LAYOUT_DECIMAL_LAST => {

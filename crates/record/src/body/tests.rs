@@ -130,6 +130,30 @@ proptest! {
     }
 
     #[test]
+    fn decimals_that_are_left_are_the_floats_that_they_would_be(batch in batch()) {
+        let bytes = batch.encode().unwrap();
+        let open = || match BodyReader::open(&bytes) {
+            Ok(Opened::Points(reader)) => reader,
+            other => panic!("{other:?}"),
+        };
+        let (mut plain, mut leaving) = (open(), open());
+        leaving.leave_decimals();
+        let (mut entry, mut left) = (Entry::default(), Entry::default());
+        while plain.next(&mut entry).unwrap() {
+            prop_assert!(leaving.next(&mut left).unwrap());
+            prop_assert_eq!((&entry.canonical, &entry.times, entry.digits), (&left.canonical, &left.times, None));
+            if let Some(digits) = left.digits {
+                prop_assert!(left.values.is_empty());
+                let floats = left.scaled.iter().map(|number| crate::decimal_value(*number, digits)).collect();
+                prop_assert_eq!(&entry.values, &Values::F64(floats));
+            } else {
+                prop_assert_eq!(&entry.values, &left.values);
+            }
+        }
+        prop_assert!(!leaving.next(&mut left).unwrap());
+    }
+
+    #[test]
     fn cut_bytes_are_refused_and_changed_or_random_ones_are_never_a_panic(
         batch in batch(), relay in relay(), cut in any::<prop::sample::Index>(),
         flips in prop::collection::vec((any::<prop::sample::Index>(), 1..=255_u8), 1..4),

@@ -98,7 +98,10 @@ impl TableColumn {
                 self.ends.take(*time);
                 self.whole.take(*time);
             }
-            self.packed.extend(&entry.times, &entry.values, at..to);
+            match entry.digits {
+                Some(digits) => self.packed.extend_decimals(&entry.times, (digits, &entry.scaled), at..to),
+                None => self.packed.extend(&entry.times, &entry.values, at..to),
+            }
             self.points += to - at;
             at = to;
         }
