@@ -6,6 +6,7 @@
 
 use alloc::vec::Vec;
 
+use crate::body::BATCH_BYTES_MAX;
 use crate::varint::Malformed;
 
 /// Probabilities are whole numbers below two to this power.
@@ -271,6 +272,53 @@ impl Numbers {
         }
         value
     }
+}
+
+/// Codes bytes of which nothing is known.
+pub(super) fn plain_bytes(coder: &mut impl Coder, bytes: &mut [u8]) {
+    for byte in bytes {
+        *byte = coder.plain(u32::from(*byte), 8).to_le_bytes()[0];
+    }
+}
+
+pub(super) fn plain_u64(coder: &mut impl Coder, number: u64) -> u64 {
+    let mut bytes = number.to_le_bytes();
+    plain_bytes(coder, &mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+/// Codes which of `count` things is meant.
+pub(super) fn index(coder: &mut impl Coder, which: u32, count: usize) -> Result<u32, Malformed> {
+    let bits = usize::BITS - count.saturating_sub(1).leading_zeros();
+    let which = coder.plain(which, bits.min(32));
+    if (which as usize) < count { Ok(which) } else { Err(Malformed) }
+}
+
+pub(super) fn length(
+    coder: &mut impl Coder,
+    lengths: &mut Numbers,
+    length: usize,
+) -> Result<usize, Malformed> {
+    let length = lengths.code(coder, i64::try_from(length).map_err(|_| Malformed)?);
+    usize::try_from(length).map_err(|_| Malformed)
+}
+
+/// Codes a string of bytes that is in `bytes` when it is written.
+pub(super) fn string(
+    coder: &mut impl Coder,
+    lengths: &mut Numbers,
+    bytes: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    let length = length(coder, lengths, bytes.len())?;
+    if length > BATCH_BYTES_MAX {
+        return Err(Malformed);
+    }
+    bytes.resize(length, 0);
+    for at in bytes.chunks_mut(64) {
+        plain_bytes(coder, at);
+        coder.check()?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
