@@ -83,6 +83,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         disk: Arc::clone(&disk),
         dir: dir.to_owned(),
         index: RwLock::new(index),
+        taking_in: RwLock::new(()),
         state,
         history: History::default(),
         walks: crate::reader::Walks::default(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tidelog_record::{Lsn, NodeId, Run, SiteName, StreamKey};
 
-use crate::catalogue::CatalogueError;
+use crate::catalogue::{Catalogue, CatalogueError};
 use crate::disk::Disk;
 use crate::errors::{AppendError, ReadError};
 use crate::frame::RecordFrame;
@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     pub disk: Arc<dyn Disk>,
     pub dir: PathBuf,
     pub index: RwLock<Index>,
+    /// Held by the writer until what it answered for is in the index and in the catalogue; taken before the index.
+    pub taking_in: RwLock<()>,
     pub state: State,
     pub history: History,
     pub walks: Walks,
@@ -122,6 +124,12 @@ impl Shared {
     /// The run in which this node writes.
     pub fn run(&self) -> Run {
         Run(self.run.load(Ordering::Acquire))
+    }
+
+    /// The catalogue of series, for an answer to a question: with the series of all that was acknowledged.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        drop(read_locked(&self.taking_in));
+        self.state.series()
     }
 
     /// Puts a job before the writer, or answers it with a refusal.

@@ -148,7 +148,7 @@ impl Store {
     }
 
     /// Appends a body to this node's stream of a site. `done` is called once: on the writer's thread after it is durable, or
-    /// at once when it is refused. It must not block.
+    /// at once when it is refused. It must not block, nor ask the store: whoever asks from then on sees what was appended, and waits for it.
     pub fn append(
         &self,
         site: &SiteName,
@@ -416,7 +416,7 @@ impl Store {
     /// The sites of which anything is held, in order.
     #[must_use]
     pub fn sites(&self) -> Vec<SiteName> {
-        self.0.shared.state.series().sites()
+        self.0.shared.catalogue().sites()
     }
 
     /// The time (ns) before which nothing of a site is shown, because policy drops it.
@@ -459,10 +459,10 @@ impl Store {
         &self,
         ask: impl Fn(&Catalogue) -> Result<T, CatalogueError>,
     ) -> Result<T, CatalogueError> {
-        match ask(&self.0.shared.state.series()) {
+        match ask(&self.0.shared.catalogue()) {
             Err(error) if error.is_damage() => {
                 self.0.shared.begin_catalogue_anew(&error);
-                ask(&self.0.shared.state.series())
+                ask(&self.0.shared.catalogue())
             }
             answer => answer,
         }
@@ -474,7 +474,7 @@ impl Store {
         let shared = &self.0.shared;
         let queue_bytes = locked(&shared.queue).bytes as u64;
         let (counters, upkeep) = (&shared.counters, &shared.upkeep.counters);
-        let series = shared.state.series().series_count_all();
+        let series = shared.catalogue().series_count_all();
         let index = read_locked(&shared.index);
         let sealed = || index.streams.values().flat_map(|stream| &stream.sealed);
         let open_points: u64 = index.streams.values().map(|stream| stream.tables.points()).sum();

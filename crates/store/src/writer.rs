@@ -1,5 +1,5 @@
 //! The one thread that writes the log: it takes everything that waits, writes it as one commit, syncs once, and only then
-//! takes it into the index and answers (invariant 2). A failed sync is final; a full disk is not (design section 4).
+//! answers and takes it into the index (invariant 2). A failed sync is final; a full disk is not (design section 4).
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -421,10 +421,24 @@ impl Writer {
         Ok(())
     }
 
+    /// Answers, and takes what is durable in. Whoever was answered may send the next meanwhile; whoever asks waits until all is taken in,
+    /// so what was answered is seen.
     fn durable(&mut self, commit: Commit) {
         let wrote = !commit.indexed.is_empty();
+        if wrote {
+            self.shared.upkeep.note_write(Instant::now());
+            self.shared.set_write_state(WriteState::Ready);
+        }
+        let shared = Arc::clone(&self.shared);
+        let taking_in = write_locked(&shared.taking_in);
         let (head, is_due, own_tables) = {
-            let mut index = write_locked(&self.shared.index);
+            let mut index = write_locked(&shared.index);
+            for answer in commit.answers {
+                match answer {
+                    Answer::Append(done, appended) => calm(|| done(Ok(appended))),
+                    Answer::Adopt(done, result) => calm(|| done(result)),
+                }
+            }
             for (key, stream, _) in &commit.declared {
                 index.declare(*key, stream);
             }
@@ -432,7 +446,7 @@ impl Writer {
             for (record, body) in &commit.indexed {
                 index.add(record, body, &mut self.intake);
             }
-            self.shared.recent.push(commit.indexed.into_iter().map(|(record, body)| {
+            shared.recent.push(commit.indexed.into_iter().map(|(record, body)| {
                 let Indexed { key, lsn, chain, ordinal, .. } = record;
                 Newest { position: first + u64::from(ordinal), key, lsn, chain, body }
             }));
@@ -446,22 +460,13 @@ impl Writer {
             }
             (index.head(), is_due, own_tables)
         };
-        self.shared.hold_back(own_tables);
-        self.shared.enter_met(&mut self.intake.met);
-        if wrote {
-            self.shared.upkeep.note_write(Instant::now());
-            if is_due {
-                self.shared.upkeep.ask();
-            }
-            self.shared.set_write_state(WriteState::Ready);
+        shared.hold_back(own_tables);
+        shared.enter_met(&mut self.intake.met);
+        drop(taking_in);
+        if wrote && is_due {
+            shared.upkeep.ask();
         }
-        for answer in commit.answers {
-            match answer {
-                Answer::Append(done, appended) => calm(|| done(Ok(appended))),
-                Answer::Adopt(done, result) => calm(|| done(result)),
-            }
-        }
-        for listener in locked(&self.shared.listeners).iter().filter(|_| wrote) {
+        for listener in locked(&shared.listeners).iter().filter(|_| wrote) {
             calm(|| listener(Position(head)));
         }
     }

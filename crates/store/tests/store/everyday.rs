@@ -6,12 +6,37 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use tempfile::tempdir;
-use tidelog_record::{Boot, ChainHash, Lsn, NodeId, Seal, Value};
+use tidelog_record::{Batch, Boot, ChainHash, Lsn, NodeId, Seal, Series, Value};
 use tidelog_store::aggregate::{Aggregates, Function, Steps};
 use tidelog_store::catalogue::{MatchOp, Matcher};
 use tidelog_store::{Position, ScanError, Store, StoreOptions};
 
 use crate::model::{body, options, site};
+
+/// Records of many new series, for the writer answers before it has taken them in.
+#[test]
+fn whoever_was_answered_sees_what_was_appended() {
+    const NEW: i64 = 400;
+    let dir = tempdir().unwrap();
+    let (store, _) = Store::open(dir.path(), options()).unwrap();
+    for round in 1..=25 {
+        let series = (0..NEW).map(|n| {
+            let series = Series::new("t", [("n", format!("{:05}", round * NEW + n))]).unwrap();
+            (series, vec![(round, Value::I64(n))])
+        });
+        let body = Batch { series: series.collect(), ..Batch::default() }.encode().unwrap();
+        let appended = store.append_blocking(&site(), body).unwrap();
+        let series = || store.series(&site(), &|_| true).unwrap();
+        let count = match round % 4 {
+            0 => store.scan(&site(), &|_| true, i64::MIN..=i64::MAX).unwrap().len(),
+            1 => series().len(),
+            2 => usize::try_from(store.stats().series).unwrap(),
+            _ => store.last(&site(), &series(), &|| false).unwrap().len(),
+        };
+        let expected = usize::try_from(round * NEW).unwrap();
+        assert_eq!((count, store.head()), (expected, appended.position), "round {round}");
+    }
+}
 
 #[test]
 fn what_was_appended_is_there_after_reopening() {
