@@ -51,8 +51,13 @@ fn a_session_begins_with_one_hello_of_the_node_that_the_certificate_names() {
 
     stand.connect(SessionId(4), US, Sites::All, true);
     stand.events();
-    let ours =
-        Hello { version_min: 1, version_max: PROTOCOL_VERSION, node: US, credit_bytes: 1, instance: 1 };
+    let ours = Hello {
+        version_min: PROTOCOL_VERSION_MIN,
+        version_max: PROTOCOL_VERSION,
+        node: US,
+        credit_bytes: 1,
+        instance: 1,
+    };
     assert_eq!(stand.hear(SessionId(4), Message::Hello(ours)), Err(Violation::Itself));
     assert_eq!(stand.hear(SessionId(4), Message::Keepalive), Ok(()), "a closed session is not listened to");
 }

@@ -200,7 +200,7 @@ impl Packer {
 }
 
 /// What a series takes that is met for the first time, beside new names, in bytes: about.
-const LEARNT_SERIES_BYTES: usize = 4;
+pub(super) const LEARNT_SERIES_BYTES: usize = 4;
 
 fn pass_value(rest: &mut Reader<'_>) -> Result<(), Malformed> {
     match rest.u8()? {
