@@ -18,9 +18,9 @@ pub const MESSAGE_BYTES_LEAST: usize = 4 * 1024;
 pub const MESSAGE_WRITE_MS_MAX: u64 = 250;
 /// Most bytes that a frame's payload may claim: the longest record and the words around it.
 pub const FRAME_BYTES_MAX: usize = tidelog_record::BATCH_BYTES_MAX + 64 * 1024;
-/// Most bytes that the records of a packed message may come to, so many for each included as it costs: no more than could stand in a frame as
-/// they are. Counted while they are unpacked.
-pub const RUN_BYTES_MAX: usize = FRAME_BYTES_MAX;
+/// Most bytes that the records of a packed message may come to, with what each costs: what is unpacked has room in a frame as it is, too.
+/// Counted while they are unpacked, however few bytes they were.
+pub const RUN_BYTES_MAX: usize = tidelog_record::BATCH_BYTES_MAX + 32 * 1024;
 /// Series that both ends of a connection keep in mind in one direction, to pack bodies by them: with more, packing begins anew. Some 100 bytes
 /// each where they are read, twice that where they are written.
 pub const SEQUENCE_SERIES_MAX: usize = 16 * 1024;

@@ -13,6 +13,7 @@
 //! The chain hash proves the bodies to the machine, which takes other bodies for another branch; the CRC is looked at before that, so that
 //! an error in here ends the session and is never taken for a fork. This module knows no session and no rule.
 
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -51,11 +52,10 @@ struct Head {
 /// The writing end of what is known of the bodies in one direction of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Packing {
-    /// None: the next body that is packed begins with nothing known.
-    packer: Option<Packer>,
+    /// None: the next body that is packed begins with nothing known. Boxed, for most sessions of a large node say little.
+    packer: Option<Box<Packer>>,
     /// Bodies that it packed.
     bodies: usize,
-    packed: Vec<u8>,
 }
 
 impl Packing {
@@ -71,9 +71,10 @@ impl Packing {
         out.push(MARK);
         let head = (&records.stream, records.first, records.chain, crc.finalize());
         rmp_serde::encode::write(out, &head).map_err(|error| FrameError::Malformed(error.to_string()))?;
+        let mut packed = Vec::new();
         for BodyBytes(body) in &records.bodies.0 {
-            let form = self.pack(body);
-            let body = if form == AS_IT_IS { body } else { &self.packed };
+            let form = self.pack(body, &mut packed);
+            let body = if form == AS_IT_IS { body } else { &packed };
             put_number(out, (body.len() as u64) << FORM_BITS | form);
             out.extend_from_slice(body);
         }
@@ -85,8 +86,8 @@ impl Packing {
         *self = Self::default();
     }
 
-    /// Packs a body, if it can be, and says in which form it goes.
-    fn pack(&mut self, body: &[u8]) -> u64 {
+    /// Packs a body into `out`, if it can be, and says in which form it goes.
+    fn pack(&mut self, body: &[u8], out: &mut Vec<u8>) -> u64 {
         if !Packer::takes(body) {
             return AS_IT_IS;
         }
@@ -98,8 +99,8 @@ impl Packing {
             self.bodies = 0;
         }
         let packer = self.packer.get_or_insert_default();
-        self.packed.clear();
-        let is_packed = packer.pack(body, &mut self.packed)
+        out.clear();
+        let is_packed = packer.pack(body, out)
             && packer.series() <= SEQUENCE_SERIES_MAX
             && packer.learnt_bytes() <= SEQUENCE_LEARNT_BYTES_MAX;
         self.bodies += 1;
@@ -115,7 +116,7 @@ impl Packing {
 #[derive(Debug, Default)]
 pub struct Unpacking {
     /// None where no sequence has begun.
-    unpacker: Option<Unpacker>,
+    unpacker: Option<Box<Unpacker>>,
     /// Bodies that it unpacked.
     bodies: usize,
 }
@@ -154,7 +155,8 @@ impl Unpacking {
     /// Unpacks the next body into `out`: at most what one may hold, whatever the bytes say.
     fn unpack(&mut self, form: u64, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         if form == PACKED_ANEW {
-            self.unpacker = Some(Unpacker::bounded(SEQUENCE_SERIES_MAX, SEQUENCE_LEARNT_BYTES_MAX));
+            let unpacker = Unpacker::bounded(SEQUENCE_SERIES_MAX, SEQUENCE_LEARNT_BYTES_MAX);
+            self.unpacker = Some(Box::new(unpacker));
             self.bodies = 0;
         }
         let unpacker = self.unpacker.as_mut().filter(|_| matches!(form, PACKED | PACKED_ANEW));

@@ -8,6 +8,9 @@ use super::pack::LEARNT_SERIES_BYTES;
 use crate::body::{BATCH_BYTES_MAX, BatchError, BodyHead};
 use crate::varint::{Malformed, put_u64};
 
+/// Room for the fields of an entry that is kept from body to body: times, numbers, or bytes.
+const FIELDS_KEPT_MAX: usize = 16 * 1024;
+
 /// The reading end of a sequence of bodies.
 #[derive(Debug)]
 pub struct Unpacker {
@@ -40,7 +43,12 @@ impl Unpacker {
     /// [`BatchError::Malformed`] when this is not what was packed behind the bodies before. The sequence has ended then.
     pub fn unpack(&mut self, packed: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
         out.clear();
-        Ok(self.try_unpack(packed, out)?)
+        let outcome = self.try_unpack(packed, out);
+        let Fields { times, numbers, raw, .. } = &self.fields;
+        if times.capacity().max(numbers.capacity()).max(raw.capacity()) > FIELDS_KEPT_MAX {
+            self.fields = Fields::default();
+        }
+        Ok(outcome?)
     }
 
     fn try_unpack(&mut self, packed: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
