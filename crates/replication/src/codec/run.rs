@@ -9,6 +9,7 @@
 //! Whoever writes begins with nothing known where a body cannot be packed, or where more would have to be kept in mind than
 //! [`SEQUENCE_SERIES_MAX`], [`SEQUENCE_LEARNT_BYTES_MAX`] and [`SEQUENCE_BODIES_MAX`] allow; whoever reads holds it to that. What both know lives as long
 //! as the connection, which keeps the order or ends: the next one begins with nothing.
+//! How bodies are packed is part of the version of the messages: other bytes need another one.
 //!
 //! The chain hash proves the bodies to the machine, which takes other bodies for another branch; the CRC is looked at before that, so that
 //! an error in here ends the session and is never taken for a fork. This module knows no session and no rule.

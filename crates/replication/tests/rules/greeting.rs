@@ -13,6 +13,7 @@ fn neighbouring_versions_agree_and_others_are_refused() {
         (PROTOCOL_VERSION, PROTOCOL_VERSION, Some(PROTOCOL_VERSION)),
         (PROTOCOL_VERSION, PROTOCOL_VERSION + 1, Some(PROTOCOL_VERSION)),
         (0, PROTOCOL_VERSION, Some(PROTOCOL_VERSION)),
+        (0, PROTOCOL_VERSION - 1, Some(PROTOCOL_VERSION - 1)),
         (PROTOCOL_VERSION + 1, PROTOCOL_VERSION + 2, None),
         (0, PROTOCOL_VERSION_MIN - 1, None),
     ];
@@ -31,6 +32,12 @@ fn neighbouring_versions_agree_and_others_are_refused() {
             _ => None,
         });
         assert_eq!(ready, agreed);
+        let written = stand.replica.version(ONE);
+        assert_eq!(
+            written,
+            agreed.unwrap_or(PROTOCOL_VERSION_MIN),
+            "what is said is written as both read it"
+        );
     }
 }
 
