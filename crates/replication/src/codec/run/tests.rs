@@ -263,7 +263,7 @@ fn a_sequence_has_an_end_on_both_sides() {
         let mut packed = Vec::new();
         assert!(packer.pack(&body, &mut packed));
         let form = if n == 0 { PACKED_ANEW } else { PACKED };
-        let outcome = read(&mut unpacking, &run(&[(form, &packed)], &[body.clone()]));
+        let outcome = read(&mut unpacking, &run(&[(form, &packed)], std::slice::from_ref(&body)));
         assert_eq!(outcome.is_ok(), n < SEQUENCE_BODIES_MAX, "{n}");
     }
 }
@@ -273,9 +273,9 @@ fn nothing_is_taken_behind_a_sequence_that_never_began_or_has_ended() {
     let (body, mut packed) = (even_body(3), Vec::new());
     assert!(Packer::default().pack(&body, &mut packed));
     let mut unpacking = Unpacking::default();
-    let behind = run(&[(PACKED, &packed)], &[body.clone()]);
+    let behind = run(&[(PACKED, &packed)], std::slice::from_ref(&body));
     assert_eq!(read(&mut unpacking, &behind), Err(FrameError::Packed));
-    let unknown = run(&[(3, &packed)], &[body.clone()]);
+    let unknown = run(&[(3, &packed)], std::slice::from_ref(&body));
     assert_eq!(read(&mut unpacking, &unknown), Err(FrameError::Packed));
     assert!(read(&mut unpacking, &run(&[(PACKED_ANEW, &packed)], &[body])).is_ok());
     assert_eq!(read(&mut unpacking, &run(&[(PACKED, &[7; 30])], &[])), Err(FrameError::Packed));
