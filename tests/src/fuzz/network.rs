@@ -51,7 +51,7 @@ pub(super) fn replication_seeds() -> Vec<Vec<u8>> {
     ];
     let points = super::record::batch().encode().unwrap();
     let bodies = [points.clone(), vec![1, 2, 3], points.clone(), points].map(BodyBytes);
-    let packed = Records { stream: stream.clone(), first: Lsn(1), chain, bodies: Bodies(bodies.into()) };
+    let packed = Records { stream, first: Lsn(1), chain, bodies: Bodies(bodies.into()) };
     let messages = messages.into_iter().chain([Message::Records(packed)]);
     let messages: Vec<Message> = messages.collect();
     let mut seeds = Vec::new();
