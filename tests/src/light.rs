@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tidelog_node::peering::authority::{Authority, LIFETIME_DEFAULT, SERVER_NAME};
 use tidelog_record::{Batch, ChainHash, Lsn, NodeId, Record, Run, Series, SiteName, StreamId, Value};
 use tidelog_replication::{
-    Decoder, DiskReply, DiskRequest, Head, Options, Peer, Replica, SessionId, Sites, encode,
+    Decoder, DiskReply, DiskRequest, Encoder, Head, Options, Peer, Replica, SessionId, Sites,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -126,11 +126,12 @@ impl Light {
         let mut replica = Replica::new(Options::new(self.node, Run(1), self.sites.clone(), 1), held);
         let began = Instant::now();
         replica.connected(began.elapsed(), SESSION, Peer { node: peer, sites: Sites::All, dialled: true });
-        let (mut decoder, mut bytes, mut frame) = (Decoder::default(), vec![0; READ_BYTES], Vec::new());
+        let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
+        let (mut bytes, mut frame) = (vec![0; READ_BYTES], Vec::new());
         loop {
             while let Some((_, message)) = replica.poll_transmit() {
                 frame.clear();
-                encode(&message, &mut frame).map_err(session)?;
+                encoder.encode(replica.version(SESSION), &message, &mut frame).map_err(session)?;
                 tls.write_all(&frame).await?;
                 replica.transmitted(began.elapsed(), SESSION);
             }

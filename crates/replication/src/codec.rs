@@ -1,18 +1,24 @@
 //! The bytes of a message on a stream:
 //!
 //! ```text
-//! frame := length u32 LE | CRC-32 of the payload u32 LE | payload (MessagePack, `length` bytes)
+//! frame   := length u32 LE | CRC-32 of the payload u32 LE | payload (`length` bytes)
+//! payload := MessagePack | run, for records, since version 3
 //! ```
-//! The length is compared with [`FRAME_BYTES_MAX`] before anything is reserved for it. This module knows no session.
+//! The length is compared with [`FRAME_BYTES_MAX`] before anything is reserved for it. What a run is, stands in `run`. This module knows no
+//! session: in which version a message is to be written is an argument, and either form is read.
 
 extern crate std;
+
+mod run;
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use std::string::String;
 
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{FRAME_BYTES_MAX, PACKED_SINCE_VERSION, RUN_BYTES_MAX};
 use crate::message::Message;
+use run::Packing;
+pub use run::Unpacking;
 
 /// Why bytes are no frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +35,12 @@ pub enum FrameError {
     /// The payload is no message.
     #[error("a frame that is no message: {0}")]
     Malformed(String),
+    /// Its records do not unpack behind those before them.
+    #[error("packed records that do not unpack, or not to what was packed")]
+    Packed,
+    /// Its records come to more than a message may bring.
+    #[error("records that come to more than {RUN_BYTES_MAX} bytes, or are too many")]
+    TooMuch,
 }
 
 impl FrameError {
@@ -39,6 +51,8 @@ impl FrameError {
             Self::TooLong { .. } => "too_long",
             Self::Checksum => "checksum",
             Self::Malformed(_) => "malformed",
+            Self::Packed => "packed",
+            Self::TooMuch => "too_much",
         }
     }
 }
@@ -74,13 +88,16 @@ impl FrameHeader {
         self.length
     }
 
-    /// Reads the payload that follows this header.
+    /// Reads the payload that follows this header; `unpacking` has seen all payloads before it on the same connection.
     ///
     /// # Errors
     /// [`FrameError`] when it is not the payload that was sent, or no message.
-    pub fn message(&self, payload: &[u8]) -> Result<Message, FrameError> {
+    pub fn message(&self, payload: &[u8], unpacking: &mut Unpacking) -> Result<Message, FrameError> {
         if payload.len() != self.length || crc32fast::hash(payload) != self.crc {
             return Err(FrameError::Checksum);
+        }
+        if run::is_run(payload) {
+            return unpacking.take(payload).map(Message::Records);
         }
         let mut rest = payload;
         let message =
@@ -89,7 +106,35 @@ impl FrameHeader {
     }
 }
 
-/// Appends a message's frame to `out`.
+/// Writes the messages of one direction of a connection, in order.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    packing: Packing,
+}
+
+impl Encoder {
+    /// Appends a message's frame to `out`, as a peer reads it with which this version is spoken.
+    ///
+    /// # Errors
+    /// [`FrameError`] for a message that has no frame; this node builds none such. Nothing can be written behind it.
+    pub fn encode(&mut self, version: u16, message: &Message, out: &mut Vec<u8>) -> Result<(), FrameError> {
+        let Message::Records(records) = message else { return encode(message, out) };
+        if version < PACKED_SINCE_VERSION {
+            return encode(message, out);
+        }
+        let start = out.len();
+        out.extend_from_slice(&[0; FrameHeader::BYTES]);
+        let is_run = self.packing.put(records, out)?;
+        if is_run && finish(out, start).is_ok() {
+            return Ok(());
+        }
+        self.packing.forget();
+        out.truncate(start);
+        encode(message, out)
+    }
+}
+
+/// Appends a message's frame to `out`, with records as they are: so every version reads it.
 ///
 /// # Errors
 /// [`FrameError`] for a message that has no frame; this node builds none such.
@@ -97,6 +142,11 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) -> Result<(), FrameError> {
     let start = out.len();
     out.extend_from_slice(&[0; FrameHeader::BYTES]);
     rmp_serde::encode::write(out, message).map_err(|error| FrameError::Malformed(error.to_string()))?;
+    finish(out, start)
+}
+
+/// Writes the header of the frame that begins at `start` and has its payload. A frame that cannot be is taken away.
+fn finish(out: &mut Vec<u8>, start: usize) -> Result<(), FrameError> {
     let payload = out.get(start + FrameHeader::BYTES..).unwrap_or_default();
     let bytes = payload.len();
     let crc = crc32fast::hash(payload);
@@ -112,11 +162,12 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) -> Result<(), FrameError> {
     Ok(())
 }
 
-/// Cuts a stream of bytes into messages; holds at most one frame and what was pushed behind it.
+/// Cuts the bytes of one direction of a connection into messages; holds at most one frame and what was pushed behind it.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
     taken: usize,
+    unpacking: Unpacking,
 }
 
 impl Decoder {
@@ -140,7 +191,7 @@ impl Decoder {
         };
         let header = FrameHeader::parse(*header)?;
         let Some(payload) = rest.get(..header.length) else { return Ok(None) };
-        let message = header.message(payload)?;
+        let message = header.message(payload, &mut self.unpacking)?;
         self.taken += FrameHeader::BYTES + header.length;
         Ok(Some(message))
     }

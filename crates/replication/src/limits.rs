@@ -1,13 +1,13 @@
 //! Every bound of replication, with its unit. Nothing here is learnt from a peer.
 
 /// The newest version of the messages that this node speaks.
-pub const PROTOCOL_VERSION: u16 = 2;
-/// The oldest version that this node still speaks: the one before the newest, once there is one.
-pub const PROTOCOL_VERSION_MIN: u16 = 1;
-/// The first version in which a peer is told that policy dropped what it asks for.
-pub const DROPPED_SINCE_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
+/// The oldest version that this node still speaks: the one before the newest.
+pub const PROTOCOL_VERSION_MIN: u16 = 2;
+/// The first version in which records travel packed.
+pub const PACKED_SINCE_VERSION: u16 = 3;
 
-/// Most bytes of records that a message carries, unless one record alone is longer.
+/// Most bytes of records that a message carries, unless one record alone is longer. Bodies are counted as they are, not as they travel.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Most bytes of records in the first messages of a session, before it is known how fast its connection is.
 pub const MESSAGE_BYTES_START: usize = 8 * 1024;
@@ -18,6 +18,16 @@ pub const MESSAGE_BYTES_LEAST: usize = 4 * 1024;
 pub const MESSAGE_WRITE_MS_MAX: u64 = 250;
 /// Most bytes that a frame's payload may claim: the longest record and the words around it.
 pub const FRAME_BYTES_MAX: usize = tidelog_record::BATCH_BYTES_MAX + 64 * 1024;
+/// Most bytes that the records of a packed message may come to, with what each costs: what is unpacked has room in a frame as it is, too.
+/// Counted while they are unpacked, however few bytes they were.
+pub const RUN_BYTES_MAX: usize = tidelog_record::BATCH_BYTES_MAX + 32 * 1024;
+/// Series that both ends of a connection keep in mind in one direction, to pack bodies by them: with more, packing begins anew. Some 100 bytes
+/// each where they are read, twice that where they are written.
+pub const SEQUENCE_SERIES_MAX: usize = 16 * 1024;
+/// Bytes of their names, at most.
+pub const SEQUENCE_LEARNT_BYTES_MAX: usize = 1024 * 1024;
+/// Bodies after which packing begins anew, for each may name a device that is kept in mind.
+pub const SEQUENCE_BODIES_MAX: usize = 16 * 1024;
 /// Most records in one message.
 pub const RECORDS_PER_MESSAGE_MAX: usize = 8192;
 /// What a record costs of the credit besides its body, in bytes.
@@ -27,7 +37,8 @@ pub const HOLD_STREAMS_MAX: usize = 512;
 /// Longest reason for closing that is sent or kept, in bytes.
 pub const CLOSE_TEXT_BYTES_MAX: usize = 200;
 
-/// Credit given to a peer: bytes of records that may be on their way or waiting for the disk.
+/// Credit given to a peer: bytes of records that may be on their way or waiting for the disk. It bounds what they take in memory here, so
+/// bodies are counted as they are, also where they travel packed.
 pub const WINDOW_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The least credit that a session gets, however many there are.
 pub const WINDOW_BYTES_MIN: usize = 64 * 1024;

@@ -1,4 +1,4 @@
-//! What the two ends of a session say. Version 2; what came with it is marked:
+//! What the two ends of a session say. Version 3, in which records are written packed (`codec`); it says the same as version 2:
 //!
 //! ```text
 //! Hello     first in each direction: versions spoken, node, credit given
@@ -7,7 +7,7 @@
 //! Records   consecutive records; the chain hash after the last proves them all
 //! Credit    so many more bytes of records may be sent
 //! Stop      send no more of the stream; answered by one Stopped(Cancelled)
-//! Stopped   the rest of a pulled range will not come; since 2 also because policy dropped it, and how far
+//! Stopped   the rest of a pulled range will not come; where policy dropped it, how far
 //! Forked    at this LSN of a stream that you told of, my chain hash is another
 //! Keepalive nothing
 //! Close     the last message, with a reason for people
@@ -121,8 +121,7 @@ pub enum StopReason {
     Unreadable,
     /// The asker's chain hash is not that of the stream held here.
     Forked,
-    /// Policy dropped what was asked for: the last LSN of it, and the chain hash there. A session of version 1 hears
-    /// [`StopReason::Unreadable`] instead.
+    /// Policy dropped what was asked for: the last LSN of it, and the chain hash there.
     Dropped(Head),
 }
 
@@ -131,7 +130,7 @@ pub enum StopReason {
 pub struct Bodies(pub Vec<BodyBytes>);
 
 impl Bodies {
-    /// What they take of the credit, in bytes.
+    /// What they take of the credit, in bytes: what they take in memory, whatever they take on the wire.
     #[must_use]
     pub fn cost_bytes(&self) -> usize {
         self.0.iter().map(|body| body.0.len() + RECORD_COST_BYTES).sum()

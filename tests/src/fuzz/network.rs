@@ -7,8 +7,9 @@ use tidelog_node::untrusted;
 use tidelog_query::{Selectors, parse_instant};
 use tidelog_record::{Body, ChainHash, Lsn, NodeId, Run, StreamId, Value};
 use tidelog_replication::{
-    Bodies, BodyBytes, Decoder, DiskReply, DiskRequest, FrameHeader, Head, Held, Hello, Message, Options,
-    PROTOCOL_VERSION, Peer, Pull, Records, Replica, SessionId, Sites, encode,
+    Bodies, BodyBytes, Decoder, DiskReply, DiskRequest, Encoder, FRAME_BYTES_MAX, FrameHeader, Head, Held,
+    Hello, Message, Options, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Peer, Pull, RECORD_COST_BYTES,
+    RECORDS_PER_MESSAGE_MAX, Records, Replica, SessionId, Sites,
 };
 
 const SESSION: SessionId = SessionId(1);
@@ -21,7 +22,7 @@ fn stream() -> StreamId {
 /// What a peer says in the beginning.
 fn hello() -> Message {
     Message::Hello(Hello {
-        version_min: 1,
+        version_min: PROTOCOL_VERSION_MIN,
         version_max: PROTOCOL_VERSION,
         node: PEER,
         credit_bytes: 1 << 20,
@@ -45,18 +46,37 @@ pub(super) fn replication_seeds() -> Vec<Vec<u8>> {
         Message::Pull(Pull { stream: stream.clone(), after: Lsn::ZERO, chain: None, until: Lsn(1) }),
         Message::Credit(100),
         Message::Forked { stream: stream.clone(), lsn: Lsn(1), chain },
-        Message::Stop(stream),
+        Message::Stop(stream.clone()),
         Message::Keepalive,
     ];
-    let mut all = Vec::new();
+    let points = super::record::batch().encode().unwrap();
+    let bodies = [points.clone(), vec![1, 2, 3], points.clone(), points].map(BodyBytes);
+    let packed = Records { stream, first: Lsn(1), chain, bodies: Bodies(bodies.into()) };
+    let messages = messages.into_iter().chain([Message::Records(packed)]);
+    let messages: Vec<Message> = messages.collect();
     let mut seeds = Vec::new();
-    for message in messages {
-        let start = all.len();
-        encode(&message, &mut all).unwrap();
-        seeds.push(all.get(start..).unwrap().to_vec());
+    for version in [PROTOCOL_VERSION_MIN, PROTOCOL_VERSION] {
+        let (mut encoder, mut all) = (Encoder::default(), Vec::new());
+        for message in &messages {
+            let start = all.len();
+            encoder.encode(version, message, &mut all).unwrap();
+            seeds.push(all.get(start..).unwrap().to_vec());
+        }
+        seeds.push(all);
     }
-    seeds.push(all);
     seeds
+}
+
+/// Both ends of a connection: what was read can be written packed, and is read again.
+fn again(encoder: &mut Encoder, decoder: &mut Decoder, message: &Message) {
+    if let Message::Records(records) = message {
+        let most = FRAME_BYTES_MAX + RECORDS_PER_MESSAGE_MAX * RECORD_COST_BYTES;
+        assert!(records.bodies.cost_bytes() <= most, "few bytes come to no more than a message may bring");
+    }
+    let mut bytes = Vec::new();
+    encoder.encode(PROTOCOL_VERSION, message, &mut bytes).expect("what was read can be written");
+    decoder.push(&bytes);
+    assert_eq!(decoder.next_message().as_ref().map(Option::as_ref), Ok(Some(message)));
 }
 
 /// Frames as they come in pieces, their checksums put right, and a machine that hears them after a good hello: it may end the
@@ -81,11 +101,11 @@ pub(super) fn replication(input: &[u8]) {
     replica.connected(now, SESSION, Peer { node: PEER, sites: Sites::All, dialled: true });
     let mut open = replica.handle_message(now, SESSION, hello()).is_ok();
     let mut decoder = Decoder::default();
+    let (mut encoder, mut other) = (Encoder::default(), Decoder::default());
     for piece in bytes.chunks(7) {
         decoder.push(piece);
         while let Ok(Some(message)) = decoder.next_message() {
-            let mut again = Vec::new();
-            encode(&message, &mut again).expect("what was read can be written");
+            again(&mut encoder, &mut other, &message);
             open = open && replica.handle_message(now, SESSION, message).is_ok();
             now += Duration::from_millis(10);
             replica.handle_timeout(now);

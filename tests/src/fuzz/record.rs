@@ -87,7 +87,10 @@ pub(super) fn packing(bytes: &[u8]) {
             unpacker.unpack(&packed, &mut out).expect("what was packed is unpacked");
             assert_eq!(out, body);
             if spelling == Spelling::Canonical {
-                assert!(written_again(body).is_none_or(|again| again == body), "canonical, and written otherwise");
+                assert!(
+                    written_again(body).is_none_or(|again| again == body),
+                    "canonical, and written otherwise"
+                );
             }
         }
         return;

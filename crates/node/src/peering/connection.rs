@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
-use tidelog_replication::{FrameError, FrameHeader, Message, SessionId, encode};
+use tidelog_replication::{Encoder, FrameError, FrameHeader, Message, SessionId, Unpacking};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -99,11 +99,14 @@ async fn read_messages(
     inputs: &mpsc::Sender<Input>,
 ) -> End {
     let mut stream = BufReader::with_capacity(READ_BYTES, stream);
-    let mut payload = Vec::new();
+    let (mut payload, mut unpacking) = (Vec::new(), Unpacking::default());
     let mut heard_at = Instant::now();
     loop {
-        match read_message(&mut stream, &mut payload, session, inputs, &mut heard_at).await {
-            Ok((message, bytes)) => {
+        let read = read_payload(&mut stream, &mut payload, session, inputs, &mut heard_at).await;
+        let read = read.and_then(|header| Ok(header.message(&payload, &mut unpacking)?));
+        match read {
+            Ok(message) => {
+                let bytes = FrameHeader::BYTES + payload.len();
                 heard_at = Instant::now();
                 if inputs.send(Input::Message { session, message, bytes }).await.is_err() {
                     return End::Closed;
@@ -115,13 +118,13 @@ async fn read_messages(
     }
 }
 
-async fn read_message(
+async fn read_payload(
     stream: &mut (impl AsyncRead + Unpin),
     payload: &mut Vec<u8>,
     session: SessionId,
     inputs: &mpsc::Sender<Input>,
     heard_at: &mut Instant,
-) -> Result<(Message, usize), End> {
+) -> Result<FrameHeader, End> {
     let mut header = [0u8; FrameHeader::BYTES];
     stream.read_exact(&mut header).await?;
     let header = FrameHeader::parse(header)?;
@@ -140,14 +143,21 @@ async fn read_message(
     if payload.len() < header.payload_bytes() {
         return Err(End::Closed);
     }
-    Ok((header.message(payload)?, FrameHeader::BYTES + payload.len()))
+    Ok(header)
+}
+
+/// A message for the peer.
+pub(super) struct Outgoing {
+    /// The version in which it is written.
+    pub version: u16,
+    pub message: Message,
 }
 
 /// Writes until there is nothing more to say: the channel is closed and empty.
 pub(super) async fn write(
     mut stream: impl AsyncWrite + Unpin,
     session: SessionId,
-    mut messages: mpsc::Receiver<Message>,
+    mut messages: mpsc::Receiver<Outgoing>,
     inputs: mpsc::Sender<Input>,
     over: CancellationToken,
 ) {
@@ -168,14 +178,14 @@ pub(super) async fn write(
 async fn write_messages(
     stream: &mut (impl AsyncWrite + Unpin),
     session: SessionId,
-    messages: &mut mpsc::Receiver<Message>,
+    messages: &mut mpsc::Receiver<Outgoing>,
     inputs: &mpsc::Sender<Input>,
 ) -> io::Result<()> {
-    let mut frame = Vec::new();
-    while let Some(message) = messages.recv().await {
+    let (mut frame, mut encoder) = (Vec::new(), Encoder::default());
+    while let Some(Outgoing { version, message }) = messages.recv().await {
         frame.clear();
         frame.shrink_to(BUFFER_KEPT_BYTES_MAX);
-        encode(&message, &mut frame).map_err(io::Error::other)?;
+        encoder.encode(version, &message, &mut frame).map_err(io::Error::other)?;
         drop(message);
         stream.write_all(&frame).await?;
         stream.flush().await?;

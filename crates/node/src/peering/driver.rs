@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, Lacking, PeerKey};
 use super::claims::Claims;
-use super::connection::{self, Connected, End, Input};
+use super::connection::{self, Connected, End, Input, Outgoing};
 use super::disk::{self, Adopted, Adoption};
 use super::lag::Lag;
 use super::tls::Tls;
@@ -51,7 +51,7 @@ struct Link {
     chain: Vec<CertificateDer<'static>>,
     /// Of the cloud: what it tells to hold is in the cloud.
     cloud: bool,
-    to_writer: mpsc::Sender<Message>,
+    to_writer: mpsc::Sender<Outgoing>,
     over: CancellationToken,
     ready: bool,
     ended: Option<oneshot::Sender<bool>>,
@@ -379,7 +379,8 @@ impl Driver {
             }
             let Some(link) = self.links.get(&session) else { continue };
             // The machine keeps to the room there is. A writer that is gone reports the end of its connection itself.
-            if let Err(error) = link.to_writer.try_send(message) {
+            let version = self.replica.version(session);
+            if let Err(error) = link.to_writer.try_send(Outgoing { version, message }) {
                 tracing::debug!(session = session.0, %error, "a message was not handed to the connection");
             }
         }

@@ -2,7 +2,7 @@
 
 use tidelog_node::peering::authority::Grants;
 use tidelog_record::{ChainHash, Lsn};
-use tidelog_replication::{Head, Held, Message, Sites};
+use tidelog_replication::{Head, Held, Message, PROTOCOL_VERSION, Sites};
 
 use crate::raw::Raw;
 use crate::{authority, prepare, start, until};
@@ -24,13 +24,13 @@ async fn only_a_peer_of_the_cloud_that_holds_the_same_bytes_confirms_them() {
     };
 
     let mut peer = Raw::connect(dirs[2].path(), node.address.unwrap()).await;
-    peer.hello(1, 1).await;
+    peer.hello(PROTOCOL_VERSION, PROTOCOL_VERSION).await;
     peer.say(&hold(10, chain(10))).await;
     until("a peer that holds all", || node.context.held.held_by(&stream).peers == 1).await;
     assert_eq!(node.context.held.confirmed(&stream), Lsn(0), "it is not of the cloud");
 
     let mut cloud = Raw::connect(dirs[1].path(), node.address.unwrap()).await;
-    cloud.hello(1, 1).await;
+    cloud.hello(PROTOCOL_VERSION, PROTOCOL_VERSION).await;
     // Another branch, more than was ever written, and then the truth.
     cloud.say(&hold(5, ChainHash([7; 16]))).await;
     cloud.say(&hold(7, chain(7))).await;

@@ -59,12 +59,12 @@ async fn a_new_session_takes_the_place_of_the_one_before() {
     let node = start(dirs[0].path(), true, &[]).await;
     node.append("plant", 0, 3).await;
     let mut older = Raw::connect(dirs[1].path(), node.address.unwrap()).await;
-    older.hello(1, 1).await;
+    older.hello(PROTOCOL_VERSION, PROTOCOL_VERSION).await;
     let told = |message: &Message| matches!(message, Message::Hold(held) if held.len() == 1);
     while !older.next().await.is_some_and(|message| told(&message)) {}
     // Its socket lives on, as that of a peer whose address changed does.
     let mut newer = Raw::connect(dirs[1].path(), node.address.unwrap()).await;
-    newer.hello(1, 1).await;
+    newer.hello(PROTOCOL_VERSION, PROTOCOL_VERSION).await;
     while !newer.next().await.is_some_and(|message| told(&message)) {}
     assert_eq!(closing_words(&mut older).await, "replaced by another session of the same node");
     let replaced = "tidelog_peer_sessions_ended_total{reason=\"replaced\"}";

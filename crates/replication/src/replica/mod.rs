@@ -313,6 +313,13 @@ impl Replica {
         told.map(|(stream, head)| (stream, *head))
     }
 
+    /// The version in which a session's messages are to be written.
+    #[must_use]
+    pub fn version(&self, id: SessionId) -> u16 {
+        // What is said before the hello or after the end is the same in all versions.
+        self.sessions.get(&id).and_then(|session| session.version).unwrap_or(PROTOCOL_VERSION_MIN)
+    }
+
     /// Where a session stands.
     #[must_use]
     pub fn progress(&self, id: SessionId) -> Option<Progress> {

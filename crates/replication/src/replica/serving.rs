@@ -8,8 +8,8 @@ use super::Replica;
 use crate::disk::{DiskRequest, ReadFailure, Ticket};
 use crate::event::{Fork, Violation};
 use crate::limits::{
-    DISK_READS_MAX, DROPPED_SINCE_VERSION, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX,
-    SEND_QUEUE_MESSAGES_MAX, SERVE_STREAMS_PER_SESSION_MAX,
+    DISK_READS_MAX, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX, SEND_QUEUE_MESSAGES_MAX,
+    SERVE_STREAMS_PER_SESSION_MAX,
 };
 use crate::message::{Bodies, BodyBytes, Message, Pull, Records, StopReason};
 use crate::peer::SessionId;
@@ -131,10 +131,8 @@ impl Replica {
             return;
         }
         self.sendable.insert(id);
-        let told = session.version.is_some_and(|version| version >= DROPPED_SINCE_VERSION);
         let (stop, before) = match &outcome {
-            Err(ReadFailure::Dropped { floor, before }) if told => (StopReason::Dropped(*floor), *before),
-            Err(ReadFailure::Dropped { before, .. }) => (StopReason::Unreadable, *before),
+            Err(ReadFailure::Dropped { floor, before }) => (StopReason::Dropped(*floor), *before),
             _ => (StopReason::Unreadable, None),
         };
         let records = outcome.unwrap_or_default();

@@ -3,7 +3,7 @@
 use tidelog_record::{ChainHash, Lsn, NodeId, Record, StreamId};
 use tidelog_replication::*;
 
-use crate::stand::{ONE, RUN, Stand, TWO, US, chain, head, hello, hold, ms, peer_node, records, stream};
+use crate::stand::{ONE, RUN, Stand, TWO, US, chain, head, hold, ms, peer_node, records, stream};
 
 fn dropped(stream: &StreamId, all: &[Record], floor: usize) -> Message {
     Message::Stopped { stream: stream.clone(), reason: StopReason::Dropped(head(&all[..floor])) }
@@ -226,14 +226,12 @@ fn a_disk_that_cannot_note_it_is_asked_again_later() {
     assert_eq!(stand.replica.vector().next(), Some((&s, head(&all[..6]))));
 }
 
-/// A peer of `version` pulls what policy dropped; what it hears.
-fn refusal(version: u16, claimed: ChainHash, before: Option<ChainHash>) -> Vec<(SessionId, Message)> {
+/// A peer pulls what policy dropped; what it hears.
+fn refusal(claimed: ChainHash, before: Option<ChainHash>) -> Vec<(SessionId, Message)> {
     let s = stream("s", 9);
     let all = chain(&s, 8, 99, 0);
     let mut stand = Stand::new(vec![(s.clone(), head(&all))]);
-    stand.connect(ONE, peer_node(ONE), Sites::All, true);
-    let Message::Hello(hello) = hello(ONE) else { panic!("a hello") };
-    stand.hear(ONE, Message::Hello(Hello { version_max: version, ..hello })).unwrap();
+    stand.ready(ONE);
     stand.said();
     let pull = Pull { stream: s, after: Lsn(2), chain: Some(claimed), until: Lsn(8) };
     stand.hear(ONE, Message::Pull(pull)).unwrap();
@@ -244,15 +242,13 @@ fn refusal(version: u16, claimed: ChainHash, before: Option<ChainHash>) -> Vec<(
 }
 
 #[test]
-fn a_peer_is_told_the_floor_in_its_version_unless_its_branch_is_another() {
+fn a_peer_is_told_the_floor_unless_its_branch_is_another() {
     let s = stream("s", 9);
     let all = chain(&s, 8, 99, 0);
     let stopped = |reason| vec![(ONE, Message::Stopped { stream: s.clone(), reason })];
     let (ours, theirs) = (all[1].chain, ChainHash([7; 16]));
     let told = stopped(StopReason::Dropped(head(&all[..6])));
-    assert_eq!(refusal(PROTOCOL_VERSION, ours, Some(ours)), told);
-    assert_eq!(refusal(PROTOCOL_VERSION, theirs, None), told, "what is not known is not compared");
-    let old = stopped(StopReason::Unreadable);
-    assert_eq!(refusal(DROPPED_SINCE_VERSION - 1, ours, Some(ours)), old);
-    assert_eq!(refusal(PROTOCOL_VERSION, theirs, Some(ours)), stopped(StopReason::Forked));
+    assert_eq!(refusal(ours, Some(ours)), told);
+    assert_eq!(refusal(theirs, None), told, "what is not known is not compared");
+    assert_eq!(refusal(theirs, Some(ours)), stopped(StopReason::Forked));
 }

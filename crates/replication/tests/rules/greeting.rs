@@ -13,6 +13,7 @@ fn neighbouring_versions_agree_and_others_are_refused() {
         (PROTOCOL_VERSION, PROTOCOL_VERSION, Some(PROTOCOL_VERSION)),
         (PROTOCOL_VERSION, PROTOCOL_VERSION + 1, Some(PROTOCOL_VERSION)),
         (0, PROTOCOL_VERSION, Some(PROTOCOL_VERSION)),
+        (0, PROTOCOL_VERSION - 1, Some(PROTOCOL_VERSION - 1)),
         (PROTOCOL_VERSION + 1, PROTOCOL_VERSION + 2, None),
         (0, PROTOCOL_VERSION_MIN - 1, None),
     ];
@@ -31,6 +32,12 @@ fn neighbouring_versions_agree_and_others_are_refused() {
             _ => None,
         });
         assert_eq!(ready, agreed);
+        let written = stand.replica.version(ONE);
+        assert_eq!(
+            written,
+            agreed.unwrap_or(PROTOCOL_VERSION_MIN),
+            "what is said is written as both read it"
+        );
     }
 }
 
@@ -51,8 +58,13 @@ fn a_session_begins_with_one_hello_of_the_node_that_the_certificate_names() {
 
     stand.connect(SessionId(4), US, Sites::All, true);
     stand.events();
-    let ours =
-        Hello { version_min: 1, version_max: PROTOCOL_VERSION, node: US, credit_bytes: 1, instance: 1 };
+    let ours = Hello {
+        version_min: PROTOCOL_VERSION_MIN,
+        version_max: PROTOCOL_VERSION,
+        node: US,
+        credit_bytes: 1,
+        instance: 1,
+    };
     assert_eq!(stand.hear(SessionId(4), Message::Hello(ours)), Err(Violation::Itself));
     assert_eq!(stand.hear(SessionId(4), Message::Keepalive), Ok(()), "a closed session is not listened to");
 }

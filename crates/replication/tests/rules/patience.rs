@@ -183,8 +183,13 @@ fn when_both_dial_at_once_both_keep_the_same_connection() {
             }
             for i in order {
                 let session = SessionId(u64::try_from(i).unwrap() + 1);
-                let hello =
-                    Hello { version_min: 1, version_max: 1, node: them, credit_bytes: 1, instance: 1 };
+                let hello = Hello {
+                    version_min: PROTOCOL_VERSION,
+                    version_max: PROTOCOL_VERSION,
+                    node: them,
+                    credit_bytes: 1,
+                    instance: 1,
+                };
                 replica.handle_message(ms(2), session, Message::Hello(hello)).unwrap();
             }
             let events = std::iter::from_fn(|| replica.poll_event());

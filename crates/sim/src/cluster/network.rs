@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use rand::RngExt;
-use tidelog_replication::{CloseReason, Decoder, Message, Peer, SILENCE_TIMEOUT_MS, SessionId, encode};
+use tidelog_replication::{CloseReason, Decoder, Encoder, Message, Peer, SILENCE_TIMEOUT_MS, SessionId};
 
 use super::flaw::Flaw;
 use super::judge::Breach;
@@ -61,6 +61,9 @@ struct Writing {
 
 #[derive(Default)]
 struct Direction {
+    /// Where messages pass through their bytes, they do when they are said: what is lost later ends the connection.
+    encoder: Encoder,
+    decoder: Decoder,
     wire_free: Duration,
     last_arrival: Duration,
     writing: VecDeque<Writing>,
@@ -152,11 +155,18 @@ impl World {
     pub fn send(&mut self, session: SessionId, message: Message) {
         let Some((key, from)) = self.by_session.get(&session).copied() else { return };
         let (cost, mut bytes) = sizes(&message);
-        if self.scenario.coded {
+        let message = if let Some(connection) = self.connections.get_mut(&key).filter(|_| self.scenario.coded)
+        {
             let mut frame = Vec::new();
-            encode(&message, &mut frame).unwrap();
+            let version = self.nodes[connection.ends[from].node].replica.version(session);
+            let way = &mut connection.ways[from];
+            way.encoder.encode(version, &message, &mut frame).unwrap();
             bytes = frame.len() as u64;
-        }
+            way.decoder.push(&frame);
+            way.decoder.next_message().unwrap().unwrap()
+        } else {
+            message
+        };
         if !matches!(message, Message::Keepalive) {
             self.tally.messages += 1;
         }
@@ -249,15 +259,6 @@ impl World {
             self.tally.lost_bytes += cost;
             return;
         }
-        let message = if self.scenario.coded {
-            let mut decoder = Decoder::default();
-            let mut frame = Vec::new();
-            encode(&message, &mut frame).unwrap();
-            decoder.push(&frame);
-            decoder.next_message().unwrap().unwrap()
-        } else {
-            message
-        };
         let from = self.connections[&key].ends[1 - to].node;
         let Some(message) = self.overheard(end.node, from, message) else { return };
         let text = said(&message);

@@ -200,7 +200,7 @@ impl Scenario {
             faults: Vec::new(),
             real,
             cleans_up,
-            coded: rng.random_bool(0.2),
+            coded: rng.random_bool(0.2) || real,
             late: None,
             renews: rng.random_bool(0.7),
         };

@@ -213,7 +213,7 @@ impl Packer {
 }
 
 /// What a series takes that is met for the first time, beside new names, in bytes: about.
-const LEARNT_SERIES_BYTES: usize = 4;
+pub(super) const LEARNT_SERIES_BYTES: usize = 4;
 
 /// Whether the values surely stand in the layout that a writer gives them: floats as decimals where all are some, with the fewest digits.
 fn has_canonical_layout(fields: &Fields) -> bool {

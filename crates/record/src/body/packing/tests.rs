@@ -193,6 +193,21 @@ fn sensors_that_are_read_time_after_time_take_a_quarter_of_a_byte_a_point() {
 }
 
 #[test]
+fn a_reader_refuses_to_learn_more_than_it_is_told_to_and_counts_as_the_writer_does() {
+    let body = Field::new(10).body(1, 0);
+    let (mut packer, mut packed, mut out) = (Packer::default(), vec![], vec![]);
+    assert!(packer.pack(&body, &mut packed).is_some());
+    let (series, learnt) = (packer.series(), packer.learnt_bytes());
+    assert_eq!(series, 40);
+    for (series_max, learnt_max, is_taken) in
+        [(series, learnt, true), (series - 1, learnt, false), (series, learnt - 1, false)]
+    {
+        let outcome = Unpacker::bounded(series_max, learnt_max).unpack(&packed, &mut out);
+        assert_eq!(outcome.is_ok(), is_taken, "{series_max} {learnt_max}");
+    }
+}
+
+#[test]
 fn a_column_keeps_its_spelling_as_digits_come_and_go() {
     let mut pair = Pair::default();
     let series = Series::new("t", [("a", "b")]).unwrap();
