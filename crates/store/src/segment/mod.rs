@@ -33,6 +33,7 @@ mod stream;
 mod verify;
 
 pub use build::Sealed;
+pub(crate) use bytes::{unzigzag, zigzag};
 pub use cache::Cache;
 pub use errors::{SealError, SegmentError};
 pub use merge::{merge, merge_as, merged_span};
