@@ -51,3 +51,15 @@ pub(crate) fn each_points(
 ) -> Result<(), ScanError> {
     store.scan_each(site, series, range, visit)
 }
+
+/// Visits the points that [`each_points`] does, if they are at most about `points_max`; otherwise says `false`, and visits none.
+pub(crate) fn few_points(
+    store: &Store,
+    site: &SiteName,
+    series: &[Arc<Series>],
+    range: RangeInclusive<i64>,
+    points_max: u64,
+    visit: impl FnMut(&Arc<Series>, &Points) -> ControlFlow<()>,
+) -> Result<bool, ScanError> {
+    store.scan_few(site, series, range, points_max, visit)
+}

@@ -121,6 +121,50 @@ fn a_query_gives_the_series_and_the_time_that_were_asked_for() {
 }
 
 #[test]
+fn a_small_answer_in_one_piece_has_the_bytes_of_a_large_one_and_its_points_are_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(dir.path(), &[]);
+    assert_eq!(running.post_json("lab", &points(0..1_800)).status, 200);
+    let asked = |question: &str| {
+        let before = running.metric("tidelog_query_points_total");
+        let answer = running.get(&format!("/api/v1/sites/lab/{question}"));
+        assert_eq!(answer.status, 200, "{question}: {}", answer.text);
+        (answer.in_one_piece, answer.text, running.metric("tidelog_query_points_total") - before)
+    };
+    for form in ["ndjson", "csv"] {
+        let (in_one_piece, large, told) = asked(&format!("points?format={form}"));
+        assert!(!in_one_piece && told == 1_800.0, "{told}");
+        let heads = usize::from(form == "csv");
+        let mut joined: String = large.lines().take(heads).map(|line| format!("{line}\n")).collect();
+        for device in 0..3 {
+            let (in_one_piece, small, told) =
+                asked(&format!("points?format={form}&match=temp%7Bdevice%3D%22{device}%22%7D"));
+            assert!(in_one_piece && told == 600.0, "{told}");
+            joined.extend(small.lines().skip(heads).map(|line| format!("{line}\n")));
+        }
+        assert_eq!(joined, large);
+    }
+    // Four times as many bytes as a piece has, of less than the most points.
+    let text = "x".repeat(64 * 1024);
+    let said = |i: i64| json!({"metric": "said", "timestamp_ns": i, "value": text});
+    assert_eq!(
+        running.post_json("lab", &json!({"points": [said(1), said(2), said(3), said(4)]})).status,
+        200
+    );
+    let (in_one_piece, long, told) = asked("points?match=said&format=ndjson");
+    assert!(!in_one_piece && told == 4.0 && long.lines().count() == 4);
+    let (in_one_piece, _, told) = asked("last?match=temp");
+    assert!(in_one_piece && told == 3.0);
+    assert!(asked("aggregate?match=temp&fn=mean,max").0);
+    // A series each, and more of them than a small answer has.
+    let many = (0..100).map(|i| json!({"metric": format!("m{i}"), "timestamp_ns": 1, "value": i}));
+    assert_eq!(running.post_json("lab", &json!({"points": many.collect::<Vec<_>>()})).status, 200);
+    let (in_one_piece, last, told) = asked("last?match=%7B__name__%3D~%22m.%2B%22%7D&format=ndjson");
+    assert!(!in_one_piece && told == 100.0 && last.lines().count() == 100);
+    running.stop();
+}
+
+#[test]
 fn bad_input_is_refused_with_its_own_code_and_counted_and_the_node_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let running = Running::start(dir.path(), &["--http-body-bytes-max", "4096"]);

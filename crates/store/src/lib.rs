@@ -10,6 +10,7 @@
 mod adopt;
 pub mod aggregate;
 mod asking;
+mod at_hand;
 mod bodies;
 pub mod catalogue;
 mod disk;
@@ -44,6 +45,7 @@ mod upkeep;
 mod verify;
 mod writer;
 
+pub use at_hand::at_hand;
 pub use catalogue::{CURSOR_NAME_BYTES_MAX, DEVICE_ENTRY_BYTES_MAX};
 pub use catalogue::{CatalogueError, MatchOp, Matcher, MatcherError, REGEX_BYTES_MAX};
 pub use disk::{Disk, DiskFile, FileDisk, Lock, OpenMode};

@@ -413,6 +413,21 @@ impl Store {
         Ok(self.0.shared.scan_each(site, series, &range, &mut visit)?)
     }
 
+    /// As [`Store::scan_each`], if that would hand out at most about `points_max` points; otherwise `false`, and nothing is handed out.
+    ///
+    /// # Errors
+    /// [`ScanError`].
+    pub fn scan_few(
+        &self,
+        site: &SiteName,
+        series: &[Arc<Series>],
+        range: RangeInclusive<i64>,
+        points_max: u64,
+        mut visit: impl FnMut(&Arc<Series>, &Points) -> ControlFlow<()>,
+    ) -> Result<bool, ScanError> {
+        Ok(self.0.shared.scan_few(site, series, &range, points_max, &mut visit)?)
+    }
+
     /// The sites of which anything is held, in order.
     #[must_use]
     pub fn sites(&self) -> Vec<SiteName> {

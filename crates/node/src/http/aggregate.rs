@@ -145,7 +145,11 @@ fn write(question: &Question, how: &How, series_max: u64, sender: &Sender) -> io
         return Ok(rows.end());
     }
     let series = asking::chosen(store, site, &question.series).map_err(unread)?;
-    let (heads, groups): (Vec<_>, Vec<_>) = how.groups(bounded(series, series_max)?).into_iter().unzip();
+    let series = bounded(series, series_max)?;
+    if !sender.takes_series(series.len()) {
+        return Ok(Vec::new());
+    }
+    let (heads, groups): (Vec<_>, Vec<_>) = how.groups(series).into_iter().unzip();
     store
         .aggregate(site, &groups, &how.steps, &how.functions, &|| sender.halts(), |at, aggregates| {
             heads.get(at).map_or(ControlFlow::Break(()), |head| tell(head, &aggregates))

@@ -6,10 +6,13 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Response};
+use tidelog_record::Series;
+use tidelog_store::Points;
 
 use super::Api;
 use super::answer::Answer;
@@ -48,17 +51,29 @@ pub(super) async fn get_last(
 fn write_points(question: &Question, sender: &Sender) -> io::Result<Vec<u8>> {
     let (site, context) = (&question.site, &sender.context);
     let series = asking::chosen(&context.store, site, &question.series).map_err(unread)?;
+    if !sender.takes_series(series.len()) {
+        return Ok(Vec::new());
+    }
     let mut answer = Answer::begin(question.form, site);
-    let mut send = |bytes| sender.send(bytes);
-    asking::each_points(&context.store, site, &series, question.range(), |series, points| {
-        context.metrics.points_out.inc_by(points.len() as u64);
-        match answer.series(series, points.iter(), PIECE_BYTES, &mut send) {
+    let visit = |series: &Arc<Series>, points: &Points| {
+        sender.tells(points.len());
+        match answer.series(series, points.iter(), PIECE_BYTES, |bytes| sender.send(bytes)) {
             Ok(()) if sender.is_over() => ControlFlow::Break(()),
             Ok(()) => ControlFlow::Continue(()),
             Err(Gone) => ControlFlow::Break(()),
         }
-    })
-    .map_err(unread)?;
+    };
+    match sender.points_max() {
+        None => {
+            asking::each_points(&context.store, site, &series, question.range(), visit).map_err(unread)?
+        }
+        Some(most) => {
+            let few = asking::few_points(&context.store, site, &series, question.range(), most, visit);
+            if !few.map_err(unread)? {
+                sender.grows();
+            }
+        }
+    }
     Ok(answer.end())
 }
 
@@ -66,8 +81,11 @@ fn write_last(question: &Question, series_max: u64, sender: &Sender) -> io::Resu
     let (site, context) = (&question.site, &sender.context);
     let series = asking::chosen(&context.store, site, &question.series).map_err(unread)?;
     let series = bounded(series, series_max)?;
+    if !sender.takes_series(series.len()) {
+        return Ok(Vec::new());
+    }
     let last = context.store.last(site, &series, &|| sender.halts()).map_err(unanswered)?;
-    context.metrics.points_out.inc_by(last.len() as u64);
+    sender.tells(last.len());
     let mut answer = Answer::begin(question.form, site);
     for (series, time, value) in last {
         let written =

@@ -1,11 +1,13 @@
-//! Answers that are written while they are read: a blocking thread asks the store and writes, a slow client holds it back through a
-//! short queue, and a client that leaves ends it.
+//! Answers to questions about points. A small one, all of which is in memory, is written as a whole, there where it was asked for:
+//! handing it from thread to thread would take longer than the answer. Any other is written while it is read: a blocking thread asks
+//! the store and writes, a slow client holds it back through a short queue, and a client that leaves ends it. Which of them an answer
+//! is shows itself: each is begun as a small one, and begun anew when it turns out to be none.
 
 use std::fmt::Display;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{Response, header};
 use hyper::body::Frame;
 use tidelog_record::Series;
-use tidelog_store::ScanError;
+use tidelog_store::{ScanError, at_hand};
 use tokio::sync::mpsc;
 
 use super::Api;
@@ -33,12 +35,36 @@ pub(super) type Piece = Result<Bytes, io::Error>;
 /// The client went away.
 pub(super) struct Gone;
 
-/// Where a blocking thread writes an answer to.
+/// Series that a small answer tells of, at most.
+const SMALL_SERIES_MAX: usize = 64;
+
+/// Points that a small answer tells, at most.
+const SMALL_POINTS_MAX: u64 = 4_096;
+
+/// How long the work at a small answer takes, at most.
+const SMALL_WORK_MAX: Duration = Duration::from_millis(2);
+
+/// Where an answer is written to.
 pub(super) struct Sender {
-    pieces: mpsc::Sender<Piece>,
+    way: Way,
     pub context: NodeContext,
     began: Instant,
     patience: Patience,
+}
+
+enum Way {
+    /// A small answer, of one piece.
+    Whole(Attempt),
+    /// Piece by piece, from a thread that may wait for the client.
+    Pieces(mpsc::Sender<Piece>),
+}
+
+/// A small answer in the making.
+#[derive(Default)]
+struct Attempt {
+    points: AtomicU64,
+    /// It is no small one.
+    given_up: AtomicBool,
 }
 
 /// How long the work at an answer may take, what it waits for its client apart.
@@ -64,26 +90,84 @@ impl Patience {
 }
 
 impl Sender {
+    fn new(way: Way, context: NodeContext, patience: Duration) -> Self {
+        Self { way, context, began: Instant::now(), patience: Patience::with(patience) }
+    }
+
+    /// Sends a piece of at least [`PIECE_BYTES`] on its way.
     pub fn send(&self, bytes: Vec<u8>) -> Result<(), Gone> {
-        let full = Instant::now();
-        let sent = self.pieces.blocking_send(Ok(Bytes::from(bytes))).map_err(|_| Gone);
-        self.patience.waited(full.elapsed());
-        sent
+        match &self.way {
+            Way::Whole(attempt) => {
+                attempt.give_up();
+                Err(Gone)
+            }
+            Way::Pieces(pieces) => {
+                let full = Instant::now();
+                let sent = pieces.blocking_send(Ok(Bytes::from(bytes))).map_err(|_| Gone);
+                self.patience.waited(full.elapsed());
+                sent
+            }
+        }
+    }
+
+    /// Counts points that the answer tells.
+    pub fn tells(&self, points: usize) {
+        match &self.way {
+            Way::Whole(attempt) => {
+                attempt.points.fetch_add(points as u64, Ordering::Relaxed);
+            }
+            Way::Pieces(_) => self.context.metrics.points_out.inc_by(points as u64),
+        }
+    }
+
+    /// How many points the answer may tell: none is said of one that comes in pieces.
+    pub fn points_max(&self) -> Option<u64> {
+        matches!(self.way, Way::Whole(_)).then_some(SMALL_POINTS_MAX)
+    }
+
+    /// Whether the answer may tell of so many series. Where it may not, it is over.
+    pub fn takes_series(&self, series: usize) -> bool {
+        match &self.way {
+            Way::Whole(attempt) if series > SMALL_SERIES_MAX => {
+                attempt.give_up();
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// The answer is not to be a small one, if it was to be one.
+    pub fn grows(&self) {
+        if let Way::Whole(attempt) = &self.way {
+            attempt.give_up();
+        }
     }
 
     /// Whether the work at the answer has taken longer than it may, or nobody should go on.
     pub fn halts(&self) -> bool {
-        self.patience.is_over(self.began.elapsed()) || self.is_over()
+        self.is_over() || self.is_late()
+    }
+
+    fn is_late(&self) -> bool {
+        let late = self.patience.is_over(self.began.elapsed());
+        if late {
+            self.grows();
+        }
+        late
     }
 
     /// Whether nobody should go on.
     pub fn is_over(&self) -> bool {
-        self.context.shutdown.is_cancelled() || self.pieces.is_closed()
+        self.context.shutdown.is_cancelled()
+            || match &self.way {
+                Way::Whole(attempt) => attempt.is_given_up(),
+                Way::Pieces(pieces) => pieces.is_closed(),
+            }
     }
 
-    /// Ends the answer: with its last bytes, or with why it broke off. An answer that is cut off must not look like a whole one.
-    fn end(self, outcome: io::Result<Vec<u8>>) {
-        let last = match outcome {
+    /// The last bytes of an answer, or why it broke off. One that is cut off must not look like a whole one.
+    fn outcome(&self, written: io::Result<Vec<u8>>) -> Piece {
+        match written {
             _ if self.context.shutdown.is_cancelled() => Err(io::Error::other("the node is ending")),
             Ok(bytes) => Ok(Bytes::from(bytes)),
             Err(error) => {
@@ -92,9 +176,17 @@ impl Sender {
                 }
                 Err(error)
             }
-        };
-        // A client that went away needs no end.
-        drop(self.pieces.blocking_send(last));
+        }
+    }
+}
+
+impl Attempt {
+    fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
     }
 }
 
@@ -129,39 +221,67 @@ pub(super) fn bounded(series: Vec<Arc<Series>>, most: u64) -> io::Result<Vec<Arc
 
 /// Answers with what `write` sends and, at the end, gives. Its error says that the store could not be read, or, as
 /// [`io::ErrorKind::InvalidInput`], that it was asked for too much, or, as [`io::ErrorKind::TimedOut`], that it took too long.
+/// It is called a second time if the answer turns out not to be a small one.
 pub(super) async fn stream(
     api: &Api,
     form: AnswerForm,
-    write: impl FnOnce(&Sender) -> io::Result<Vec<u8>> + Send + 'static,
+    write: impl Fn(&Sender) -> io::Result<Vec<u8>> + Send + 'static,
 ) -> Result<Response<Body>, ApiError> {
     let context = api.running()?.clone();
     let patience = api.limits.query_time;
     let permit = api.question()?;
+    if let Some(whole) = small(&context, patience, &write) {
+        let whole = whole.map_err(refused)?;
+        return Ok(response(form, Body::from(whole)));
+    }
     let (pieces, mut received) = mpsc::channel(PIECES_WAITING_MAX);
     tokio::task::spawn_blocking(move || {
         // Held until the answer is written: it is what takes memory.
         let _permit = permit;
-        let sender = Sender { pieces, context, began: Instant::now(), patience: Patience::with(patience) };
-        let outcome = write(&sender);
-        sender.end(outcome);
+        let sender = Sender::new(Way::Pieces(pieces.clone()), context, patience);
+        let last = sender.outcome(write(&sender));
+        // A client that went away needs no end.
+        drop(pieces.blocking_send(last));
     });
     // The head waits for the first piece, so that a log that cannot be read is an error and not a broken answer.
     let first = match received.recv().await {
-        Some(Ok(first)) => first,
-        Some(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
-            return Err(bad(error.to_string()));
-        }
-        Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
-            return Err(ApiError::new(ErrorCode::QueryTimeout, error.to_string()));
-        }
-        Some(Err(error)) => return Err(ApiError::new(ErrorCode::ReadFailed, error.to_string())),
+        Some(first) => first.map_err(refused)?,
         None => return Err(ApiError::new(ErrorCode::Unavailable, "the query was given up")),
     };
-    let mut response = Response::new(Body::new(Pieces { first: Some(first), rest: received }));
+    Ok(response(form, Body::new(Pieces { first: Some(first), rest: received })))
+}
+
+/// The answer as a whole, if it is a small one and all that it needs is at hand: this thread has others to serve, and waits for no disk.
+fn small(
+    context: &NodeContext,
+    patience: Duration,
+    write: &impl Fn(&Sender) -> io::Result<Vec<u8>>,
+) -> Option<Piece> {
+    let attempt = Way::Whole(Attempt::default());
+    let sender = Sender::new(attempt, context.clone(), patience.min(SMALL_WORK_MAX));
+    let written = at_hand(|| write(&sender))?;
+    let Way::Whole(attempt) = &sender.way else { return None };
+    if attempt.is_given_up() {
+        return None;
+    }
+    context.metrics.points_out.inc_by(attempt.points.load(Ordering::Relaxed));
+    Some(sender.outcome(written))
+}
+
+fn refused(error: io::Error) -> ApiError {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => bad(error.to_string()),
+        io::ErrorKind::TimedOut => ApiError::new(ErrorCode::QueryTimeout, error.to_string()),
+        _ => ApiError::new(ErrorCode::ReadFailed, error.to_string()),
+    }
+}
+
+fn response(form: AnswerForm, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(form.content_type()));
-    Ok(response)
+    response
 }
 
 /// The answer's body: pieces as the scanning thread makes them.

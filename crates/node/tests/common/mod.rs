@@ -97,6 +97,8 @@ fn agent() -> ureq::Agent {
 pub struct Answer {
     pub status: u16,
     pub content_type: String,
+    /// It said how long it would be.
+    pub in_one_piece: bool,
     pub text: String,
 }
 
@@ -104,9 +106,10 @@ impl Answer {
     fn of(mut response: ureq::http::Response<ureq::Body>) -> Self {
         let header = |name| response.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
         let content_type = header("content-type").unwrap_or_default();
+        let in_one_piece = header("content-length").is_some();
         let status = response.status().as_u16();
         let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().unwrap();
-        Self { status, content_type, text }
+        Self { status, content_type, in_one_piece, text }
     }
 
     pub fn json(&self) -> Value {

@@ -193,6 +193,28 @@ impl Shared {
         Ok(())
     }
 
+    /// Visits what [`Shared::scan_each`] does, if that is at most about `points_max` points; otherwise says `false`, and visits nothing.
+    pub fn scan_few(
+        &self,
+        site: &SiteName,
+        series: &[Arc<Series>],
+        range: &RangeInclusive<i64>,
+        points_max: u64,
+        visit: &mut Visit<'_>,
+    ) -> Result<bool, ReadError> {
+        let Some(range) = self.visible(site, range) else { return Ok(true) };
+        if series.len() > self.series_at_once(site, &range) {
+            return Ok(false);
+        }
+        let plans = self.gather(site, series, &range)?;
+        let few = plans.iter().map(|plan| plan.points).sum::<u64>() <= points_max.min(GROUP_POINTS_MAX);
+        if few {
+            // Whether the visitor went on to the end is its own affair.
+            self.visit_group(&plans, &range, visit)?.is_break();
+        }
+        Ok(few)
+    }
+
     /// How many series are looked for at once, so that their parts of segments do not fill the memory.
     fn series_at_once(&self, site: &SiteName, range: &RangeInclusive<i64>) -> usize {
         let segments = self.segments_within(site, range).max(1);

@@ -39,6 +39,9 @@ pub enum SegmentError {
     /// The caller ended a long check.
     #[error("stopped")]
     Stopped,
+    /// It would have to be read, and this thread must not wait for a disk: see [`crate::at_hand`].
+    #[error("not in memory")]
+    NotAtHand,
 }
 
 impl From<io::Error> for SegmentError {

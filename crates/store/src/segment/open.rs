@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use crate::at_hand::may_wait;
 use crate::disk::{DiskFile, read_full};
 
 use super::blocks::{KINDS, Kind, Salt, TAIL_BYTES, first_16, footer_at, read_block};
@@ -142,6 +143,9 @@ impl Segment {
         let missing = SegmentError::Inconsistent("a block is named that is not there");
         let (kind, length) = *self.footer.table.get(number).ok_or(missing.clone())?;
         let offset = *self.offsets.get(number).ok_or(missing)?;
+        if !may_wait() {
+            return Err(SegmentError::NotAtHand);
+        }
         Ok((kind, read_block(&*self.file, &self.salt, kind, offset, length)?))
     }
 

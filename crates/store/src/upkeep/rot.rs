@@ -91,7 +91,10 @@ impl Keeper {
 impl Shared {
     /// Notes that a segment cannot be read; rot is set apart by the next round.
     pub fn bad_segment(&self, sealed: &Arc<Sealed>, error: &SegmentError) -> ReadError {
+        let refused = || ReadError::Io { file: sealed.name.clone(), reason: Arc::from(error.to_string()) };
         let read = match error {
+            // Nothing is wrong with it.
+            SegmentError::NotAtHand => return refused(),
             SegmentError::Rotten { .. } | SegmentError::Inconsistent(_) => {
                 let mut condemned = locked(&self.upkeep.condemned);
                 if !condemned.iter().any(|other| other.name == sealed.name) {
@@ -105,9 +108,7 @@ impl Shared {
             SegmentError::Io(_)
             | SegmentError::Version { .. }
             | SegmentError::NotHere(_)
-            | SegmentError::Stopped => {
-                ReadError::Io { file: sealed.name.clone(), reason: Arc::from(error.to_string()) }
-            }
+            | SegmentError::Stopped => refused(),
         };
         self.unreadable(&read);
         read

@@ -1,6 +1,7 @@
 //! The naive model that judges the store: what was acknowledged, and every answer computed from whole records again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +12,9 @@ use tidelog_record::{
     Batch, Body, ChainHash, DeviceId, Lsn, NodeId, Origin, Record, Run, Seal, Series, SiteName, StreamId,
     Value,
 };
-use tidelog_store::{Appended, Position, Recovery, StateIn, Store, StoreOptions, UpkeepOptions};
+use tidelog_store::{
+    Appended, Position, Recovery, ScanError, StateIn, Store, StoreOptions, UpkeepOptions, at_hand,
+};
 
 use crate::sim_disk::SimDisk;
 
@@ -206,6 +209,12 @@ pub fn judge_answers(store: &Store) -> Vec<Record> {
             let plain: Vec<_> =
                 answer.iter().map(|(series, points)| (series.as_ref().clone(), points.clone())).collect();
             assert_eq!(plain, naive_scan(&held, &site, &range));
+            assert_eq!(few(store, &site, &range, u64::MAX).unwrap(), Some(plain.clone()));
+            assert!(plain.is_empty() || few(store, &site, &range, 0).unwrap().is_none());
+            // What was read is mostly still in memory.
+            if let Some(answer) = at_hand(|| few(store, &site, &range, u64::MAX)) {
+                assert_eq!(answer.unwrap(), Some(plain));
+            }
         }
         let newest: Vec<_> = naive_scan(&held, &site, &(i64::MIN..=i64::MAX))
             .into_iter()
@@ -217,12 +226,28 @@ pub fn judge_answers(store: &Store) -> Vec<Record> {
     held
 }
 
-/// A scan by reading everything.
-fn naive_scan(
-    held: &[Record],
+/// A scan of a site, unless it has about more points than it may.
+pub fn few(
+    store: &Store,
     site: &SiteName,
     range: &std::ops::RangeInclusive<i64>,
-) -> Vec<(Series, Vec<(i64, Value)>)> {
+    points_max: u64,
+) -> Result<Option<Scanned>, ScanError> {
+    let mut all = Scanned::new();
+    let series = store.series(site, &|_| true)?;
+    let told = store.scan_few(site, &series, range.clone(), points_max, |series, points| {
+        all.push((series.as_ref().clone(), points.iter().collect()));
+        ControlFlow::Continue(())
+    })?;
+    assert!(told || all.is_empty(), "all, or nothing");
+    Ok(told.then_some(all))
+}
+
+/// Points by series.
+pub type Scanned = Vec<(Series, Vec<(i64, Value)>)>;
+
+/// A scan by reading everything.
+fn naive_scan(held: &[Record], site: &SiteName, range: &std::ops::RangeInclusive<i64>) -> Scanned {
     let mut points: BTreeMap<Series, BTreeMap<i64, Value>> = BTreeMap::new();
     for record in held.iter().filter(|record| record.stream.site == *site) {
         let Body::Points(batch) = Body::decode(&record.body).unwrap() else { continue };

@@ -12,9 +12,9 @@ use rand::{RngExt, SeedableRng};
 use tidelog_record::{Batch, Lsn, Record, Run, Seal, Series, SiteName, StreamId, Value, Values};
 use tidelog_store::aggregate::{Accumulator, Function, Steps};
 use tidelog_store::segment::{self, Span};
-use tidelog_store::{AppendError, Position, ReadError, ScanError, StateIn, Store, StoreOptions};
+use tidelog_store::{AppendError, Position, ReadError, ScanError, StateIn, Store, StoreOptions, at_hand};
 
-use crate::model::{Author, Model, NODE, body, judge_answers, open, random_body, seconds, site, small};
+use crate::model::{Author, Model, NODE, body, few, judge_answers, open, random_body, seconds, site, small};
 use crate::sim_disk::SimDisk;
 use crate::verify::checked;
 
@@ -307,6 +307,23 @@ fn a_rotten_segment_is_set_apart_asked_for_again_and_made_again() {
     store.upkeep(Instant::now()).unwrap();
     assert_eq!(disk.bytes(&path), whole, "the same bytes as before");
     model.judge(&store);
+}
+
+#[test]
+fn what_lies_on_the_disk_alone_is_at_hand_once_somebody_has_read_it() {
+    let disk = SimDisk::default();
+    let all = i64::MIN..=i64::MAX;
+    let (store, _) = open(&disk, small(12));
+    seconds(&store, 0..300);
+    drop(store);
+    let (store, _) = open(&disk, small(13));
+    assert!(store.stats().segments > 0);
+    assert!(at_hand(|| few(&store, &site(), &all, u64::MAX)).is_none());
+    let stats = store.stats();
+    assert_eq!((stats.failed_reads, stats.segments_rotten), (0, 0), "nothing is wrong with it");
+    let read = few(&store, &site(), &all, u64::MAX).unwrap();
+    assert_eq!(read.as_ref().map(|read| read[0].1.len()), Some(300));
+    assert_eq!(at_hand(|| few(&store, &site(), &all, u64::MAX)).unwrap().unwrap(), read);
 }
 
 #[test]
