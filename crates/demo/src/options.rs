@@ -86,7 +86,7 @@ const EXAMPLES: &str = "Examples:
   cargo demo                                              watch a field live until Ctrl-C
   cargo demo --once --sensors 40 --readings 20000 --json  prove that 20,000 readings arrive once
   cargo demo --once --sensors 40 --readings 20000 --chaos 1 --loss 0.1
-  cargo demo --once --gateways armv7,mips                 the same with gateways as they run on routers, emulated
+  cargo demo --once --gateways armv7,mips                 with gateways as on routers, emulated
   cargo demo --mqtt mqtt://localhost:1883                 and listen with: mosquitto_sub -t 'tidelog/#' -v";
 
 fn share(text: &str) -> Result<f64, String> {

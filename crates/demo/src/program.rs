@@ -154,7 +154,8 @@ fn build_native() -> Result<PathBuf, ProgramError> {
 
 /// The gateway for another processor, after `toolchains/build` has built it. Its progress goes to standard error.
 fn build_for(target: Target) -> Result<PathBuf, ProgramError> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../toolchains/build");
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = package.ancestors().nth(2).unwrap_or(package).join("toolchains/build");
     let failed = |reason: String| ProgramError::CrossBuild { target, script: script.clone(), reason };
     eprintln!("building the gateway for {target}: minutes the first time, seconds from then on");
     let mut build = builder(script.as_os_str());
