@@ -52,13 +52,15 @@ pub struct Chaos {
     dice: StdRng,
     gateways: usize,
     sensors: usize,
+    slowdown: u32,
 }
 
 impl Chaos {
-    /// The same seed breaks the same things in the same order.
+    /// The same seed breaks the same things in the same order. Pauses are `slowdown` times as long: what takes longer to start is killed less
+    /// often, or it would never run.
     #[must_use]
-    pub fn new(seed: u64, gateways: usize, sensors: usize) -> Self {
-        Self { dice: StdRng::seed_from_u64(seed), gateways, sensors }
+    pub fn new(seed: u64, gateways: usize, sensors: usize, slowdown: u32) -> Self {
+        Self { dice: StdRng::seed_from_u64(seed), gateways, sensors, slowdown }
     }
 
     /// How long to wait, what to break then, and how long it stays broken.
@@ -71,7 +73,7 @@ impl Chaos {
             4..8 => Trouble::CutSensor(self.dice.random_range(0..self.sensors)),
             _ => Trouble::CutUplink(self.dice.random_range(0..self.gateways)),
         };
-        (pause, trouble, down)
+        (pause * self.slowdown, trouble, down)
     }
 }
 
@@ -81,11 +83,14 @@ mod tests {
 
     #[test]
     fn a_seed_breaks_the_same_things_each_time_and_everything_in_the_end() {
-        let run = |seed| {
-            let mut chaos = Chaos::new(seed, 2, 40);
+        let slower = |seed, slowdown| {
+            let mut chaos = Chaos::new(seed, 2, 40, slowdown);
             (0..100).map(|_| chaos.next()).collect::<Vec<_>>()
         };
+        let run = |seed| slower(seed, 1);
         assert_eq!(run(1), run(1));
+        let longer = run(1).into_iter().map(|(pause, trouble, down)| (pause * 4, trouble, down));
+        assert_eq!(slower(1, 4), longer.collect::<Vec<_>>());
         assert_ne!(run(1), run(2));
         let mut troubles = Troubles::default();
         run(3).into_iter().for_each(|(_, trouble, _)| troubles.count(trouble));

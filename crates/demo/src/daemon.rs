@@ -1,4 +1,5 @@
-//! A real daemon as a child process: started, killed, started again, and ended in order. It knows how to run a binary, not what the binary does.
+//! A real daemon as a child process: started, killed, started again, and ended in order. It knows how to run a program, not what the
+//! program does.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -11,10 +12,19 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 use tidelog_sim::ports::free_port;
 
-/// How long a daemon may take until it is ready.
-const READY_WITHIN: Duration = Duration::from_secs(30);
-/// How long a daemon may take to end after it was asked to.
-const END_WITHIN: Duration = Duration::from_secs(10);
+use crate::program::Program;
+
+/// How long a daemon may take until it is ready, and to end after it was asked to.
+struct Bounds {
+    ready: Duration,
+    end: Duration,
+}
+
+const NATIVE: Bounds = Bounds { ready: Duration::from_secs(30), end: Duration::from_secs(10) };
+/// An emulated processor is some twenty times slower.
+const EMULATED: Bounds = Bounds { ready: Duration::from_secs(180), end: Duration::from_secs(60) };
+/// How often a daemon that starts is asked whether it is ready.
+const ASK_EVERY: Duration = Duration::from_millis(20);
 const HTTP_WITHIN: Duration = Duration::from_secs(10);
 /// Longest status document that is read.
 const STATUS_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -24,9 +34,6 @@ const LOG_TAIL_BYTES: i64 = 4_000;
 /// What can go wrong with a daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// `cargo build` of the daemons failed.
-    #[error("the daemons cannot be built: {0}")]
-    Build(String),
     /// It cannot be started at all.
     #[error("cannot start {path}: {source}")]
     Start {
@@ -60,70 +67,10 @@ pub enum DaemonError {
     Io(#[from] io::Error),
 }
 
-/// Where the daemons' binaries are: built beside this one with the same profile, or in a folder that the user names.
-pub struct Binaries {
-    folder: PathBuf,
-}
-
-impl Binaries {
-    /// Builds the daemons with the cargo that runs the demo, or takes `folder` as it is.
-    ///
-    /// # Errors
-    /// [`DaemonError::Build`] with cargo's word.
-    pub fn find(folder: Option<&Path>) -> Result<Self, DaemonError> {
-        if let Some(folder) = folder {
-            return Ok(Self { folder: folder.to_owned() });
-        }
-        let own = std::env::current_exe()?;
-        let beside = own.parent().map(Path::to_owned).unwrap_or_default();
-        let Some(cargo) = std::env::var_os("CARGO") else {
-            return Ok(Self { folder: beside });
-        };
-        let mut build = Command::new(cargo);
-        // The demo's own package is named too: with the same packages, dependencies keep the same features and none
-        // is compiled twice.
-        build.args([
-            "build",
-            "--quiet",
-            "-p",
-            "tidelog-demo",
-            "-p",
-            "tidelog-gateway",
-            "-p",
-            "tidelog-cloud",
-        ]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        // What cargo told this program about its own package is not for another build: build scripts that watch those
-        // variables would run again, and half of the dependencies with them.
-        for (name, _) in std::env::vars_os() {
-            let about_package =
-                ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
-            if name.to_str().is_some_and(|name| about_package.iter().any(|about| name.starts_with(about))) {
-                build.env_remove(name);
-            }
-        }
-        build.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stdout(Stdio::null());
-        let status = build.status().map_err(|e| DaemonError::Build(e.to_string()))?;
-        if status.success() {
-            Ok(Self { folder: beside })
-        } else {
-            Err(DaemonError::Build(format!("cargo build ended with {status}")))
-        }
-    }
-
-    /// The path of one binary.
-    #[must_use]
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
-    }
-}
-
 /// One daemon. Dropping it kills it.
 pub struct Daemon {
     name: String,
-    binary: PathBuf,
+    program: Program,
     arguments: Vec<String>,
     log: PathBuf,
     http: SocketAddr,
@@ -137,18 +84,28 @@ impl Daemon {
     ///
     /// # Errors
     /// When no port is free.
-    pub fn new(name: &str, binary: PathBuf, folder: &Path, mut arguments: Vec<String>) -> io::Result<Self> {
+    pub fn new(name: &str, program: Program, folder: &Path, mut arguments: Vec<String>) -> io::Result<Self> {
         let http = free_port()?;
         arguments.extend(["--http".to_owned(), http.to_string()]);
         let agent = ureq::Agent::config_builder().timeout_global(Some(HTTP_WITHIN)).build().into();
         let log = folder.join(format!("{name}.log"));
-        Ok(Self { name: name.to_owned(), binary, arguments, log, http, child: None, agent })
+        Ok(Self { name: name.to_owned(), program, arguments, log, http, child: None, agent })
     }
 
     /// What it is called.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What it runs.
+    #[must_use]
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    fn bounds(&self) -> &'static Bounds {
+        if self.program.target.emulator().is_some() { &EMULATED } else { &NATIVE }
     }
 
     /// Its HTTP address, `http://…`.
@@ -163,7 +120,7 @@ impl Daemon {
     /// [`DaemonError::Start`].
     pub fn start(&mut self) -> Result<(), DaemonError> {
         let output = OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(&self.binary);
+        let mut command = self.program.command();
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("TIDELOG_")) {
                 command.env_remove(name);
@@ -172,8 +129,9 @@ impl Daemon {
         command.args(&self.arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         // A group of its own: Ctrl-C on the terminal is for the demo, which then ends its daemons in order.
         command.process_group(0);
-        let child =
-            command.spawn().map_err(|source| DaemonError::Start { path: self.binary.clone(), source })?;
+        let child = command
+            .spawn()
+            .map_err(|source| DaemonError::Start { path: self.program.path.clone(), source })?;
         self.child = Some(child);
         Ok(())
     }
@@ -182,8 +140,8 @@ impl Daemon {
     ///
     /// # Errors
     /// [`DaemonError::NotReady`] with the end of its log.
-    pub fn wait_ready(&mut self) -> Result<(), DaemonError> {
-        let deadline = Instant::now() + READY_WITHIN;
+    pub async fn wait_ready(&mut self) -> Result<(), DaemonError> {
+        let deadline = Instant::now() + self.bounds().ready;
         loop {
             let ended = match &mut self.child {
                 Some(child) => child.try_wait()?,
@@ -192,10 +150,11 @@ impl Daemon {
             if let Some(status) = ended {
                 return Err(self.not_ready(format!("it ended with {status}")));
             }
-            match self.agent.get(format!("{}/readyz", self.url())).call() {
+            let url = format!("{}/readyz", self.url());
+            match tokio::task::block_in_place(|| self.agent.get(url).call()) {
                 Ok(_) => return Ok(()),
                 Err(error) if Instant::now() > deadline => return Err(self.not_ready(error.to_string())),
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                Err(_) => tokio::time::sleep(ASK_EVERY).await,
             }
         }
     }
@@ -224,7 +183,7 @@ impl Daemon {
     pub fn terminate(&mut self) -> Result<(), DaemonError> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
         Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?;
-        let deadline = Instant::now() + END_WITHIN;
+        let deadline = Instant::now() + self.bounds().end;
         loop {
             match child.try_wait()? {
                 Some(status) if status.success() => return Ok(()),
@@ -239,9 +198,13 @@ impl Daemon {
         }
     }
 
-    /// Resident memory now, in KiB, where the system tells.
+    /// Most resident memory so far, in KiB, where the system tells. An emulated daemon has none that is its own: the emulator's memory is
+    /// mostly not its program's.
     #[must_use]
     pub fn resident_kib(&self) -> Option<u64> {
+        if self.program.target.emulator().is_some() {
+            return None;
+        }
         let pid = self.child.as_ref()?.id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()

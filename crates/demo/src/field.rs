@@ -10,16 +10,19 @@ use tidelog_sim::ports::free_port;
 use crate::broker::{self, BrokerError};
 use crate::certificates::{CertificateError, Certificates};
 use crate::chaos::Trouble;
-use crate::daemon::{Binaries, Client, Daemon, DaemonError};
+use crate::daemon::{Client, Daemon, DaemonError};
 use crate::feed::Replay;
 use crate::key::RadioKey;
 use crate::options::Options;
+use crate::program::{Program, Programs};
 use crate::sensors::{SensorError, Sensors};
 use crate::uplink::Uplink;
 use crate::watcher::{Watcher, WatcherError};
 
+/// How many gateways the field has.
+pub const GATEWAYS: usize = 2;
 /// The gateways' addresses on the air.
-const GATEWAYS: [DeviceId; 2] =
+const ADDRESSES: [DeviceId; GATEWAYS] =
     [DeviceId([0x02, 0x12, 0x4b, 0xff, 0, 0, 0, 1]), DeviceId([0x02, 0x12, 0x4b, 0xff, 0, 0, 0, 2])];
 /// The site that all readings belong to.
 pub const SITE: &str = "demo";
@@ -81,9 +84,12 @@ impl Field {
     ///
     /// # Errors
     /// [`FieldError`] says which part does not stand, and why.
-    pub async fn start(options: &Options, replays: &[Replay], folder: &Path) -> Result<Self, FieldError> {
-        let bin_dir = options.bin_dir.clone();
-        let binaries = tokio::task::block_in_place(|| Binaries::find(bin_dir.as_deref()))?;
+    pub async fn start(
+        options: &Options,
+        programs: Programs,
+        replays: &[Replay],
+        folder: &Path,
+    ) -> Result<Self, FieldError> {
         let key = if options.open_air { None } else { Some(RadioKey::random(folder)?) };
         let air = Air::start(AirOptions {
             loss: options.loss,
@@ -113,11 +119,11 @@ impl Field {
         };
         let mut flags = common("cloud", true)?;
         flags.extend(["--peering-listen".to_owned(), peering.to_string()]);
-        let mut cloud = Daemon::new("cloud", binaries.path("tidelog-cloud"), folder, flags)?;
+        let mut cloud = Daemon::new("cloud", programs.cloud, folder, flags)?;
         cloud.start()?;
 
         let (mut links, mut gateways) = (Vec::new(), Vec::new());
-        for (index, eui) in GATEWAYS.iter().enumerate() {
+        for (index, (eui, program)) in ADDRESSES.iter().zip(programs.gateways).enumerate() {
             let link = Links {
                 cloud: Uplink::open(peering.to_string()).await?,
                 mqtt: Uplink::open(format!("{mqtt_host}:{mqtt_port}")).await?,
@@ -140,18 +146,18 @@ impl Field {
             if let Some(key) = &key {
                 flags.extend(["--radio-key-file".to_owned(), key.file().display().to_string()]);
             }
-            let mut gateway = Daemon::new(&name, binaries.path("tidelog-gateway"), folder, flags)?;
+            let mut gateway = Daemon::new(&name, program, folder, flags)?;
             gateway.start()?;
             gateways.push(gateway);
             links.push(link);
         }
-        tokio::task::block_in_place(|| {
-            gateways.iter_mut().chain([&mut cloud]).try_for_each(Daemon::wait_ready)
-        })?;
+        for daemon in gateways.iter_mut().chain([&mut cloud]) {
+            daemon.wait_ready().await?;
+        }
         let samples_most = replays.iter().map(|replay| replay.samples.len()).max().unwrap_or_default();
         let (network_key, pace_hz) = (key.as_ref().map(RadioKey::network_key), options.pace_hz(samples_most));
         let sensors =
-            Sensors::start(replays, &GATEWAYS, air.address(), network_key, pace_hz, options.seed).await?;
+            Sensors::start(replays, &ADDRESSES, air.address(), network_key, pace_hz, options.seed).await?;
         Ok(Self { air, key, links, cloud, gateways, watcher, sensors })
     }
 
@@ -163,6 +169,11 @@ impl Field {
     /// Where to ask them.
     pub fn urls(&self) -> Vec<(String, String)> {
         self.gateways.iter().chain([&self.cloud]).map(|d| (d.name().to_owned(), d.url())).collect()
+    }
+
+    /// What each daemon runs, in the order of [`Field::places`].
+    pub fn programs(&self) -> impl Iterator<Item = &Program> {
+        self.gateways.iter().chain([&self.cloud]).map(Daemon::program)
     }
 
     /// Most resident memory of each daemon, in KiB, in the order of [`Field::places`].
@@ -213,10 +224,10 @@ impl Field {
     ///
     /// # Errors
     /// [`FieldError::Daemon`] with the end of the log of one that is not.
-    pub fn wait_ready(&mut self) -> Result<(), FieldError> {
-        tokio::task::block_in_place(|| {
-            self.gateways.iter_mut().chain([&mut self.cloud]).try_for_each(Daemon::wait_ready)
-        })?;
+    pub async fn wait_ready(&mut self) -> Result<(), FieldError> {
+        for daemon in self.gateways.iter_mut().chain([&mut self.cloud]) {
+            daemon.wait_ready().await?;
+        }
         Ok(())
     }
 

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::field::GATEWAYS;
+use crate::target::Target;
+
 /// A whole Tidelog field on loopback: simulated air, virtual sensors that run the real firmware library, two real
 /// gateway processes, an MQTT broker and a real cloud node. Shows readings travel, and proves that none is lost.
 #[derive(clap::Parser, Debug, Clone)]
@@ -34,7 +37,7 @@ pub struct Options {
     pub chaos: Option<u64>,
 
     /// Samples a second of each sensor; 0 = as fast as the field takes them [default: 0 with --once, spread over 20 s
-    /// with --chaos, else 1]
+    /// with --chaos (60 s if a gateway is emulated), else 1]
     #[arg(long, value_name = "HZ")]
     pub pace: Option<f64>,
 
@@ -62,7 +65,15 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 
-    /// Take tidelog-gateway and tidelog-cloud from this folder instead of building them
+    /// What processors the gateways run on: one target for both, or two, such as armv7,mips. Targets: native (this machine's), mips
+    /// (big-endian MIPS32), mipsel (little-endian), armv7. Others than native are cross-built for routers by toolchains/build, which takes
+    /// minutes the first time, and emulated by qemu-user, some twenty times slower; chaos then strikes at longer intervals. docs/CROSS.md
+    /// says what it takes
+    #[arg(long, value_name = "TARGET[,TARGET]", default_value = "native", value_parser = Target::of_gateways)]
+    pub gateways: [Target; GATEWAYS],
+
+    /// Take tidelog-gateway and tidelog-cloud from this folder instead of building them, and gateways for another processor from
+    /// DIR/TARGET/tidelog-gateway
     #[arg(long, value_name = "DIR")]
     pub bin_dir: Option<PathBuf>,
 
@@ -75,6 +86,7 @@ const EXAMPLES: &str = "Examples:
   cargo demo                                              watch a field live until Ctrl-C
   cargo demo --once --sensors 40 --readings 20000 --json  prove that 20,000 readings arrive once
   cargo demo --once --sensors 40 --readings 20000 --chaos 1 --loss 0.1
+  cargo demo --once --gateways armv7,mips                 with gateways as on routers, emulated
   cargo demo --mqtt mqtt://localhost:1883                 and listen with: mosquitto_sub -t 'tidelog/#' -v";
 
 fn share(text: &str) -> Result<f64, String> {
@@ -86,6 +98,8 @@ fn share(text: &str) -> Result<f64, String> {
 
 /// How long a run with chaos takes at least, so that there is something to disturb, in seconds.
 const CHAOS_SPREAD_S: f64 = 20.0;
+/// How many times as long chaos takes over emulated gateways, which take seconds to start.
+const EMULATED_SLOWDOWN: u32 = 3;
 const SENSORS_OF_EMBEDDED: usize = 12;
 
 impl Options {
@@ -98,16 +112,54 @@ impl Options {
         }
     }
 
+    /// How many times as long chaos takes as it does over native gateways.
+    #[must_use]
+    pub fn slowdown(&self) -> u32 {
+        let emulated = self.gateways.iter().any(|target| target.emulator().is_some());
+        if emulated { EMULATED_SLOWDOWN } else { 1 }
+    }
+
     /// Samples a second of one sensor that has `samples_most` of them; `None` = as fast as it goes.
     #[must_use]
     pub fn pace_hz(&self, samples_most: usize) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "a pace, not a count")]
-        let spread = samples_most as f64 / CHAOS_SPREAD_S;
+        let spread = samples_most as f64 / (CHAOS_SPREAD_S * f64::from(self.slowdown()));
         match self.pace {
             Some(pace) => (pace > 0.0).then_some(pace),
             None if self.chaos.is_some() => Some(spread.max(0.1)),
             None if self.once => None,
             None => Some(1.0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Options, String> {
+        let command = ["cargo demo"].iter().chain(arguments);
+        Options::try_parse_from(command).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn gateways_are_native_unless_told_otherwise_and_chaos_leaves_emulated_ones_more_time() {
+        let (native, emulated) =
+            (parsed(&["--chaos", "1"]), parsed(&["--chaos", "1", "--gateways", "native,mips"]));
+        let (native, emulated) = (native.unwrap(), emulated.unwrap());
+        assert_eq!(native.gateways, [Target::Native; GATEWAYS]);
+        assert_eq!(emulated.gateways, [Target::Native, Target::Mips]);
+        assert_eq!((native.slowdown(), native.pace_hz(400)), (1, Some(20.0)));
+        assert!(emulated.slowdown() > 1 && emulated.pace_hz(400) < native.pace_hz(400));
+    }
+
+    #[test]
+    fn gateways_that_are_refused_are_named_with_what_may_stand_there() {
+        let unknown = parsed(&["--gateways", "armv7,sparc"]).unwrap_err();
+        assert!(unknown.contains("--gateways") && unknown.contains("'sparc'"), "{unknown}");
+        assert!(unknown.contains("native, mips, mipsel and armv7"), "{unknown}");
+        assert!(parsed(&["--gateways", "mips", "--gateways", "armv7"]).is_err(), "given twice");
     }
 }

@@ -49,7 +49,13 @@ pub struct Held {
     /// The judge's word.
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// Most resident memory of the process, in KiB, since it was last started.
+    /// The processor that it runs on, if it is a daemon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processor: Option<&'static str>,
+    /// What emulates that processor, if this machine has another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emulator: Option<&'static str>,
+    /// Most resident memory of the process, in KiB, since it was last started; not told of an emulated one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_kib_max: Option<u64>,
 }
@@ -90,10 +96,14 @@ impl Report {
         )];
         for held in &self.held {
             let v = &held.verdict;
-            lines.push(format!(
+            let mut line = format!(
                 "{:<10} holds {} points: {} lost, {} duplicated, {} differing, {} invented",
                 held.place, v.points, v.lost, v.duplicated, v.differing, v.invented
-            ));
+            );
+            if let (Some(processor), Some(emulator)) = (held.processor, held.emulator) {
+                line.push_str(&format!(" (on {processor}, by {emulator})"));
+            }
+            lines.push(line);
         }
         lines.push(format!(
             "MQTT: {} messages, {} of them repeats that say so themselves",

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arrival::{Standing, Watch, is_level};
 use crate::chaos::{Chaos, Trouble, Troubles};
@@ -12,6 +12,7 @@ use crate::feed::{self, FeedError, Replay};
 use crate::field::{Field, FieldError};
 use crate::judge::Expected;
 use crate::options::Options;
+use crate::program::{ProgramError, Programs};
 use crate::report::{self, Held, Report};
 use crate::verify::verify;
 
@@ -27,6 +28,9 @@ pub enum RunError {
     /// The data.
     #[error(transparent)]
     Feed(#[from] FeedError),
+    /// What the daemons run.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     /// The field.
     #[error(transparent)]
     Field(#[from] FieldError),
@@ -60,13 +64,39 @@ pub async fn run(options: &Options) -> Result<Option<Report>, RunError> {
     let replays =
         feed::replays(options.data.as_deref(), options.sensors(), options.readings.map(|n| n as usize))?;
     let (folder, _temporary) = folder(options.dir.as_deref())?;
+    // Until here Ctrl-C ends this process and a build at once; from here on there are daemons to end first.
+    let programs =
+        tokio::task::block_in_place(|| Programs::find(options.bin_dir.as_deref(), options.gateways))?;
+    let mut ending = Ending::listen()?;
     eprintln!("starting the field in {}", folder.display());
-    let mut field = Field::start(options, &replays, &folder).await?;
-    let outcome = watch(options, &replays, &mut field).await;
+    let mut field = tokio::select! {
+        field = Field::start(options, programs, &replays, &folder) => field?,
+        () = ending.asked() => return interrupted(options),
+    };
+    let outcome = watch(options, &replays, &mut field, &mut ending).await;
     let ended = field.end().await;
     let report = outcome?;
     ended?;
     Ok(report)
+}
+
+/// The two signals that ask the demo to end.
+struct Ending {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Ending {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 fn folder(asked: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>), RunError> {
@@ -93,8 +123,8 @@ struct TroubleMaker {
 }
 
 impl TroubleMaker {
-    fn new(seed: u64, field: &Field, sensors: usize) -> Self {
-        let mut chaos = Chaos::new(seed, field.places().len() - 1, sensors);
+    fn new(seed: u64, slowdown: u32, field: &Field, sensors: usize) -> Self {
+        let mut chaos = Chaos::new(seed, field.places().len() - 1, sensors, slowdown);
         let (pause, trouble, down) = chaos.next();
         let next = (Instant::now() + pause, trouble, down);
         Self { seed, chaos, next, broken: Vec::new(), made: Troubles::default() }
@@ -120,15 +150,20 @@ impl TroubleMaker {
     }
 }
 
-async fn watch(options: &Options, replays: &[Replay], field: &mut Field) -> Result<Option<Report>, RunError> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+async fn watch(
+    options: &Options,
+    replays: &[Replay],
+    field: &mut Field,
+    ending: &mut Ending,
+) -> Result<Option<Report>, RunError> {
     let expected = Expected::of(replays);
     let places = field.places();
     let standings = Watch::start(places.iter().map(|(_, client)| client.clone()).collect());
     introduce(options, replays, field);
 
     let readings: u64 = replays.iter().map(|replay| replay.readings() as u64).sum();
-    let mut trouble = options.chaos.map(|seed| TroubleMaker::new(seed, field, replays.len()));
+    let mut trouble =
+        options.chaos.map(|seed| TroubleMaker::new(seed, options.slowdown(), field, replays.len()));
     let started = Instant::now();
     let mut shown = Progress::new();
     let (mut last_move, mut last_state) = (Instant::now(), (0, 0, 0));
@@ -136,8 +171,7 @@ async fn watch(options: &Options, replays: &[Replay], field: &mut Field) -> Resu
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
-            _ = interrupt.recv() => return interrupted(options),
-            _ = terminate.recv() => return interrupted(options),
+            () = ending.asked() => return interrupted(options),
         }
         let now = Instant::now();
         let acknowledged = field.sensors.acknowledged();
@@ -162,7 +196,7 @@ async fn watch(options: &Options, replays: &[Replay], field: &mut Field) -> Resu
             if stalled {
                 eprintln!("no progress for {} s: judging what is there", STALLED_AFTER.as_secs());
             }
-            field.wait_ready()?;
+            field.wait_ready().await?;
             let seconds = started.elapsed().as_secs_f64();
             let made = trouble.map(|maker| report::Chaos { seed: maker.seed, troubles: maker.made });
             return judge(replays, field, &expected, seconds, made).map(Some);
@@ -189,13 +223,22 @@ fn judge(
 ) -> Result<Report, RunError> {
     let mut held = Vec::new();
     let mut answers = Vec::new();
-    for ((place, client), resident_kib_max) in field.places().into_iter().zip(field.resident_kib()) {
+    let processes = field.programs().zip(field.resident_kib());
+    for ((place, client), (program, resident_kib_max)) in field.places().into_iter().zip(processes) {
         let (verdict, answer) = tokio::task::block_in_place(|| verify(&client, expected))?;
-        held.push(Held { place, verdict, resident_kib_max });
+        let processor = Some(program.target.processor());
+        let emulator = program.target.emulator();
+        held.push(Held { place, verdict, processor, emulator, resident_kib_max });
         answers.push(answer);
     }
     let heard = field.watcher.heard();
-    held.push(Held { place: "mqtt".to_owned(), verdict: heard.judge(expected), resident_kib_max: None });
+    held.push(Held {
+        place: "mqtt".to_owned(),
+        verdict: heard.judge(expected),
+        processor: None,
+        emulator: None,
+        resident_kib_max: None,
+    });
     let readings: usize = replays.iter().map(Replay::readings).sum();
     let air = field.air();
     #[expect(clippy::cast_precision_loss, reason = "rates, not counts")]
@@ -227,6 +270,11 @@ fn introduce(options: &Options, replays: &[Replay], field: &Field) {
     eprintln!();
     for (place, url) in field.urls() {
         eprintln!("{place:<10} {url}/api/v1/status");
+    }
+    for ((place, _), program) in field.places().iter().zip(field.programs()) {
+        if let Some(emulator) = program.target.emulator() {
+            eprintln!("{place:<10} runs on {}, emulated by {emulator}", program.target.processor());
+        }
     }
     let first = replays.first().map(|replay| replay.device.to_string()).unwrap_or_default();
     let site = crate::field::SITE;
