@@ -68,7 +68,8 @@ need_zig() {
         fail "could not install ziglang==$ZIG_VERSION with pip"
 }
 
-# The environment in which cargo builds for a Linux target. Paths of this machine are kept out of the program's bytes.
+# target_environment [PROFILE]: the environment in which cargo builds for a Linux target, with that profile of ours. Paths of this
+# machine are kept out of the program's bytes.
 target_environment() {
     need_rust_source
     need_zig
@@ -79,29 +80,36 @@ target_environment() {
     export "CARGO_TARGET_${upper}_LINKER=$root/toolchains/zig-cc"
     export "CC_$lower=$root/toolchains/zig-cc" "AR_$lower=$root/toolchains/zig-ar"
     local flags="--remap-path-prefix=$root=tidelog --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
-    flags+=" --remap-path-prefix=$sysroot=rust --remap-path-prefix=$target_dir=target"
+    flags+=" --remap-path-prefix=$sysroot=rust --remap-path-prefix=$target_dir=target --remap-path-prefix=$cache=cache"
     # zig brings musl's start files and libc itself; rustc must not look for copies of its own. Our target files say so themselves.
     [ "$target" != "$triple" ] || flags+=" -C target-feature=+crt-static -C link-self-contained=no"
+    # Where a static program is at a fixed address anyway, its code may know it: a call on MIPS is two instructions instead of four.
+    case $triple in x86_64-*) ;; *) flags+=" -C relocation-model=static" ;; esac
+    # A panic ends a router's program, and nothing reads the tables for unwinding. Our target files say so themselves.
+    [ "$target" != "$triple" ] || [ "${1-}" != router ] || flags+=" -C force-unwind-tables=no"
     export "CARGO_TARGET_${upper}_RUSTFLAGS=$flags"
     [ -z "$emulator" ] || export "CARGO_TARGET_${upper}_RUNNER=$emulator"
     # As environment, not as flags: nextest asks cargo questions of its own. A cargo that does not know one of them ignores it.
-    export CARGO_UNSTABLE_BUILD_STD=std,panic_unwind CARGO_UNSTABLE_JSON_TARGET_SPEC=true
+    export CARGO_UNSTABLE_BUILD_STD=std,panic_unwind,panic_abort CARGO_UNSTABLE_BUILD_STD_FEATURES=panic-unwind,optimize_for_size
+    export CARGO_UNSTABLE_JSON_TARGET_SPEC=true
 }
 
-# sled as MIPS needs it. Where it believes that there are no 64-bit atomics it puts locks in their place, in memory that it then
-# fills with zeros, and panics when it has read 64 pages. Our targets have those atomics, so a copy of its source uses them. The path
-# override that names the copy leaves Cargo.lock as it is.
-need_sled_for_mips() {
+# sled as routers need it. On MIPS, where it believes that there are no 64-bit atomics, it puts locks in their place, in memory that it
+# then fills with zeros, and panics when it has read 64 pages. Our targets have those atomics, so a copy of its source uses them. And its
+# greatest key is a constant of a MiB of ones; a KiB is greater than each of ours as well. The path override that names the copy leaves
+# Cargo.lock as it is.
+need_sled_for_routers() {
     local source copy
     source=$("$cargo" metadata --format-version 1 --locked | python3 -c 'import json, os, sys
 print(*(os.path.dirname(p["manifest_path"]) for p in json.load(sys.stdin)["packages"] if p["name"] == "sled"))')
     [ -d "$source" ] || fail "cargo does not say where the source of sled is"
-    copy=$cache/mips/$(basename "$source")
+    copy=$cache/routers/$(basename "$source")
     if ! [ -d "$copy" ]; then
         rm -rf "$copy.new"
-        mkdir -p "$cache/mips"
+        mkdir -p "$cache/routers"
         cp -r "$source" "$copy.new"
         sed -i '/target_arch = "mips",$/d; s/target_arch = "mips", //' "$copy.new/src/atomic_shim.rs"
+        sed -i 's/&\[255; 1024 \* 1024\]/\&[255; 1024]/' "$copy.new/src/iter.rs"
         # What cargo does for dependencies from a registry.
         sed -i 's/^#!\[\(deny\|warn\)(/#![allow(/; 1i #![allow(warnings)]' "$copy.new/src/lib.rs"
         mv "$copy.new" "$copy"
@@ -113,6 +121,6 @@ print(*(os.path.dirname(p["manifest_path"]) for p in json.load(sys.stdin)["packa
 target_cargo() {
     local command=$1; shift
     local cargo_config=()
-    case $triple in mips*) need_sled_for_mips ;; esac
+    need_sled_for_routers
     "$cargo" $command "${cargo_config[@]}" --target "$target" --target-dir "$target_dir" "$@"
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::error::{CatalogueError, is_locked};
 use super::noted::{Noted, beside};
+use super::opening::Opening;
 
 /// How often what was set becomes durable, in milliseconds.
 const FLUSH_EVERY_MS: u64 = 500;
@@ -72,7 +73,8 @@ fn unlocked(folder: &Path, cache_bytes: usize) -> sled::Result<sled::Db> {
 }
 
 /// Opens the folder and reads it; the second value says whether it was begun before: sled takes some damage for an empty
-/// folder. sled may panic on damaged files; that too only means that the folder is damaged.
+/// folder. sled may panic on damaged files; that too only means that the folder is damaged, and where a panic ends the process, the fourth
+/// that opens the folder says so.
 pub(crate) fn open_folder<T>(
     folder: &Path,
     cache_bytes: usize,
@@ -88,8 +90,15 @@ pub(crate) fn open_folder<T>(
         }
         Ok((what, begun_before))
     };
-    catch_unwind(AssertUnwindSafe(open))
-        .unwrap_or_else(|_| Err(Trouble::Damaged(String::from("sled panicked on it"))))
+    let opening = Opening::begin(folder);
+    let opened = if opening.is_hopeless() {
+        Err(Trouble::Damaged(String::from("no opening of it came to an end")))
+    } else {
+        catch_unwind(AssertUnwindSafe(open))
+            .unwrap_or_else(|_| Err(Trouble::Damaged(String::from("sled panicked on it"))))
+    };
+    opening.end();
+    opened
 }
 
 /// Opens the folder; when it is damaged, moves it aside and begins a new one. The second value says what was wrong. Only the

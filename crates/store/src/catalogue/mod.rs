@@ -15,6 +15,7 @@ mod matcher;
 mod merge;
 mod noted;
 mod numbers;
+mod opening;
 mod order;
 mod registry;
 mod run;

@@ -219,6 +219,44 @@ fn a_folder_that_was_deleted_or_emptied_is_begun_anew_and_says_so() {
 }
 
 #[test]
+fn a_folder_whose_openings_all_ended_the_process_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, note) = (dir.path().join("series"), dir.path().join("series.opening"));
+    let one = series("t", &[]).canonical();
+    let enter = || {
+        let (catalogue, begun) = Catalogue::open(&folder, MEMORY_BYTES).unwrap();
+        let is_new = catalogue.ensure(&site("a"), &one).unwrap();
+        catalogue.flush().unwrap();
+        assert!(!note.exists(), "what came to an end is not counted");
+        (begun, is_new)
+    };
+    enter();
+    // As a process leaves it that ends while it opens the folder, once and again.
+    for unended in 1..=2 {
+        fs::write(&note, vec![b'.'; unended]).unwrap();
+        assert_eq!(enter(), (None, false), "{unended} may be power cuts");
+    }
+    fs::write(&note, [b'.'; 3]).unwrap();
+    let (begun, is_new) = enter();
+    assert!(begun.is_some_and(|reason| reason.contains("came to an end; moved to")));
+    assert!(is_new);
+    assert_eq!(enter(), (None, false));
+}
+
+#[test]
+fn each_opening_that_comes_to_no_end_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("series");
+    let hopeless = || {
+        let opening = opening::Opening::begin(&folder);
+        opening.is_hopeless()
+    };
+    assert_eq!([(); 5].map(|()| hopeless()), [false, false, false, true, true]);
+    opening::Opening::begin(&folder).end();
+    assert!(!hopeless());
+}
+
+#[test]
 fn what_is_no_series_is_refused_and_enters_nothing() {
     let catalogue = Catalogue::in_memory(MEMORY_BYTES);
     assert!(matches!(catalogue.ensure(&site("a"), b"\x01-\x00"), Err(CatalogueError::Series(_))));

@@ -88,7 +88,7 @@ impl Keeper {
         if is_wanted && self.shared.write_state() == WriteState::Ready {
             let file = self.shared.disk.open(&self.shared.dir.join(BALLAST_FILE), OpenMode::Create);
             let file = file.map_err(io("take ballast"))?;
-            match file.write_all_at(&[0x5a; BALLAST_BYTES], 0).and_then(|()| file.sync_data()) {
+            match file.write_all_at(&vec![0x5a; BALLAST_BYTES], 0).and_then(|()| file.sync_data()) {
                 Ok(()) => self.has_ballast = true,
                 // There is room for what is more urgent, and none for this.
                 Err(error) if is_full(&error) => {
