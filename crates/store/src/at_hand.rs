@@ -1,6 +1,6 @@
 //! Whether a thread may wait for a disk. One that serves many others must not: it asks for what is at hand, in memory, and where
 //! something is not, its question stays without an answer and is asked again by a thread that may wait. This knows nothing of what is
-//! asked; whatever reads sealed segments asks here first.
+//! asked; whatever reads sealed segments, or looks for series in the catalogue, asks here first.
 
 use std::cell::Cell;
 
@@ -25,8 +25,8 @@ impl Drop for Before {
     }
 }
 
-/// What `ask` says, without a look at any segment's file; `None` if it would have taken one, whatever `ask` said then. Only this
-/// thread is held to it. The catalogue's few reads are sled's, and go by its own cache.
+/// What `ask` says of points by what is in memory: series that were looked for before, tables, and what was read of segments lately.
+/// `None` if it takes more, whatever `ask` said then. Only this thread is held to it.
 pub fn at_hand<T>(ask: impl FnOnce() -> T) -> Option<T> {
     let before = Before(THREAD.replace(Thread::MustNotWait));
     let answer = ask();

@@ -65,7 +65,7 @@ fn write_points(question: &Question, sender: &Sender) -> io::Result<Vec<u8>> {
     };
     match sender.points_max() {
         None => {
-            asking::each_points(&context.store, site, &series, question.range(), visit).map_err(unread)?
+            asking::each_points(&context.store, site, &series, question.range(), visit).map_err(unread)?;
         }
         Some(most) => {
             let few = asking::few_points(&context.store, site, &series, question.range(), most, visit);

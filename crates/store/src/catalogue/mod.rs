@@ -37,6 +37,7 @@ pub use matcher::{MatchOp, Matcher, MatcherError, REGEX_BYTES_MAX};
 pub(crate) use registry::Registry;
 pub use registry::{CURSOR_NAME_BYTES_MAX, DEVICE_ENTRY_BYTES_MAX};
 
+use crate::at_hand::may_wait;
 use crate::shared::{locked, read_locked, write_locked};
 use folder::Opened;
 use generations::Generations;
@@ -324,17 +325,21 @@ impl Catalogue {
         Ok(site.view())
     }
 
-    /// The series that meet all conditions, in the order of [`Series`]; all of the site's when there are no conditions.
+    /// The series that meet all conditions, in the order of [`Series`]; all of the site's when there are no conditions. Within
+    /// [`crate::at_hand`] only what was asked before is answered: looking may take long, and a disk.
     ///
     /// # Errors
     /// [`CatalogueError`].
     pub fn select(&self, site: &SiteName, matchers: &[Matcher]) -> Result<Vec<Arc<Series>>, CatalogueError> {
         let Some(site) = self.site(site) else { return Ok(Vec::new()) };
-        let view = self.view(&site)?;
         let question = Answers::question(site.number(), matchers);
-        if let Some(answer) = self.answers.get(&question, view.series) {
+        if let Some(answer) = self.answers.get(&question, site.series()) {
             return Ok(answer);
         }
+        if !may_wait() {
+            return Ok(Vec::new());
+        }
+        let view = self.view(&site)?;
         let answer = select::select(&self.shelf, &self.series, &view, matchers)?;
         self.answers.put(question, view.series, &answer);
         Ok(answer)
