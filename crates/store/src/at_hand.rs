@@ -52,9 +52,9 @@ mod tests {
     fn an_answer_that_would_have_waited_is_none_and_the_next_one_starts_afresh() {
         assert!(may_wait());
         assert_eq!(at_hand(|| 1), Some(1));
-        assert_eq!(at_hand(|| may_wait()), None);
+        assert_eq!(at_hand(may_wait), None);
         assert_eq!(at_hand(|| 2), Some(2), "what was missed is forgotten");
-        assert_eq!(at_hand(|| std::thread::spawn(|| may_wait()).join().ok()), Some(Some(true)));
+        assert_eq!(at_hand(|| std::thread::spawn(may_wait).join().ok()), Some(Some(true)));
         assert!(std::panic::catch_unwind(|| at_hand(|| panic!("a question"))).is_err());
         assert!(may_wait(), "it is what it was");
     }
