@@ -13,9 +13,6 @@ use crate::errors::ReadError;
 use crate::scan::{Halt, ScanError};
 use crate::store::Store;
 
-/// Steps of all groups that are gathered at a time; each takes up to some 300 bytes.
-const GATHERED_STEPS_MAX: usize = 64 * 1024;
-
 impl Store {
     /// The series that meet all conditions of at least one alternative, ascending, each once. An alternative without conditions is
     /// met by every series.
@@ -118,7 +115,7 @@ impl Store {
         halt: &Halt<'_>,
         mut visit: impl FnMut(usize, Aggregates) -> ControlFlow<()>,
     ) -> Result<(), ScanError> {
-        let at_a_time = (GATHERED_STEPS_MAX / steps.count()).max(1);
+        let at_a_time = (self.shared().scan_steps_max() / steps.count()).max(1);
         for (turn, groups) in groups.chunks(at_a_time).enumerate() {
             let gathered = self.gathered(site, groups, steps, functions, halt)?;
             for (at, accumulator) in gathered.into_iter().enumerate() {

@@ -90,6 +90,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         recent: crate::recent::Recent::new(options.recent_bytes_max),
         upkeep: Upkeep::default(),
         cache,
+        scan_points_max: options.scan_points_max.max(1),
         scan_threads: options.scan_threads.max(1),
         has_keeper: options.upkeep.thread,
         queue_bytes_max: options.queue_bytes_max,

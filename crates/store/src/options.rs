@@ -16,6 +16,12 @@ pub const LOG_FILE_BYTES_LIMIT: u64 = 1024 * 1024 * 1024;
 /// Threads that answer one question together unless the caller says otherwise, at most.
 const SCAN_THREADS_MAX: usize = 8;
 
+/// Points that one question holds in memory at least and at most: with fewer, long series are told in many parts, and with more nothing
+/// is quicker.
+const SCAN_POINTS: std::ops::RangeInclusive<u64> = 8 * 1024..=256 * 1024;
+/// A time and a value.
+const SCAN_POINT_BYTES: u64 = 16;
+
 /// Where the catalogue of series, cursors and the device registry live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StateIn {
@@ -51,6 +57,9 @@ pub struct StoreOptions {
     pub cache_bytes_max: usize,
     /// Memory for finding series by their labels, in bytes.
     pub catalogue_bytes_max: usize,
+    /// Points that one question holds in memory at a time, of some 16 bytes; beside them it holds where to read on, and steps of
+    /// aggregates, which are fewer.
+    pub scan_points_max: u64,
     /// Threads that answer one question together, at most.
     pub scan_threads: usize,
     /// Where the catalogue of series, cursors and the device registry live.
@@ -76,7 +85,8 @@ const MERGED_POINTS_MIN: u64 = 16 * 1024;
 
 impl StoreOptions {
     /// Divides memory among what takes some: half for points that are not sealed and for sealing them, three sixteenths for pieces
-    /// of segments, one for the newest records, an eighth for finding series, an eighth for what waits for the writer.
+    /// of segments, one for the newest records, an eighth for finding series, an eighth for what waits for the writer. A question takes
+    /// a sixteenth beside them, and some more for where to read on.
     #[must_use]
     pub fn within(mut self, bytes: usize) -> Self {
         let open_bytes = bytes as u64 / 2;
@@ -89,6 +99,8 @@ impl StoreOptions {
         self.cache_bytes_max = bytes / 16 * 3;
         self.catalogue_bytes_max = bytes / 8;
         self.queue_bytes_max = bytes / 8;
+        self.scan_points_max =
+            (bytes as u64 / 16 / SCAN_POINT_BYTES).clamp(*SCAN_POINTS.start(), *SCAN_POINTS.end());
         self
     }
 
@@ -106,6 +118,7 @@ impl StoreOptions {
             recent_bytes_max: 4 * 1024 * 1024,
             cache_bytes_max: 16 * 1024 * 1024,
             catalogue_bytes_max: 8 * 1024 * 1024,
+            scan_points_max: *SCAN_POINTS.end(),
             scan_threads: thread::available_parallelism().map_or(1, |n| n.get()).min(SCAN_THREADS_MAX),
             state: StateIn::Folder,
             boot: None,

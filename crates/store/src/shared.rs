@@ -102,6 +102,7 @@ pub(crate) struct Shared {
     pub listeners: Mutex<Vec<Listener>>,
     pub counters: Counters,
     pub commit_interval: Duration,
+    pub scan_points_max: u64,
     pub scan_threads: usize,
     /// Whether a thread seals, so that writes may wait for it.
     pub has_keeper: bool,

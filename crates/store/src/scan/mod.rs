@@ -24,14 +24,8 @@ use gather::Plan;
 /// A series with its points, in ascending order of time (ns), each time once.
 pub type SeriesPoints = (Arc<Series>, Vec<(i64, Value)>);
 
-/// Points held in memory at once by a scan that is visited series by series.
-pub(crate) const GROUP_POINTS_MAX: u64 = 256 * 1024;
-/// Points of one series that are handed out at once.
-pub(crate) const PART_POINTS_MAX: u64 = 64 * 1024;
 /// Series that are looked for at once.
 const SERIES_AT_ONCE: usize = 1024;
-/// Parts of segments that are found at once, some 48 bytes each: of many segments, fewer series are looked for.
-const PARTS_AT_ONCE: usize = 32 * 1024;
 /// Series that are looked for at once however many segments there are: a page of a segment's directory holds about as many.
 const SERIES_AT_ONCE_MIN: usize = 32;
 /// Points below which one thread is quicker than several.
@@ -123,6 +117,7 @@ impl Taker for Keep {
 
 /// Hands points on in parts.
 struct HandOn<'v> {
+    points_max: u64,
     series: &'v Arc<Series>,
     visit: &'v mut Visit<'v>,
     part: Points,
@@ -142,12 +137,30 @@ impl HandOn<'_> {
 impl Taker for HandOn<'_> {
     fn points(&mut self, points: &Points, range: std::ops::Range<usize>) -> ControlFlow<()> {
         self.part.extend(points, range);
-        if self.part.len() as u64 >= PART_POINTS_MAX { self.end() } else { ControlFlow::Continue(()) }
+        if self.part.len() as u64 >= self.points_max { self.end() } else { ControlFlow::Continue(()) }
     }
 }
 
 /// What is done with a series' points.
 pub(crate) type Visit<'v> = dyn FnMut(&Arc<Series>, &Points) -> ControlFlow<()> + 'v;
+
+/// What a question takes beside the points that it holds.
+impl Shared {
+    /// Points of one series that are handed out at once.
+    fn part_points_max(&self) -> u64 {
+        (self.scan_points_max / 4).max(1)
+    }
+
+    /// Parts of segments that are found at once, some 48 bytes each: of many segments, fewer series are looked for.
+    fn scan_parts_max(&self) -> usize {
+        usize::try_from(self.scan_points_max / 8).unwrap_or(usize::MAX)
+    }
+
+    /// Steps of all series together that are gathered at once; each takes up to some 300 bytes.
+    pub(crate) fn scan_steps_max(&self) -> usize {
+        usize::try_from(self.scan_points_max / 4).unwrap_or(usize::MAX)
+    }
+}
 
 impl Shared {
     /// The range of a site that a question may see, if it is any.
@@ -174,7 +187,7 @@ impl Shared {
                 let mut points = 0;
                 let fits = |plan: &&Plan| {
                     points += plan.points;
-                    points <= GROUP_POINTS_MAX
+                    points <= self.scan_points_max
                 };
                 let count = rest.iter().take_while(fits).count();
                 let flow = if count == 0 {
@@ -207,7 +220,7 @@ impl Shared {
             return Ok(false);
         }
         let plans = self.gather(site, series, &range)?;
-        let few = plans.iter().map(|plan| plan.points).sum::<u64>() <= points_max.min(GROUP_POINTS_MAX);
+        let few = plans.iter().map(|plan| plan.points).sum::<u64>() <= points_max.min(self.scan_points_max);
         if few {
             // Whether the visitor went on to the end is its own affair.
             self.visit_group(&plans, &range, visit)?.is_break();
@@ -218,7 +231,7 @@ impl Shared {
     /// How many series are looked for at once, so that their parts of segments do not fill the memory.
     fn series_at_once(&self, site: &SiteName, range: &RangeInclusive<i64>) -> usize {
         let segments = self.segments_within(site, range).max(1);
-        (PARTS_AT_ONCE / segments).clamp(SERIES_AT_ONCE_MIN, SERIES_AT_ONCE)
+        (self.scan_parts_max() / segments).clamp(SERIES_AT_ONCE_MIN, SERIES_AT_ONCE)
     }
 
     fn hand_on(
@@ -227,8 +240,12 @@ impl Shared {
         range: &RangeInclusive<i64>,
         visit: &mut Visit<'_>,
     ) -> Result<ControlFlow<()>, ReadError> {
-        let mut taker =
-            HandOn { series: &plan.series, visit: &mut |s, p| visit(s, p), part: Points::default() };
+        let mut taker = HandOn {
+            points_max: self.part_points_max(),
+            series: &plan.series,
+            visit: &mut |s, p| visit(s, p),
+            part: Points::default(),
+        };
         match self.walk_plan(plan, range, &mut taker)? {
             ControlFlow::Break(()) => Ok(ControlFlow::Break(())),
             ControlFlow::Continue(()) => Ok(taker.end()),

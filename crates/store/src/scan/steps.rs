@@ -13,9 +13,6 @@ use crate::errors::ReadError;
 use crate::segment::Section;
 use crate::shared::Shared;
 
-/// Steps of all series together that are gathered at once; each takes up to some 300 bytes.
-const STEPS_AT_ONCE: usize = 64 * 1024;
-
 impl Taker for Accumulator {
     fn section(&mut self, section: &Section) -> bool {
         self.whole(section)
@@ -54,7 +51,7 @@ impl Shared {
         visit: &mut VisitSteps<'_>,
     ) -> Result<(), ScanError> {
         let Some(range) = self.visible(site, &steps.range()) else { return Ok(()) };
-        let at_once = (STEPS_AT_ONCE / steps.count().max(1)).clamp(1, SERIES_AT_ONCE);
+        let at_once = (self.scan_steps_max() / steps.count().max(1)).clamp(1, SERIES_AT_ONCE);
         let (mut flow, mut told) = (ControlFlow::Continue(()), 0);
         let halted = AtomicBool::new(false);
         for chunk in series.chunks(at_once) {

@@ -4,7 +4,7 @@
 use std::ops::{ControlFlow, Range, RangeInclusive};
 
 use super::gather::{Part, Plan, Source};
-use super::{PART_POINTS_MAX, Points, Taker};
+use super::{Points, Taker};
 use crate::errors::ReadError;
 use crate::segment::Section;
 use crate::shared::Shared;
@@ -150,7 +150,7 @@ impl Shared {
             }
             step(&mut open, now, waiting.first().map(|piece| piece.first), &mut merged);
             open.retain(|open| !open.rest.is_empty());
-            if merged.len() as u64 >= PART_POINTS_MAX && give(&mut merged, taker).is_break() {
+            if merged.len() as u64 >= self.part_points_max() && give(&mut merged, taker).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -210,7 +210,7 @@ impl Shared {
                         && !taker.takes_sections()
                         && std::ptr::eq(*of, *part)
                         && *at == end
-                        && count < PART_POINTS_MAX
+                        && count < self.part_points_max()
                     {
                         (end, count, behind) = (end + 1, count + section.count, after);
                     }

@@ -316,7 +316,7 @@ fn what_lies_on_the_disk_alone_is_at_hand_once_somebody_has_read_it() {
     let (store, _) = open(&disk, small(12));
     seconds(&store, 0..300);
     drop(store);
-    let (store, _) = open(&disk, small(13));
+    let (store, _) = open(&disk, StoreOptions { scan_points_max: 1_000, ..small(13) });
     assert!(store.stats().segments > 0);
     assert!(at_hand(|| few(&store, &site(), &all, u64::MAX)).is_none());
     let stats = store.stats();
