@@ -9,6 +9,7 @@ mod broker;
 mod certificates;
 mod chaos;
 mod daemon;
+mod failover;
 mod feed;
 mod field;
 mod judge;

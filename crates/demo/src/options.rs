@@ -36,8 +36,13 @@ pub struct Options {
     #[arg(long, value_name = "SEED")]
     pub chaos: Option<u64>,
 
+    /// Kill -9 the first gateway half-way and leave it down until each of its sensors, half of all, has found the second; the result tells
+    /// how long their readings stood still
+    #[arg(long, requires = "once", conflicts_with = "chaos")]
+    pub failover: bool,
+
     /// Samples a second of each sensor; 0 = as fast as the field takes them [default: 0 with --once, spread over 20 s
-    /// with --chaos (60 s if a gateway is emulated), else 1]
+    /// with --chaos and --failover (60 s if a gateway is emulated), else 1]
     #[arg(long, value_name = "HZ")]
     pub pace: Option<f64>,
 
@@ -86,6 +91,7 @@ const EXAMPLES: &str = "Examples:
   cargo demo                                              watch a field live until Ctrl-C
   cargo demo --once --sensors 40 --readings 20000 --json  prove that 20,000 readings arrive once
   cargo demo --once --sensors 40 --readings 20000 --chaos 1 --loss 0.1
+  cargo demo --once --failover --sensors 100              how long sensors stand still when their gateway dies
   cargo demo --once --gateways armv7,mips                 with gateways as on routers, emulated
   cargo demo --mqtt mqtt://localhost:1883                 and listen with: mosquitto_sub -t 'tidelog/#' -v";
 
@@ -96,7 +102,7 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// How long a run with chaos takes at least, so that there is something to disturb, in seconds.
+/// How long a run with chaos or failover takes at least, so that there is something to disturb, in seconds.
 const CHAOS_SPREAD_S: f64 = 20.0;
 /// How many times as long chaos takes over emulated gateways, which take seconds to start.
 const EMULATED_SLOWDOWN: u32 = 3;
@@ -126,7 +132,7 @@ impl Options {
         let spread = samples_most as f64 / (CHAOS_SPREAD_S * f64::from(self.slowdown()));
         match self.pace {
             Some(pace) => (pace > 0.0).then_some(pace),
-            None if self.chaos.is_some() => Some(spread.max(0.1)),
+            None if self.chaos.is_some() || self.failover => Some(spread.max(0.1)),
             None if self.once => None,
             None => Some(1.0),
         }
@@ -152,6 +158,10 @@ mod tests {
         assert_eq!(native.gateways, [Target::Native; GATEWAYS]);
         assert_eq!(emulated.gateways, [Target::Native, Target::Mips]);
         assert_eq!((native.slowdown(), native.pace_hz(400)), (1, Some(20.0)));
+        assert_eq!(parsed(&["--failover", "--once"]).unwrap().pace_hz(400), Some(20.0));
+        assert!(
+            parsed(&["--failover"]).is_err() && parsed(&["--failover", "--once", "--chaos", "1"]).is_err()
+        );
         assert!(emulated.slowdown() > 1 && emulated.pace_hz(400) < native.pace_hz(400));
     }
 

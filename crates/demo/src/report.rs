@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::chaos::Troubles;
+use crate::failover::Outages;
 use crate::judge::{Tally, Verdict};
 
 /// Everything that a finished run says about itself. `lost`, `duplicated` and `differing` are sums over every place.
@@ -39,6 +40,9 @@ pub struct Report {
     /// The trouble that was made, with `--chaos`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chaos: Option<Chaos>,
+    /// How long sensors stood still when their gateway was killed, with `--failover`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failover: Option<Outages>,
 }
 
 /// One place's verdict.
@@ -79,10 +83,12 @@ impl Report {
         self.differing = sum(|v| v.differing + v.invented);
     }
 
-    /// Whether nothing is lost, doubled or changed anywhere, nodes answer alike, and every message could be read.
+    /// Whether nothing is lost, doubled or changed anywhere, nodes answer alike, every message could be read, and no sensor whose gateway
+    /// was killed was left without one.
     #[must_use]
     pub fn is_right(&self) -> bool {
         self.held.iter().all(|held| held.verdict.is_right())
+            && self.failover.as_ref().is_none_or(|outages| outages.stranded == 0)
             && self.answers_equal
             && self.mqtt.unreadable == 0
     }
@@ -113,6 +119,11 @@ impl Report {
             lines.push(format!(
                 "chaos {seed}: {} gateway kills, {} cloud kills, {} sensor power cuts, {} uplink cuts",
                 t.gateway_kills, t.cloud_kills, t.sensor_power_cuts, t.uplink_cuts
+            ));
+        }
+        if let Some(Outages { sensors, stranded, p50_s, max_s }) = self.failover {
+            lines.push(format!(
+                "failover: the readings of {sensors} sensors stood still for {p50_s} s (half of them), {max_s} s at most; {stranded} found no gateway"
             ));
         }
         lines.push(

@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arrival::{Standing, Watch, is_level};
 use crate::chaos::{Chaos, Trouble, Troubles};
+use crate::failover::{Failover, KILLED, Step};
 use crate::feed::{self, FeedError, Replay};
 use crate::field::{Field, FieldError};
 use crate::judge::Expected;
@@ -164,6 +165,7 @@ async fn watch(
     let readings: u64 = replays.iter().map(|replay| replay.readings() as u64).sum();
     let mut trouble =
         options.chaos.map(|seed| TroubleMaker::new(seed, options.slowdown(), field, replays.len()));
+    let mut failover = options.failover.then(|| Failover::new(field.sensors.of_gateway(KILLED)));
     let started = Instant::now();
     let mut shown = Progress::new();
     let (mut last_move, mut last_state) = (Instant::now(), (0, 0, 0));
@@ -177,6 +179,14 @@ async fn watch(
         let acknowledged = field.sensors.acknowledged();
         if let Some(maker) = &mut trouble {
             maker.go_on(field, now, acknowledged < readings).await?;
+        }
+        if let Some(failover) = &mut failover {
+            let each = field.sensors.acknowledged_each();
+            match failover.go_on(now, &each, acknowledged >= readings / 2) {
+                Some(Step::Kill) => field.break_one(Trouble::KillGateway(KILLED)).await?,
+                Some(Step::Start) => field.mend(Trouble::KillGateway(KILLED)).await?,
+                None => {}
+            }
         }
         let standing = standings.standings();
         let (heard, complete) = {
@@ -199,7 +209,9 @@ async fn watch(
             field.wait_ready().await?;
             let seconds = started.elapsed().as_secs_f64();
             let made = trouble.map(|maker| report::Chaos { seed: maker.seed, troubles: maker.made });
-            return judge(replays, field, &expected, seconds, made).map(Some);
+            let failover = failover.as_ref().and_then(Failover::outages).cloned();
+            return judge(replays, field, &expected, seconds, made)
+                .map(|report| Some(Report { failover, ..report }));
         }
         if arrived && !told {
             told = true;
@@ -261,6 +273,7 @@ fn judge(
         held,
         mqtt: heard.tally(),
         chaos,
+        failover: None,
     };
     report.sum_up();
     Ok(report)

@@ -55,6 +55,11 @@ impl Feed for Samples {
     }
 }
 
+/// The gateway that a sensor speaks to while it answers.
+fn primary_of(index: usize) -> usize {
+    index % 2
+}
+
 fn readings_upto(replay: &Replay) -> Vec<u64> {
     let counts = replay.samples.iter().map(|sample| sample.values.iter().flatten().count() as u64);
     let sums = counts.scan(0, |sum, count| {
@@ -80,7 +85,7 @@ impl Sensors {
         let mut sensors = Vec::with_capacity(replays.len());
         for (index, replay) in replays.iter().enumerate() {
             let [first, second] = *gateways;
-            let (primary, backup) = if index % 2 == 0 { (first, second) } else { (second, first) };
+            let (primary, backup) = if primary_of(index) == 0 { (first, second) } else { (second, first) };
             let gateways = Gateways { primary, backup: Some(backup) };
             let options = SensorOptions {
                 metrics: replay.metrics.iter().map(|m| (m.name.clone(), m.scale)).collect(),
@@ -109,6 +114,19 @@ impl Sensors {
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.count(VirtualSensor::acknowledged)
+    }
+
+    /// Samples that each sensor knows to be stored by a gateway, and how many it has in all.
+    #[must_use]
+    pub fn acknowledged_each(&self) -> Vec<(u64, u64)> {
+        let all = self.readings.iter().map(|upto| upto.len() as u64 - 1);
+        self.sensors.iter().map(VirtualSensor::acknowledged).zip(all).collect()
+    }
+
+    /// The sensors that have this gateway as their primary.
+    #[must_use]
+    pub fn of_gateway(&self, gateway: usize) -> Vec<usize> {
+        (0..self.sensors.len()).filter(|index| primary_of(*index) == gateway).collect()
     }
 
     fn count(&self, samples: fn(&VirtualSensor) -> u64) -> u64 {
