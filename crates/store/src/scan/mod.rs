@@ -144,7 +144,7 @@ impl Taker for HandOn<'_> {
 /// What is done with a series' points.
 pub(crate) type Visit<'v> = dyn FnMut(&Arc<Series>, &Points) -> ControlFlow<()> + 'v;
 
-/// What a question takes beside the points that it holds.
+/// What follows for a question from the points that it may hold.
 impl Shared {
     /// Points of one series that are handed out at once.
     fn part_points_max(&self) -> u64 {
