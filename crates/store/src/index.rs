@@ -11,6 +11,7 @@ use tidelog_record::{
 
 use crate::disk::DiskFile;
 use crate::gap::{Gap, GapReason};
+use crate::newest::Newest;
 use crate::ranges::SeqRanges;
 use crate::stream::{MARK_EVERY_BYTES, StreamIndex};
 use crate::table::{Arrival, TableBounds};
@@ -128,6 +129,8 @@ pub(crate) struct Index {
     pub devices: BTreeMap<DeviceId, BTreeMap<u32, SeqRanges>>,
     /// The time before which nothing of a site is shown, ns.
     horizons: BTreeMap<SiteName, i64>,
+    /// Newest points that were asked for.
+    pub newest: Newest,
     pub opaque: u64,
     pub bounds: TableBounds,
     /// Bytes that were ever in log files before the last.
@@ -135,13 +138,14 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub fn new(bounds: TableBounds) -> Self {
+    pub fn new(bounds: TableBounds, newest_series_max: usize) -> Self {
         Self {
             files: Vec::new(),
             streams: HashMap::new(),
             sites: BTreeMap::new(),
             devices: BTreeMap::new(),
             horizons: BTreeMap::new(),
+            newest: Newest::new(newest_series_max),
             opaque: 0,
             bounds,
             passed_bytes: 0,
@@ -309,6 +313,7 @@ impl Index {
     pub fn dig(&mut self, key: &StreamKey, gap: Gap) {
         if let Some(stream) = self.streams.get_mut(key) {
             stream.dig(gap);
+            self.newest.forget(&stream.stream.site);
         }
     }
 

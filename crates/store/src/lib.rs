@@ -22,6 +22,7 @@ mod history;
 mod identity;
 mod index;
 mod installed;
+mod newest;
 mod open;
 mod options;
 mod packed;

@@ -48,7 +48,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> R
         memory_bytes_max: upkeep.seal_bytes_max,
     };
     let cache = Arc::new(Cache::new(options.cache_bytes_max));
-    let mut index = Index::new(bounds);
+    let mut index = Index::new(bounds, options.newest_series_max);
     let mut sealed_findings = Vec::new();
     install_all(disk.as_ref(), dir, &cache, &mut index, &mut sealed_findings)?;
     let mut recovered = recover(disk.as_ref(), dir, index)?;

@@ -57,6 +57,8 @@ pub struct StoreOptions {
     pub cache_bytes_max: usize,
     /// Memory for finding series by their labels, in bytes.
     pub catalogue_bytes_max: usize,
+    /// Series whose newest point is kept in memory once it was asked for, of some 128 bytes each.
+    pub newest_series_max: usize,
     /// Points that one question holds in memory at a time, of some 16 bytes; beside them it holds where to read on, and steps of
     /// aggregates, which are fewer.
     pub scan_points_max: u64,
@@ -83,10 +85,13 @@ const MERGED_POINT_BYTES: u64 = 64;
 /// Points of a series that can be merged however little memory there is.
 const MERGED_POINTS_MIN: u64 = 16 * 1024;
 
+/// What a series takes whose newest point is kept: its canonical bytes, the point, and their place in a map.
+const NEWEST_SERIES_BYTES: usize = 128;
+
 impl StoreOptions {
     /// Divides memory among what takes some: half for points that are not sealed and for sealing them, three sixteenths for pieces
     /// of segments, one for the newest records, an eighth for finding series, an eighth for what waits for the writer. A question takes
-    /// a sixteenth beside them, and some more for where to read on.
+    /// a sixteenth beside them, and some more for where to read on; newest points half as much.
     #[must_use]
     pub fn within(mut self, bytes: usize) -> Self {
         let open_bytes = bytes as u64 / 2;
@@ -99,6 +104,7 @@ impl StoreOptions {
         self.cache_bytes_max = bytes / 16 * 3;
         self.catalogue_bytes_max = bytes / 8;
         self.queue_bytes_max = bytes / 8;
+        self.newest_series_max = bytes / 32 / NEWEST_SERIES_BYTES;
         self.scan_points_max =
             (bytes as u64 / 16 / SCAN_POINT_BYTES).clamp(*SCAN_POINTS.start(), *SCAN_POINTS.end());
         self
@@ -118,6 +124,7 @@ impl StoreOptions {
             recent_bytes_max: 4 * 1024 * 1024,
             cache_bytes_max: 16 * 1024 * 1024,
             catalogue_bytes_max: 8 * 1024 * 1024,
+            newest_series_max: 2 * 1024 * 1024 / NEWEST_SERIES_BYTES,
             scan_points_max: *SCAN_POINTS.end(),
             scan_threads: thread::available_parallelism().map_or(1, |n| n.get()).min(SCAN_THREADS_MAX),
             state: StateIn::Folder,

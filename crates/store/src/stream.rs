@@ -8,7 +8,7 @@ use tidelog_record::{ChainHash, Lsn, Seal, StreamId};
 
 use crate::gap::{Gap, GapReason};
 use crate::sealed::Sealed;
-use crate::table::Tables;
+use crate::table::{Table, Tables};
 
 /// Distance between marks from which a reader walks forward, in bytes of log.
 pub(crate) const MARK_EVERY_BYTES: u64 = 32 * 1024;
@@ -227,11 +227,13 @@ impl StreamIndex {
         self.gaps.iter().filter(touches).any(Gap::by_policy)
     }
 
-    /// Forgets points in memory that segments hold. A segment may come before one of older records, whose points stay.
-    pub fn forget_sealed(&mut self) {
+    /// Forgets points in memory that segments hold, and gives them back. A segment may come before one of older records, whose points
+    /// stay.
+    pub fn forget_sealed(&mut self) -> Vec<Arc<Table>> {
         let mut tables = std::mem::take(&mut self.tables);
-        tables.forget(|first, last| self.sealed_through(first.0, last.0));
+        let forgotten = tables.forget(|first, last| self.sealed_through(first.0, last.0));
         self.tables = tables;
+        forgotten
     }
 
     /// Takes in a segment, in place of the segments and gaps that it covers.

@@ -35,7 +35,7 @@ pub(crate) struct Table {
     /// When its first record came, or the store opened.
     pub begun: Instant,
     /// The last record that holds points; zero when none does.
-    last_with_points: Lsn,
+    pub last_with_points: Lsn,
     pub points: u64,
     /// Bytes of the records' bodies.
     pub bytes: u64,
@@ -274,11 +274,15 @@ impl Tables {
 
     /// Forgets the tables of which all records with points, from the first to the last, are sealed. One that holds others too stays
     /// whole: what is in a segment as well is counted once by every answer (invariant 8).
-    pub fn forget(&mut self, is_sealed: impl Fn(Lsn, Lsn) -> bool) {
-        let newest = self.list.len();
-        self.list.retain(|table| !is_sealed(table.first, table.last_with_points));
-        if self.list.len() < newest && self.list.is_empty() {
+    /// What is forgotten is given back.
+    pub fn forget(&mut self, is_sealed: impl Fn(Lsn, Lsn) -> bool) -> Vec<Arc<Table>> {
+        let (gone, kept): (Vec<_>, _) = std::mem::take(&mut self.list)
+            .into_iter()
+            .partition::<Vec<_>, _>(|table| is_sealed(table.first, table.last_with_points));
+        self.list = kept.into();
+        if !gone.is_empty() && self.list.is_empty() {
             self.closed = false;
         }
+        gone
     }
 }

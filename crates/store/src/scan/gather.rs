@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tidelog_record::{Series, SiteName};
 
 use crate::errors::ReadError;
+use crate::index::Index;
 use crate::sealed::Sealed;
 use crate::segment::{Extent, SeriesRef};
 use crate::shared::{Shared, read_locked};
@@ -62,35 +63,38 @@ pub(super) fn within<'s>(
     })
 }
 
+/// The canonical bytes of some series.
+pub(super) fn canonical(series: &[Arc<Series>]) -> Vec<Vec<u8>> {
+    series.iter().map(|series| series.canonical()).collect()
+}
+
+/// What stands where at this moment, for series by their canonical bytes.
+pub(super) fn snapshot<T>(
+    index: &Index,
+    site: &SiteName,
+    canonical: &[Vec<u8>],
+    range: &RangeInclusive<i64>,
+    take: impl Fn(&TableColumn) -> Option<T>,
+) -> Snapshot<T> {
+    let mut tables: Vec<Vec<T>> = Vec::new();
+    tables.resize_with(canonical.len(), Vec::new);
+    let mut segments = Vec::new();
+    for stream in index.of_site(site) {
+        for table in stream.tables.iter() {
+            for (canonical, found) in canonical.iter().zip(&mut tables) {
+                found.extend(table.get(canonical).and_then(&take));
+            }
+        }
+        segments.extend(within(stream, range).cloned());
+    }
+    Snapshot { tables, segments }
+}
+
 impl Shared {
     /// How many segments of a site may have points in a range.
     pub(super) fn segments_within(&self, site: &SiteName, range: &RangeInclusive<i64>) -> usize {
         let index = read_locked(&self.index);
         index.of_site(site).map(|stream| within(stream, range).count()).sum()
-    }
-
-    /// What stands where at this moment.
-    pub(super) fn snapshot<T>(
-        &self,
-        site: &SiteName,
-        series: &[Arc<Series>],
-        range: &RangeInclusive<i64>,
-        take: impl Fn(&TableColumn) -> Option<T>,
-    ) -> Snapshot<T> {
-        let mut tables: Vec<Vec<T>> = Vec::new();
-        tables.resize_with(series.len(), Vec::new);
-        let canonical: Vec<Vec<u8>> = series.iter().map(|series| series.canonical()).collect();
-        let mut segments = Vec::new();
-        let index = read_locked(&self.index);
-        for stream in index.of_site(site) {
-            for table in stream.tables.iter() {
-                for (canonical, found) in canonical.iter().zip(&mut tables) {
-                    found.extend(table.get(canonical).and_then(&take));
-                }
-            }
-            segments.extend(within(stream, range).cloned());
-        }
-        Snapshot { tables, segments }
     }
 
     /// Plans how to read some series, which stand in canonical order.
@@ -100,8 +104,11 @@ impl Shared {
         series: &[Arc<Series>],
         range: &RangeInclusive<i64>,
     ) -> Result<Vec<Plan>, ReadError> {
-        let Snapshot { tables, segments } =
-            self.snapshot(site, series, range, |column| column.copy_within(range));
+        let canonical = canonical(series);
+        let Snapshot { tables, segments } = {
+            let index = read_locked(&self.index);
+            snapshot(&index, site, &canonical, range, |column| column.copy_within(range))
+        };
         let mut plans: Vec<Plan> = series
             .iter()
             .zip(tables)

@@ -28,6 +28,8 @@ pub type SeriesPoints = (Arc<Series>, Vec<(i64, Value)>);
 const SERIES_AT_ONCE: usize = 1024;
 /// Series that are looked for at once however many segments there are: a page of a segment's directory holds about as many.
 const SERIES_AT_ONCE_MIN: usize = 32;
+/// Parts of segments that a question of few points looks for, at most: looking for more takes longer than waking another thread.
+const FEW_PARTS_MAX: usize = 1024;
 /// Points below which one thread is quicker than several.
 const POINTS_A_THREAD_MIN: u64 = 32 * 1024;
 
@@ -206,7 +208,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Visits what [`Shared::scan_each`] does, if that is at most about `points_max` points; otherwise says `false`, and visits nothing.
+    /// Visits what [`Shared::scan_each`] does, if that is at most about `points_max` points and in few places; otherwise says `false`, and
+    /// visits nothing.
     pub fn scan_few(
         &self,
         site: &SiteName,
@@ -216,7 +219,7 @@ impl Shared {
         visit: &mut Visit<'_>,
     ) -> Result<bool, ReadError> {
         let Some(range) = self.visible(site, range) else { return Ok(true) };
-        if series.len() > self.series_at_once(site, &range) {
+        if series.len().saturating_mul(self.segments_within(site, &range)) > FEW_PARTS_MAX {
             return Ok(false);
         }
         let plans = self.gather(site, series, &range)?;

@@ -420,7 +420,13 @@ impl Keeper {
                 .map(|gap| range_name(&key, gap.seal.first, gap.seal.last, GAP_SUFFIX))
                 .collect();
             held.install(sealed);
-            held.forget_sealed();
+            let forgotten = held.forget_sealed();
+            if healed.is_empty() {
+                index.newest.sealed(&stream.site, (seal.first, seal.last), &forgotten);
+            } else {
+                // Of what is healed, the points were in no table.
+                index.newest.forget(&stream.site);
+            }
             let own = index
                 .streams
                 .values()
