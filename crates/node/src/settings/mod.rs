@@ -99,7 +99,11 @@ pub struct Common {
     #[arg(long, value_name = "FILTER", default_value = "info", value_parser = crate::logging::filter)]
     pub log_level: String,
 
-    /// Form of the log on standard error.
+    /// Where the log goes: stderr, or the machine's syslog.
+    #[arg(long, value_name = "WHERE", default_value = "stderr")]
+    pub log_to: LogTo,
+
+    /// Form of the log's lines.
     #[arg(long, value_name = "FORM", default_value = "text")]
     pub log_format: LogFormat,
 
@@ -122,6 +126,15 @@ pub struct Common {
     /// Ingest from an MQTT broker.
     #[command(flatten)]
     pub ingest: IngestSettings,
+}
+
+/// Where the log goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogTo {
+    /// Standard error: what starts a service takes it from there (systemd's journal, procd).
+    Stderr,
+    /// The machine's syslog (`/dev/log`), as the facility `daemon` and by level.
+    Syslog,
 }
 
 /// How log lines look.
