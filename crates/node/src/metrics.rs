@@ -91,6 +91,7 @@ metrics! {
     disk_free: gauge "tidelog_disk_free_bytes" "Bytes that the node may still write to the disk of its folder." [];
     store_commits: counter "tidelog_store_commits_total" "Commits to the log, each one sync." [];
     store_written: counters "tidelog_store_written_bytes_total" "Bytes written to disk, by where to: log or segments." ["into"];
+    store_sealed: counter "tidelog_store_sealed_bytes_total" "Bytes of the segments that were made from records. All bytes written, over these, is the write amplification." [];
     store_made: counters "tidelog_store_segments_made_total" "Segments made, by what of: sealed from records or merged from segments." ["by"];
     store_trimmed: counter "tidelog_store_log_files_trimmed_total" "Log files that went because segments hold their records." [];
     store_dropped: counters "tidelog_store_dropped_total" "Dropped by policy: segments, and the records and points in them." ["what"];

@@ -63,6 +63,8 @@ pub struct Stats {
     pub segment_bytes_written: u64,
     /// Segments made from records since the store opened.
     pub segments_sealed: u64,
+    /// Their bytes.
+    pub sealed_bytes: u64,
     /// Segments made from segments since the store opened.
     pub segments_merged: u64,
     /// Seals of other authors that this node could not follow, since the store opened: its bytes differ from theirs.
@@ -510,6 +512,7 @@ impl Store {
             bytes_written: counters.bytes_written.load(Ordering::Relaxed),
             segment_bytes_written: upkeep.segment_bytes_written.load(Ordering::Relaxed),
             segments_sealed: upkeep.sealed.load(Ordering::Relaxed),
+            sealed_bytes: upkeep.sealed_bytes.load(Ordering::Relaxed),
             segments_merged: upkeep.merged.load(Ordering::Relaxed),
             segments_disagreed: upkeep.disagreed.load(Ordering::Relaxed),
             segments_rotten: upkeep.rotten.load(Ordering::Relaxed),

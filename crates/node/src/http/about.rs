@@ -72,6 +72,7 @@ fn read_gauges(context: &NodeContext) {
     metrics.store_never_held.set(gauge(stats.records_never_held));
     raise(&metrics.store_commits, stats.commits);
     raise(&metrics.store_trimmed, stats.files_trimmed);
+    raise(&metrics.store_sealed, stats.sealed_bytes);
     let by_label = [
         (&metrics.store_written, "log", stats.bytes_written),
         (&metrics.store_written, "segments", stats.segment_bytes_written),

@@ -79,6 +79,8 @@ impl Default for UpkeepOptions {
 pub(crate) struct UpkeepCounters {
     /// Segments made from records.
     pub sealed: AtomicU64,
+    /// Their bytes.
+    pub sealed_bytes: AtomicU64,
     /// Segments made from segments.
     pub merged: AtomicU64,
     /// Bytes of segments written.
@@ -95,6 +97,14 @@ pub(crate) struct UpkeepCounters {
     pub rotten: AtomicU64,
     /// Rounds that failed.
     pub failures: AtomicU64,
+}
+
+impl UpkeepCounters {
+    /// A segment of so many bytes was made from records.
+    fn sealed(&self, bytes: u64) {
+        self.sealed.fetch_add(1, Ordering::Relaxed);
+        self.sealed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// What the keeper and everyone else share.

@@ -54,7 +54,7 @@ impl Keeper {
         let seal = Seal { first, last, ordinal, parts: 1, hash: made.hash };
         self.announce(&stream, &seal, begin_file)?;
         self.install(&stream, seal, before, after)?;
-        self.shared.upkeep.counters.sealed.fetch_add(1, Ordering::Relaxed);
+        self.shared.upkeep.counters.sealed(made.bytes);
         tracing::debug!(%stream, first = first.0, last = last.0, points = made.points, bytes = made.bytes, "sealed");
         Ok(true)
     }
@@ -181,7 +181,11 @@ impl Keeper {
         }
         self.install(stream, seal, before, after)?;
         let counters = &self.shared.upkeep.counters;
-        if merged.is_some() { &counters.merged } else { &counters.sealed }.fetch_add(1, Ordering::Relaxed);
+        if merged.is_some() {
+            counters.merged.fetch_add(1, Ordering::Relaxed);
+        } else {
+            counters.sealed(made.bytes);
+        }
         Ok(true)
     }
 
@@ -241,7 +245,7 @@ impl Keeper {
         let made = self.make(&stream.key(), first, last, |out| self.seal_records(&span, out))?;
         let seal = Seal { first, last, ordinal, parts: 1, hash: made.hash };
         self.install(stream, seal, before, after)?;
-        self.shared.upkeep.counters.sealed.fetch_add(1, Ordering::Relaxed);
+        self.shared.upkeep.counters.sealed(made.bytes);
         Ok(())
     }
 
