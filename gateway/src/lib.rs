@@ -1,11 +1,14 @@
 //! The gateway: a node with a radio. Sensors post what they have sensed over CoAP; the border puts it into the node's
-//! log and answers when it is durable. Everything else (HTTP, MQTT, replication) is the node's.
+//! log and answers when it is durable. Other people's devices post SenML, over the radio or over UDP (`coap`). Everything else (HTTP,
+//! MQTT, replication) is the node's.
 //!
 //! Thin: one radio, a co-processor (Spinel) on a serial line or behind a TCP socket, or a simulated air (ZEP over UDP). Linux's `lowpan0`
 //! becomes a further scheme of `--radio`.
 
 mod border;
+mod coap;
 mod key;
+mod refusal;
 pub mod settings;
 
 use tidelog_lowpan::EndpointConfig;
@@ -25,6 +28,7 @@ impl Daemon for GatewaySettings {
     }
 
     async fn start(&self, context: &NodeContext) -> Result<(), StartError> {
+        coap::start(context, &self.coap).await?;
         let RadioSettings { url, eui, pan, channel, radio_key_file, radio_key } = self.radio.clone();
         let Some(url) = url else {
             tracing::warn!("no --radio is set: no sensor is heard");
@@ -42,6 +46,12 @@ impl Daemon for GatewaySettings {
             EndpointConfig { pan: pan.0, channel, key, counter_block, soft_mac, ..EndpointConfig::new(eui) };
         border::start(context, url, station)
     }
+}
+
+/// The standard library keys its hash maps from the operating system's random numbers.
+fn entropy() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
 }
 
 /// The EUI-64 of a gateway that was given none: the first half of its node id, marked as locally administered and as no

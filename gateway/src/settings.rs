@@ -2,10 +2,11 @@
 //! on the air is not known.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use tidelog_lowpan::EndpointConfig;
 use tidelog_node::settings::{AddressError, Common, HostPort, Secret};
 use tidelog_record::DeviceId;
@@ -19,6 +20,10 @@ pub struct GatewaySettings {
     /// What only a gateway has.
     #[command(flatten)]
     pub radio: RadioSettings,
+
+    /// Other people's devices.
+    #[command(flatten)]
+    pub coap: CoapSettings,
 
     /// What every node has.
     #[command(flatten)]
@@ -54,6 +59,27 @@ pub struct RadioSettings {
     /// The network's key itself, 32 hex digits; better given by variable or file than by flag.
     #[arg(long, value_name = "KEY", hide_env_values = true)]
     pub radio_key: Option<Secret>,
+}
+
+/// The door for other people's CoAP devices.
+#[derive(Args, Clone, Debug)]
+pub struct CoapSettings {
+    /// Address on which devices that post SenML over CoAP are answered, as `[::1]:5683`; without it none are, but those on the radio.
+    #[arg(long, value_name = "ADDRESS")]
+    pub coap_listen: Option<SocketAddr>,
+
+    /// Answer CoAP from other machines too, which is otherwise refused, for it has neither tokens nor encryption: on networks that are
+    /// trusted.
+    #[arg(
+        long,
+        value_name = "true|false",
+        default_value_t = false,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub coap_insecure: bool,
 }
 
 /// A channel that a station can be on; the endpoint knows which those are.

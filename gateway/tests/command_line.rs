@@ -16,7 +16,7 @@ fn gateway(dir: &Path, file: &str, words: &[&str]) -> Output {
 #[test]
 fn what_is_wrong_is_said_and_nothing_starts() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&str, &[&str], &str); 8] = [
+    let cases: [(&str, &[&str], &str); 9] = [
         ("", &["--radio", "spinel:///dev/ttyACM0"], "it knows spinel:serial:///dev/ttyACM0"),
         ("", &["--radio", "spinel:serial://ttyACM0"], "expected the device's whole path"),
         ("", &["--radio", "zep://nowhere"], "SCHEME://HOST:PORT: expected a port"),
@@ -25,6 +25,7 @@ fn what_is_wrong_is_said_and_nothing_starts() {
         ("channel = 27", &[], "channel 27 is not in the 2.4 GHz band (11 to 26)"),
         ("radoi = \"zep://a:1\"", &[], "unknown key radoi, did you mean radio?"),
         ("pan = true", &[], "pan takes a string"),
+        ("", &["--coap-listen", "5683"], "invalid value '5683' for '--coap-listen <ADDRESS>'"),
     ];
     for (file, words, said) in cases {
         let output = gateway(dir.path(), file, words);

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use tidelog_gateway::settings::{GatewaySettings, RadioSettings};
+use tidelog_gateway::settings::{CoapSettings, GatewaySettings, RadioSettings};
 use tidelog_node::settings::{Common, document};
 
 const MANUAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/CONFIGURATION.md");
@@ -14,7 +14,7 @@ fn the_manual_names_every_option_of_the_gateway_with_its_default() {
     let (before, rest) = text.split_once("<!-- begin gateway").unwrap();
     let (begin, rest) = rest.split_once("-->\n").unwrap();
     let (found, after) = rest.split_once("<!-- end gateway -->").unwrap();
-    let expected = format!("```toml\n{}```\n", document::<RadioSettings>());
+    let expected = format!("```toml\n{}\n{}```\n", document::<RadioSettings>(), document::<CoapSettings>());
     if std::env::var_os("TIDELOG_WRITE_DOCS").is_some() {
         let written = format!("{before}<!-- begin gateway{begin}-->\n{expected}<!-- end gateway -->{after}");
         std::fs::write(MANUAL, written).unwrap();
@@ -26,6 +26,7 @@ fn the_manual_names_every_option_of_the_gateway_with_its_default() {
 #[test]
 fn a_gateway_has_its_own_options_and_those_of_every_node() {
     let whole = document::<GatewaySettings>();
-    let parts = format!("{}\n{}", document::<RadioSettings>(), document::<Common>());
+    let own = format!("{}\n{}", document::<RadioSettings>(), document::<CoapSettings>());
+    let parts = format!("{own}\n{}", document::<Common>());
     assert_eq!(whole, parts);
 }

@@ -4,7 +4,7 @@
 //! [`Message`] is a view whose bytes were checked once, at [`Message::parse`]; [`Writer`] fills a caller's buffer.
 //! [`Exchange`] is the client's side of one confirmable request, [`Exchanges`] the server's memory of message ids.
 //! Time and randomness are arguments. Nothing here knows sockets, resources or what a payload means, and nothing
-//! allocates. Block-wise transfer (RFC 7959) and observation (RFC 7641) are not spoken.
+//! allocates. Payloads in blocks (RFC 7959) are the business of whoever has room for them; observation (RFC 7641) is not spoken.
 
 mod code;
 mod exchange;

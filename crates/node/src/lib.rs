@@ -20,6 +20,7 @@ pub mod peering;
 mod reserved;
 mod room;
 pub mod rule;
+pub mod senml;
 pub mod settings;
 mod supervised;
 #[doc(hidden)]

@@ -28,7 +28,7 @@ use tidelog_lowpan::time::Instant;
 use tidelog_lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, GatewayEndpoint, Peer, SendError};
 use tidelog_node::{NodeContext, StartError, command};
 use tidelog_record::DeviceId;
-use tidelog_store::{AppendError, Store};
+use tidelog_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -36,8 +36,14 @@ use self::air::{AirError, BEACON_EVERY};
 use self::radio::{PACKET_BYTES_MAX, Radio};
 use self::report::{Report, Reporter};
 use self::reservation::Reservation;
-use self::server::{APPENDS_MAX, Append, HeldUpto, Refusal, Server};
+use self::server::{APPENDS_MAX, Append, HeldUpto, Server};
+use crate::coap::{self, Settled};
+use crate::entropy;
+use crate::refusal::Refusal;
 use crate::settings::RadioUrl;
+
+/// The resources of Tidelog's own sensors, as `/.well-known/core` names them beside those of others.
+const OWN_RESOURCES: &str = ",</s>;rt=\"tidelog.schema\";ct=42,</b>;rt=\"tidelog.batch\";ct=42";
 
 /// Answers that wait for a slot of the endpoint; past it an answer is dropped, and its sensor asks again.
 const ANSWERS_WAITING_MAX: usize = 256;
@@ -118,11 +124,15 @@ struct Border {
     reservation: Reservation,
     reserve_after: Option<tokio::time::Instant>,
     server: Server,
+    /// What other people's devices are answered.
+    others: coap::server::Server<Peer>,
     air: Radio,
     beacons_sent: u8,
     answers: VecDeque<(Peer, Vec<u8>)>,
     outcome: mpsc::Sender<(DeviceId, Result<(), Refusal>)>,
     outcomes: mpsc::Receiver<(DeviceId, Result<(), Refusal>)>,
+    others_outcome: mpsc::Sender<Settled>,
+    others_outcomes: mpsc::Receiver<Settled>,
     reporter: Reporter,
     started: std::time::Instant,
 }
@@ -136,7 +146,7 @@ impl Border {
         air: Radio,
     ) -> Result<Self, tidelog_lowpan::ConfigError> {
         let entropy = entropy();
-        let [a, b, ..] = entropy.to_be_bytes();
+        let [a, b, c, d, ..] = entropy.to_be_bytes();
         let endpoint = Box::new(GatewayEndpoint::new(station.clone(), entropy)?);
         let waiting = command::follow(&context);
         let server = Server::new(
@@ -145,6 +155,9 @@ impl Border {
             Arc::clone(&context.metrics),
             u16::from_be_bytes([a, b]),
         );
+        let metrics = Arc::clone(&context.metrics);
+        let others = coap::server::Server::new(metrics, OWN_RESOURCES, u16::from_be_bytes([c, d]));
+        let (others_outcome, others_outcomes) = mpsc::channel(coap::server::APPENDS_MAX);
         // As many as there can be appends: the store's thread always finds room.
         let (outcome, outcomes) = mpsc::channel(APPENDS_MAX);
         let (answers, started) = (VecDeque::new(), std::time::Instant::now());
@@ -155,11 +168,14 @@ impl Border {
             reservation,
             reserve_after: None,
             server,
+            others,
             air,
             beacons_sent: 0,
             answers,
             outcome,
             outcomes,
+            others_outcome,
+            others_outcomes,
             reporter,
             started,
         })
@@ -175,7 +191,8 @@ impl Border {
         let mut farewell = None;
         loop {
             self.pump().await;
-            if farewell.is_some() && self.server.appending() == 0 && self.answers.is_empty() {
+            let appending = self.server.appending() + self.others.appending();
+            if farewell.is_some() && appending == 0 && self.answers.is_empty() {
                 break;
             }
             let due = self.due();
@@ -189,6 +206,7 @@ impl Border {
                     let clock_ms = self.context.now_ms();
                     self.server.handle_outcome(clock_ms, device, outcome);
                 }
+                Some((number, outcome)) = self.others_outcomes.recv() => self.others.handle_outcome(number, outcome),
                 () = sleep_until(due), if due.is_some() => {
                     let now = self.now();
                     self.endpoint.handle_timeout(now);
@@ -229,13 +247,20 @@ impl Border {
         let now = self.now();
         let mut datagram = [0; GatewayEndpoint::PAYLOAD_BYTES_MAX];
         while let Some((peer, length)) = self.endpoint.receive(&mut datagram) {
-            let clock_ms = self.context.now_ms();
-            self.server.handle_datagram(now, clock_ms, peer, datagram.get(..length).unwrap_or_default());
+            let (clock_ms, datagram) = (self.context.now_ms(), datagram.get(..length).unwrap_or_default());
+            if coap::server::is_for_others(datagram) {
+                self.others.handle_datagram(now, clock_ms, (peer, &peer.device.to_string()), datagram);
+            } else {
+                self.server.handle_datagram(now, clock_ms, peer, datagram);
+            }
+        }
+        while let Some(pack) = self.others.poll_append() {
+            coap::append(&self.context, pack, &self.others_outcome);
         }
         while let Some(append) = self.server.poll_append() {
             self.append(append);
         }
-        while let Some(answer) = self.server.poll_transmit() {
+        while let Some(answer) = self.server.poll_transmit().or_else(|| self.others.poll_transmit()) {
             if self.answers.len() < ANSWERS_WAITING_MAX {
                 self.answers.push_back(answer);
             } else {
@@ -293,7 +318,7 @@ impl Border {
         let outcome = self.outcome.clone();
         let metrics = Arc::clone(&self.context.metrics);
         self.context.store.append(&self.context.site, body, move |appended| {
-            let result = appended.map(|_| ()).map_err(|error| refusal(&error));
+            let result = appended.map(|_| ()).map_err(|error| Refusal::from(&error));
             // Full only if the server had more appends under way than it may, gone only when the border has ended:
             // the sensor was not answered, so it asks again.
             if outcome.try_send((device, result)).is_err() {
@@ -334,22 +359,6 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-fn refusal(error: &AppendError) -> Refusal {
-    match error {
-        AppendError::Busy => Refusal::Busy,
-        AppendError::Full => Refusal::Full,
-        AppendError::Closed | AppendError::Failed(_) => Refusal::Closed,
-        // The server encoded the body itself, within the record's bound.
-        AppendError::TooLong { .. } | AppendError::Malformed(_) => Refusal::Closed,
-    }
-}
-
-/// The standard library keys its hash maps from the operating system's random numbers.
-fn entropy() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
 }
 
 impl From<AirError> for io::Error {

@@ -24,6 +24,7 @@ use tidelog_record::uplink::{Answer, Command, Registration, Uplink, UplinkError}
 use tidelog_record::{BatchError, DeviceId, Origin};
 
 use super::devices::Devices;
+use crate::refusal::Refusal;
 
 /// The `via` of everything that comes over the radio, in metrics.
 pub const VIA: &str = "radio";
@@ -61,36 +62,6 @@ pub struct Append {
     pub device: DeviceId,
     /// A record's body.
     pub body: Vec<u8>,
-}
-
-/// Why an append was not done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The store's queue is full: in a moment.
-    Busy,
-    /// The disk is full: when someone has made room.
-    Full,
-    /// The store takes no more writes.
-    Closed,
-}
-
-impl Refusal {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Busy => "store_busy",
-            Self::Full => "store_full",
-            Self::Closed => "store_closed",
-        }
-    }
-
-    /// After how many seconds to come back.
-    fn max_age_s(self) -> u32 {
-        match self {
-            Self::Busy => 2,
-            Self::Full => 60,
-            Self::Closed => 30,
-        }
-    }
 }
 
 /// A request that can be answered later.

@@ -25,7 +25,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 24] = [
     Target { name: "body", run: record::body, seeds: record::body_seeds },
     Target { name: "packing", run: record::packing, seeds: record::packing_seeds },
     Target { name: "series", run: record::series, seeds: record::series_seeds },
@@ -45,6 +45,7 @@ pub const TARGETS: [Target; 23] = [
     Target { name: "json", run: network::json, seeds: network::json_seeds },
     Target { name: "points", run: network::points, seeds: network::points_seeds },
     Target { name: "table", run: network::table, seeds: network::table_seeds },
+    Target { name: "senml", run: network::senml_pack, seeds: network::senml_seeds },
     Target { name: "remote-write", run: network::remote_write, seeds: network::remote_write_seeds },
     Target { name: "mqtt", run: network::mqtt, seeds: network::mqtt_seeds },
     Target { name: "selector", run: network::selector, seeds: network::selector_seeds },

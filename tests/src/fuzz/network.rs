@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidelog_node::mqtt::payload::{Encoding, Message as MqttMessage};
+use tidelog_node::senml;
 use tidelog_node::untrusted;
 use tidelog_query::{Selectors, parse_instant};
 use tidelog_record::{Body, ChainHash, Lsn, NodeId, Run, StreamId, Value};
@@ -162,6 +163,34 @@ pub(super) fn json_seeds() -> Vec<Vec<u8>> {
 /// Points in JSON: taken as points or refused.
 pub(super) fn json(bytes: &[u8]) {
     all_are_points(&untrusted::records_of_json(bytes));
+}
+
+/// The first byte chooses between JSON and CBOR.
+pub(super) fn senml_seeds() -> Vec<Vec<u8>> {
+    let packs = [
+        serde_json::json!([{"bn": "urn:dev:mac:0024befffe804ff1/", "bt": 1.320_067_464e9, "bu": "Cel", "n": "t", "v": 23.1}, {"n": "l", "vs": "x"}]),
+        serde_json::json!([{"bver": 10, "bs": 1, "n": "a/b-c", "s": 2, "t": -5, "x": [1, {"y": null}]}, {"n": "open", "vb": true, "ut": 60}]),
+    ];
+    let mut seeds = Vec::new();
+    for pack in packs {
+        seeds.push([b"0", pack.to_string().as_bytes()].concat());
+        let mut cbor = b"1".to_vec();
+        ciborium::into_writer(&pack, &mut cbor).unwrap();
+        seeds.push(cbor);
+    }
+    seeds
+}
+
+/// A pack of SenML: taken as points, one or two of a record, or refused.
+pub(super) fn senml_pack(bytes: &[u8]) {
+    let Some((encoding, pack)) = bytes.split_first() else { return };
+    let encoding = if encoding & 1 == 0 { senml::Encoding::Json } else { senml::Encoding::Cbor };
+    let Ok(batch) = senml::read(encoding, pack, "sender", 1_795_248_000_000_000_000) else {
+        return;
+    };
+    // Each takes some bytes of the pack.
+    assert!(batch.points() <= pack.len());
+    all_are_points(&batch.encode().into_iter().collect::<Vec<_>>());
 }
 
 pub(super) fn table_seeds() -> Vec<Vec<u8>> {

@@ -57,6 +57,8 @@ impl Code {
     pub const CHANGED: Self = Self::response(2, 4);
     /// 2.05 Content.
     pub const CONTENT: Self = Self::response(2, 5);
+    /// 2.31 Continue: this block is here, send the next (RFC 7959 section 2.9.1).
+    pub const CONTINUE: Self = Self::response(2, 31);
     /// 4.00 Bad Request.
     pub const BAD_REQUEST: Self = Self::response(4, 0);
     /// 4.02 Bad Option: a critical option is not understood.
@@ -67,6 +69,10 @@ impl Code {
     pub const NOT_FOUND: Self = Self::response(4, 4);
     /// 4.05 Method Not Allowed.
     pub const METHOD_NOT_ALLOWED: Self = Self::response(4, 5);
+    /// 4.06 Not Acceptable: not in the format that the client would like.
+    pub const NOT_ACCEPTABLE: Self = Self::response(4, 6);
+    /// 4.08 Request Entity Incomplete: blocks before this one are not here (RFC 7959 section 2.9.2).
+    pub const INCOMPLETE: Self = Self::response(4, 8);
     /// 4.12 Precondition Failed.
     pub const PRECONDITION_FAILED: Self = Self::response(4, 12);
     /// 4.13 Request Entity Too Large.
@@ -141,6 +147,8 @@ pub mod option {
     pub const URI_QUERY: u16 = 15;
     /// Format the client would like.
     pub const ACCEPT: u16 = 17;
+    /// Which block of a request's payload this is (RFC 7959 section 2.1).
+    pub const BLOCK1: u16 = 27;
 
     /// Whether an endpoint that doesn't understand this option must refuse the message (section 5.4.1).
     #[must_use]
