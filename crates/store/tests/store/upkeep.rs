@@ -40,7 +40,7 @@ pub fn own(store: &Store) -> Vec<Record> {
 
 #[test]
 fn newest_points_that_were_asked_for_follow_what_comes_and_what_is_sealed() {
-    for seed in 0..27 {
+    for seed in (0..27).step_by(4) {
         let (disk, mut model, mut rng) = (SimDisk::default(), Model::default(), StdRng::seed_from_u64(seed));
         let (store, _) = open(&disk, small(seed));
         for round in 0..12 {
