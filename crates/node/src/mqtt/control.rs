@@ -8,15 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::{
-    AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, Publish, QoS, SubscribeReasonCode,
-};
+use bytes::Bytes;
+use rumqttc::QoS;
 use serde_json::{Value, json};
 use tidelog_record::DeviceId;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::broker::network_options;
+use super::client::{Client, Connection, Event, Gone, Lost, Message, Options};
 use super::session::{FAREWELL_S_MAX, Link, SessionEnd};
 use super::topic::CommandTopic;
 use crate::backoff::{Backoff, random};
@@ -38,7 +37,7 @@ const REQUESTS_MAX: usize = 8;
 /// The link over all its sessions.
 pub(super) struct Control {
     pub context: NodeContext,
-    pub options: MqttOptions,
+    pub options: Options,
     /// Where it is told whether the node is there.
     pub state_topic: String,
     /// Where commands come from, if they do.
@@ -49,20 +48,22 @@ pub(super) struct Control {
 /// What the part that polls the client tells the other.
 enum Heard {
     Connected,
-    Message(Publish),
+    Message(Message),
 }
 
 impl Control {
     /// Is there until the node ends.
     pub async fn run(mut self) {
         let gone = self.state(false).to_string();
-        self.options.set_last_will(LastWill::new(self.state_topic.clone(), gone, QoS::AtLeastOnce, true));
+        self.options.set_last_will(&self.state_topic, gone);
         let mut backoff = Backoff::new();
         while !self.context.shutdown.is_cancelled() {
             let before = self.link.read().sessions;
             let end = self.session().await;
             self.link.ended(&end);
-            if self.link.read().sessions > before {
+            // A broker that takes the connection and refuses what is said on it is asked ever more rarely.
+            let refused = matches!(end, SessionEnd::Lost(Lost::Refused { .. } | Lost::Subscription(_)));
+            if self.link.read().sessions > before && !refused {
                 backoff.reset();
             }
             tokio::select! {
@@ -78,31 +79,24 @@ impl Control {
     }
 
     async fn session(&self) -> SessionEnd {
-        let (client, mut events) = AsyncClient::new(self.options.clone(), REQUESTS_MAX);
-        events.set_network_options(network_options());
+        let (client, mut connection) = self.options.client(REQUESTS_MAX);
         let (heard, mut hearing) = mpsc::channel(COMMANDS_WAITING_MAX);
         tokio::select! {
-            end = self.poll(&mut events, heard) => end,
+            end = self.poll(&mut connection, heard) => end,
             end = self.work(&client, &mut hearing) => end,
         }
     }
 
     /// The part that drives the client.
-    async fn poll(&self, events: &mut EventLoop, heard: mpsc::Sender<Heard>) -> SessionEnd {
+    async fn poll(&self, connection: &mut Connection, heard: mpsc::Sender<Heard>) -> SessionEnd {
         loop {
-            let news = match events.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => {
+            let news = match connection.next().await {
+                Ok(Event::Stands) => {
                     self.link.stands();
                     Heard::Connected
                 }
-                Ok(Event::Incoming(Packet::SubAck(granted))) => {
-                    if granted.return_codes.contains(&SubscribeReasonCode::Failure) {
-                        return SessionEnd::Subscription;
-                    }
-                    continue;
-                }
-                Ok(Event::Incoming(Packet::Publish(message))) => Heard::Message(message),
-                Ok(Event::Outgoing(Outgoing::Disconnect)) => return SessionEnd::Farewell,
+                Ok(Event::Message(message)) => Heard::Message(message),
+                Ok(Event::TookLeave) => return SessionEnd::Farewell,
                 Ok(_) => continue,
                 Err(error) => return error.into(),
             };
@@ -113,7 +107,7 @@ impl Control {
         }
     }
 
-    async fn work(&self, client: &AsyncClient, hearing: &mut mpsc::Receiver<Heard>) -> SessionEnd {
+    async fn work(&self, client: &Client, hearing: &mut mpsc::Receiver<Heard>) -> SessionEnd {
         loop {
             tokio::select! {
                 biased;
@@ -125,26 +119,26 @@ impl Control {
                     let told = match heard {
                         Some(Heard::Connected) => self.greet(client).await,
                         Some(Heard::Message(message)) => self.take(client, &message).await,
-                        None => return SessionEnd::Client,
+                        None => return Gone.into(),
                     };
-                    if told.is_err() {
-                        return SessionEnd::Client;
+                    if let Err(gone) = told {
+                        return gone.into();
                     }
                 }
             }
         }
     }
 
-    async fn greet(&self, client: &AsyncClient) -> Result<(), rumqttc::ClientError> {
+    async fn greet(&self, client: &Client) -> Result<(), Gone> {
         // In this order, so that whoever hears that the node is there can send a command.
         if let Some(topic) = &self.commands {
-            client.subscribe(topic.filter(), QoS::AtLeastOnce).await?;
+            client.subscribe(&topic.filter())?;
         }
         let here = self.state(true).to_string();
-        client.publish(&self.state_topic, QoS::AtLeastOnce, true, here).await
+        client.publish(&self.state_topic, QoS::AtLeastOnce, true, Bytes::from(here)).await
     }
 
-    async fn take(&self, client: &AsyncClient, message: &Publish) -> Result<(), rumqttc::ClientError> {
+    async fn take(&self, client: &Client, message: &Message) -> Result<(), Gone> {
         let device = self.commands.as_ref().and_then(|topic| topic.device(&message.topic));
         let Some(device) = device else { return Ok(()) };
         let answer = match self.issue(device, message).await {
@@ -156,10 +150,10 @@ impl Control {
             }
         };
         let topic = format!("{}{ANSWER_LEVEL}", message.topic);
-        client.publish(topic, QoS::AtLeastOnce, false, answer.to_string()).await
+        client.publish(&topic, QoS::AtLeastOnce, false, Bytes::from(answer.to_string())).await
     }
 
-    async fn issue(&self, device: DeviceId, message: &Publish) -> Result<Value, String> {
+    async fn issue(&self, device: DeviceId, message: &Message) -> Result<Value, String> {
         if message.retain {
             return Err("a command must not be retained: it would be given at each start".to_owned());
         }
@@ -175,14 +169,14 @@ impl Control {
     }
 
     /// Says that the node is gone, and disconnects in order; the polling part sees the end.
-    async fn farewell(&self, client: &AsyncClient) {
+    async fn farewell(&self, client: &Client) {
         if !self.link.read().connected {
             return;
         }
         let last_words = async {
             let gone = self.state(false).to_string();
-            let said = client.publish(&self.state_topic, QoS::AtMostOnce, true, gone).await;
-            if said.is_ok() && client.disconnect().await.is_ok() {
+            let said = client.publish(&self.state_topic, QoS::AtMostOnce, true, Bytes::from(gone)).await;
+            if said.is_ok() && client.take_leave().is_ok() {
                 std::future::pending::<()>().await;
             }
         };

@@ -216,6 +216,10 @@ pub struct MqttSettings {
     #[arg(id = "mqtt-url", long = "mqtt-url", value_name = "mqtt[s]://HOST[:PORT]")]
     pub url: Option<BrokerUrl>,
 
+    /// Version of MQTT that is spoken with the broker. With 5 it says why it refuses something, also a single message.
+    #[arg(id = "mqtt-version", long = "mqtt-version", value_name = "VERSION", default_value = "3.1.1")]
+    pub version: MqttVersion,
+
     /// User name for the broker.
     #[arg(id = "mqtt-user", long = "mqtt-user", value_name = "NAME")]
     pub user: Option<String>,
@@ -259,6 +263,17 @@ pub struct MqttSettings {
     pub client_id: Option<String>,
 }
 
+/// The version of MQTT that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MqttVersion {
+    /// What every broker speaks.
+    #[value(name = "3.1.1")]
+    V3,
+    /// With reasons.
+    #[value(name = "5")]
+    V5,
+}
+
 /// How a published batch is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MqttPayload {
@@ -275,6 +290,14 @@ pub struct IngestSettings {
     /// Broker to subscribe at; nothing is taken in over MQTT without it.
     #[arg(id = "ingest-url", long = "ingest-url", value_name = "mqtt[s]://HOST[:PORT]")]
     pub url: Option<BrokerUrl>,
+
+    /// Version of MQTT that is spoken with the broker.
+    #[arg(id = "ingest-version", long = "ingest-version", value_name = "VERSION", default_value = "3.1.1")]
+    pub version: MqttVersion,
+
+    /// How long the broker is to keep messages for this node while the node is away, in seconds; for ever without it. With MQTT 5 alone.
+    #[arg(id = "ingest-session-expiry-s", long = "ingest-session-expiry-s", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(60..))]
+    pub session_expiry_s: Option<u32>,
 
     /// User name for the broker.
     #[arg(id = "ingest-user", long = "ingest-user", value_name = "NAME")]
