@@ -25,7 +25,7 @@ pub(super) const KEEP_ALIVE_S: u64 = 30;
 pub(super) const NETWORK_S_MAX: u64 = 30;
 
 /// Most bytes of one MQTT packet: a payload, its topic, and the packet's own fields and properties.
-const PACKET_BYTES_MAX: u32 = PAYLOAD_BYTES_MAX as u32 + TOPIC_BYTES_MAX as u32 + 1024;
+const PACKET_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + TOPIC_BYTES_MAX + 1024;
 
 /// Digits of the node's id in a client identifier: with prefix and role it stays within the 23 bytes that every broker
 /// takes.
@@ -88,10 +88,9 @@ pub(super) fn options(login: Login<'_>, client_id: String) -> Result<Options, Br
     Ok(match login.version {
         MqttVersion::V3 => {
             let mut options = MqttOptions::new(client_id, host, address.port);
-            let packet_bytes_max = PACKET_BYTES_MAX as usize;
             options
                 .set_keep_alive(keep_alive)
-                .set_max_packet_size(packet_bytes_max, packet_bytes_max)
+                .set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX)
                 .set_inflight(WINDOW_MESSAGES_MAX)
                 .set_transport(transport);
             if let Some((user, password)) = credentials {
@@ -105,7 +104,7 @@ pub(super) fn options(login: Login<'_>, client_id: String) -> Result<Options, Br
                 .set_keep_alive(keep_alive)
                 .set_connection_timeout(NETWORK_S_MAX)
                 .set_network_options(network_options())
-                .set_max_packet_size(Some(PACKET_BYTES_MAX))
+                .set_max_packet_size(u32::try_from(PACKET_BYTES_MAX).ok())
                 .set_outgoing_inflight_upper_limit(WINDOW_MESSAGES_MAX)
                 .set_transport(transport);
             if let Some((user, password)) = credentials {
