@@ -340,7 +340,8 @@ impl Bridge {
     }
 }
 
-async fn read(store: &Store, after: Position) -> Result<Vec<(Position, Record)>, ReadError> {
+/// Records behind a position, some at a time.
+pub(super) async fn read(store: &Store, after: Position) -> Result<Vec<(Position, Record)>, ReadError> {
     let store = store.clone();
     match tokio::task::spawn_blocking(move || store.follow(after, READ_BYTES_MAX)).await {
         Ok(records) => records,

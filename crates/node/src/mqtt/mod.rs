@@ -12,6 +12,7 @@ mod client;
 mod control;
 mod ingest;
 pub mod payload;
+mod presence;
 mod receipts;
 mod recent;
 mod session;
@@ -19,6 +20,7 @@ pub mod topic;
 mod window;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -136,12 +138,30 @@ fn start_control(
         key: "mqtt.command_topic",
         reason: error.to_string(),
     })?;
+    let device_state_topic = settings.device_state_topic.clone();
+    let written = device_state_topic.to_string();
+    if !written.contains("{device}") || !written.contains("{node}") {
+        return Err(StartError::Setting {
+            key: "mqtt.device_state_topic",
+            reason: "{node} and {device} stand in it, for each node speaks for itself of each of its sensors"
+                .to_owned(),
+        });
+    }
+    let silence = Duration::from_secs(u64::from(settings.device_silence_s));
     let own = options(login, client_id(node, 'c')).map_err(|error| refused(&error, &MQTT_KEYS))?;
     let link = Arc::new(Link::new("control", url, Arc::clone(&context.metrics)));
     let shown = Arc::clone(&link);
     context.status.section("mqtt_control", move || json!(shown.read()));
     let state_topic = settings.state_topic.topic(&context.site, node, None);
-    let control = Control { context: context.clone(), options: own, state_topic, commands, link };
+    let control = Control {
+        context: context.clone(),
+        options: own,
+        state_topic,
+        device_state_topic,
+        silence,
+        commands,
+        link,
+    };
     context.tasks.spawn(control.run());
     Ok(())
 }

@@ -18,7 +18,8 @@ use tidelog_query::promql::Bounds;
 use tidelog_record::SiteName;
 
 use crate::mqtt::topic::{
-    STATE_TOPIC_DEFAULT, TOPIC_FILTER_DEFAULT, TOPIC_TEMPLATE_DEFAULT, TopicFilter, TopicTemplate,
+    DEVICE_STATE_TOPIC_DEFAULT, STATE_TOPIC_DEFAULT, TOPIC_FILTER_DEFAULT, TOPIC_TEMPLATE_DEFAULT,
+    TopicFilter, TopicTemplate,
 };
 
 pub use address::{AddressError, BrokerUrl, HostPort, Secret};
@@ -248,6 +249,15 @@ pub struct MqttSettings {
     /// Topic of the retained message that says whether this node is there, with {site} and {node} in it.
     #[arg(id = "mqtt-state-topic", long = "mqtt-state-topic", value_name = "TEMPLATE", default_value = STATE_TOPIC_DEFAULT)]
     pub state_topic: TopicTemplate,
+
+    /// Topic of the retained messages that say whether this node hears a sensor, with {node} and {device}, and {site}, in it.
+    #[arg(id = "mqtt-device-state-topic", long = "mqtt-device-state-topic", value_name = "TEMPLATE", default_value = DEVICE_STATE_TOPIC_DEFAULT)]
+    pub device_state_topic: TopicTemplate,
+
+    /// How long a sensor may send nothing until it is said to be gone, in seconds. Some three times the longest interval between two of its
+    /// batches.
+    #[arg(id = "mqtt-device-silence-s", long = "mqtt-device-silence-s", value_name = "SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u32).range(1..))]
+    pub device_silence_s: u32,
 
     /// Topic that commands to the devices of this node's site are taken from, as tidelog/{site}/{device}/command; none are taken without it.
     /// Whoever may publish there may command. Set it on one node of a site alone.

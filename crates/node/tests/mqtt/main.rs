@@ -25,6 +25,7 @@ mod broker;
 mod control;
 mod ingest;
 mod node;
+mod presence;
 mod rules;
 mod subscriber;
 mod tls;

@@ -17,7 +17,7 @@ fn with_rights(rights: &'static str) -> Option<Mosquitto> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_the_broker_may_not_take_stays_before_the_cursor_until_it_may() {
-    let Some(mut broker) = with_rights("topic read #\ntopic write tidelog/+/+/state\n") else { return };
+    let Some(mut broker) = with_rights("topic read #\ntopic write tidelog/+/+/state/#\n") else { return };
     let node = TestNode::start(1, &["--mqtt-version", "5", "--mqtt-url", &broker.url()]);
     node.append(0..50).await;
     eventually("the refusal is told", || {
