@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS};
+use rumqttc::QoS;
 use serde::Serialize;
 use tidelog_record::{Batch, Body, Record, Relay};
 use tidelog_store::{Position, ReadError, Store};
@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, error, warn};
 
-use super::broker::network_options;
+use super::client::{Client, Connection, Event, Options};
 use super::payload::{Encoding, Message};
 use super::session::{ACKNOWLEDGEMENT_S_MAX, FAREWELL_S_MAX, Link, LinkStatus, SessionEnd, lock};
 use super::topic::TopicTemplate;
@@ -67,7 +67,7 @@ pub(super) struct Progress {
 /// The bridge, over all its sessions.
 pub(super) struct Bridge {
     pub context: NodeContext,
-    pub options: MqttOptions,
+    pub options: Options,
     pub topic: TopicTemplate,
     pub encoding: Encoding,
     /// What else is published of transitions.
@@ -126,12 +126,11 @@ impl Bridge {
             progress: Mutex::new(Instant::now()),
             moved: Notify::new(),
         };
-        let (client, mut events) = AsyncClient::new(self.options.clone(), REQUESTS_MAX);
-        events.set_network_options(network_options());
+        let (client, mut connection) = self.options.client(REQUESTS_MAX);
         // Each part is one future from the session's start to its end: polling the client may not be broken off and taken
         // up again, because a message can be lost between its buffer and its books.
         let end = tokio::select! {
-            end = self.poll(&session, &mut events) => end,
+            end = self.poll(&session, &mut connection) => end,
             end = self.publish(&session, &client, committed) => end,
             end = self.watch(&session) => end,
         };
@@ -141,18 +140,18 @@ impl Bridge {
     }
 
     /// The part that drives the client and keeps the books.
-    async fn poll(&self, session: &Session, events: &mut EventLoop) -> SessionEnd {
+    async fn poll(&self, session: &Session, connection: &mut Connection) -> SessionEnd {
         loop {
-            let booked = match events.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => {
+            let booked = match connection.next().await {
+                Ok(Event::Stands) => {
                     self.link.stands();
                     *lock(&session.connected) = true;
                     session.moved.notify_one();
                     Ok(())
                 }
-                Ok(Event::Outgoing(Outgoing::Publish(packet))) => lock(&session.window).sent(packet),
-                Ok(Event::Incoming(Packet::PubAck(packet))) => self.acknowledged(session, packet.pkid),
-                Ok(Event::Outgoing(Outgoing::Disconnect)) => return SessionEnd::Farewell,
+                Ok(Event::Sent(packet)) => lock(&session.window).sent(packet),
+                Ok(Event::Acknowledged(packet)) => self.acknowledged(session, packet),
+                Ok(Event::TookLeave) => return SessionEnd::Farewell,
                 Ok(_) => Ok(()),
                 Err(error) => return error.into(),
             };
@@ -178,7 +177,7 @@ impl Bridge {
     }
 
     /// The part that follows the log and hands messages to the client.
-    async fn publish(&self, session: &Session, client: &AsyncClient, committed: &Notify) -> SessionEnd {
+    async fn publish(&self, session: &Session, client: &Client, committed: &Notify) -> SessionEnd {
         let end = match self.follow(session, client, committed).await {
             Ok(()) => SessionEnd::Farewell,
             Err(end) => end,
@@ -189,12 +188,7 @@ impl Bridge {
         end
     }
 
-    async fn follow(
-        &self,
-        session: &Session,
-        client: &AsyncClient,
-        committed: &Notify,
-    ) -> Result<(), SessionEnd> {
+    async fn follow(&self, session: &Session, client: &Client, committed: &Notify) -> Result<(), SessionEnd> {
         while !*lock(&session.connected) {
             self.unless_ending(session.moved.notified()).await?;
         }
@@ -215,7 +209,7 @@ impl Bridge {
     async fn publish_record(
         &self,
         session: &Session,
-        client: &AsyncClient,
+        client: &Client,
         position: Position,
         record: &Record,
     ) -> Result<(), SessionEnd> {
@@ -250,7 +244,7 @@ impl Bridge {
     async fn hand_over(
         &self,
         session: &Session,
-        client: &AsyncClient,
+        client: &Client,
         (topic, payload, retain): (String, Vec<u8>, bool),
         points: u64,
     ) -> Result<(), SessionEnd> {
@@ -261,8 +255,7 @@ impl Bridge {
             *lock(&session.progress) = Instant::now();
         }
         lock(&session.window).hand_over(payload.len(), points);
-        let sent = client.publish_bytes(topic, QoS::AtLeastOnce, retain, Bytes::from(payload)).await;
-        sent.map_err(|_| SessionEnd::Client)
+        Ok(client.publish(&topic, QoS::AtLeastOnce, retain, Bytes::from(payload)).await?)
     }
 
     /// The batch to publish, or `None` for a record that others publish or nobody can read.
@@ -304,12 +297,12 @@ impl Bridge {
     }
 
     /// Waits a little for what is in flight, and disconnects in order; the polling part sees the end.
-    async fn farewell(&self, session: &Session, client: &AsyncClient) {
+    async fn farewell(&self, session: &Session, client: &Client) {
         let last_words = async {
             while lock(&session.window).messages() > 0 {
                 session.moved.notified().await;
             }
-            if *lock(&session.connected) && client.disconnect().await.is_ok() {
+            if *lock(&session.connected) && client.take_leave().is_ok() {
                 std::future::pending::<()>().await;
             }
         };
@@ -347,7 +340,8 @@ impl Bridge {
     }
 }
 
-async fn read(store: &Store, after: Position) -> Result<Vec<(Position, Record)>, ReadError> {
+/// Records behind a position, some at a time.
+pub(super) async fn read(store: &Store, after: Position) -> Result<Vec<(Position, Record)>, ReadError> {
     let store = store.clone();
     match tokio::task::spawn_blocking(move || store.follow(after, READ_BYTES_MAX)).await {
         Ok(records) => records,

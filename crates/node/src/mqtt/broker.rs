@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::{MqttOptions, NetworkOptions, TlsConfiguration, Transport};
+use rumqttc::{MqttOptions, NetworkOptions, TlsConfiguration, Transport, v5};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tidelog_record::NodeId;
 
+use super::client::Options;
 use super::payload::PAYLOAD_BYTES_MAX;
 use super::topic::TOPIC_BYTES_MAX;
 use super::window::WINDOW_MESSAGES_MAX;
-use crate::settings::{BrokerUrl, Secret};
+use crate::settings::{BrokerUrl, MqttVersion, Secret};
 
 /// Silence after which the broker is asked whether it is there, in seconds. Without an answer for as long again, the
 /// connection is lost.
@@ -23,8 +24,8 @@ pub(super) const KEEP_ALIVE_S: u64 = 30;
 /// Longest time to connect, and to bring one message onto the wire, in seconds.
 pub(super) const NETWORK_S_MAX: u64 = 30;
 
-/// Most bytes of one MQTT packet: a payload, its topic, and the packet's own fields.
-const PACKET_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + TOPIC_BYTES_MAX + 16;
+/// Most bytes of one MQTT packet: a payload, its topic, and the packet's own fields and properties.
+const PACKET_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + TOPIC_BYTES_MAX + 1024;
 
 /// Digits of the node's id in a client identifier: with prefix and role it stays within the 23 bytes that every broker
 /// takes.
@@ -51,6 +52,7 @@ pub(super) enum BrokerError {
 #[derive(Clone, Copy)]
 pub(super) struct Login<'a> {
     pub url: &'a BrokerUrl,
+    pub version: MqttVersion,
     pub user: Option<&'a str>,
     pub password: Option<&'a Secret>,
     pub authority: Option<&'a Path>,
@@ -64,31 +66,53 @@ pub(super) fn client_id(node: NodeId, role: char) -> String {
     format!("tidelog-{digits}-{role}")
 }
 
-pub(super) fn options(login: Login<'_>, client_id: String) -> Result<MqttOptions, BrokerError> {
+pub(super) fn options(login: Login<'_>, client_id: String) -> Result<Options, BrokerError> {
     let address = &login.url.address;
     let is_ipv6 = address.host.contains(':');
     if login.url.tls && is_ipv6 {
         return Err(BrokerError::Ipv6WithTls);
     }
     let host = if is_ipv6 { format!("[{}]", address.host) } else { address.host.clone() };
-    let mut options = MqttOptions::new(client_id, host, address.port);
-    options
-        .set_keep_alive(Duration::from_secs(KEEP_ALIVE_S))
-        .set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX)
-        .set_inflight(WINDOW_MESSAGES_MAX);
-    if let Some(user) = login.user {
-        options.set_credentials(user, login.password.map(Secret::reveal).unwrap_or_default());
-    }
     if !login.url.tls && login.own.is_some() {
         return Err(BrokerError::OwnWithoutTls);
     }
-    if login.url.tls {
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls(
-            login.authority,
-            login.own,
-        )?)));
-    }
-    Ok(options)
+    let transport = match login.url.tls {
+        true => {
+            let config = tls(login.authority, login.own)?;
+            Transport::tls_with_config(TlsConfiguration::Rustls(config))
+        }
+        false => Transport::tcp(),
+    };
+    let credentials = login.user.map(|user| (user, login.password.map(Secret::reveal).unwrap_or_default()));
+    let keep_alive = Duration::from_secs(KEEP_ALIVE_S);
+    Ok(match login.version {
+        MqttVersion::V3 => {
+            let mut options = MqttOptions::new(client_id, host, address.port);
+            options
+                .set_keep_alive(keep_alive)
+                .set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX)
+                .set_inflight(WINDOW_MESSAGES_MAX)
+                .set_transport(transport);
+            if let Some((user, password)) = credentials {
+                options.set_credentials(user, password);
+            }
+            Options::V3(Box::new(options))
+        }
+        MqttVersion::V5 => {
+            let mut options = v5::MqttOptions::new(client_id, host, address.port);
+            options
+                .set_keep_alive(keep_alive)
+                .set_connection_timeout(NETWORK_S_MAX)
+                .set_network_options(network_options())
+                .set_max_packet_size(u32::try_from(PACKET_BYTES_MAX).ok())
+                .set_outgoing_inflight_upper_limit(WINDOW_MESSAGES_MAX)
+                .set_transport(transport);
+            if let Some((user, password)) = credentials {
+                options.set_credentials(user, password);
+            }
+            Options::V5(Box::new(options))
+        }
+    })
 }
 
 pub(super) fn network_options() -> NetworkOptions {
@@ -140,7 +164,7 @@ mod tests {
     use super::*;
 
     fn login<'a>(url: &'a BrokerUrl, authority: Option<&'a Path>) -> Login<'a> {
-        Login { url, user: None, password: None, authority, own: None }
+        Login { url, version: MqttVersion::V3, user: None, password: None, authority, own: None }
     }
 
     #[test]
@@ -159,8 +183,13 @@ mod tests {
     #[test]
     fn an_ipv6_address_stands_in_brackets_for_the_resolver() {
         let url: BrokerUrl = "mqtt://[::1]:1884".parse().unwrap();
-        let options = options(login(&url, None), "x".into()).unwrap();
-        assert_eq!(options.broker_address(), ("[::1]".to_owned(), 1884));
+        for version in [MqttVersion::V3, MqttVersion::V5] {
+            let address = match options(Login { version, ..login(&url, None) }, "x".into()).unwrap() {
+                Options::V3(options) => options.broker_address(),
+                Options::V5(options) => options.broker_address(),
+            };
+            assert_eq!(address, ("[::1]".to_owned(), 1884));
+        }
         let url: BrokerUrl = "mqtts://[::1]:1884".parse().unwrap();
         assert!(matches!(super::options(login(&url, None), "x".into()), Err(BrokerError::Ipv6WithTls)));
     }
@@ -170,7 +199,7 @@ mod tests {
         let url: BrokerUrl = "mqtts://localhost".parse().unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         for path in [file.path(), Path::new("/nonexistent/ca.pem")] {
-            let error = options(login(&url, Some(path)), "x".into()).unwrap_err().to_string();
+            let error = options(login(&url, Some(path)), "x".into()).err().unwrap().to_string();
             assert!(error.contains(&path.display().to_string()), "{error}");
         }
     }

@@ -14,10 +14,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use rumqttc::{
-    AsyncClient, Event, EventLoop, MqttOptions, Outgoing, Packet, Publish, QoS, SubscribeReasonCode,
-};
 use serde::Serialize;
 use tidelog_record::{BatchError, Lsn, Relay, Series, StreamId};
 use tidelog_store::{AppendError, ReadError, Store};
@@ -25,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
 
-use super::broker::network_options;
+use super::client::{self, Client, Connection, Event, Gone, Options, Receipt};
 use super::payload::{Message, PayloadError};
 use super::receipts::{Arrival, Receipts};
 use super::recent::{Place, Recent};
@@ -37,7 +33,7 @@ use crate::reserved::{Reserved, reserved};
 use crate::rule;
 
 /// Most messages taken from the broker and not yet acknowledged to it.
-const IN_HAND_MAX: usize = 1000;
+pub(super) const IN_HAND_MAX: u16 = 1000;
 
 /// Most bytes of payload in them, in bytes, unless one message alone is longer.
 const IN_HAND_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -69,7 +65,7 @@ pub struct IngestStatus {
 /// Ingest, over all its sessions.
 pub(super) struct Ingest {
     pub context: NodeContext,
-    pub options: MqttOptions,
+    pub options: Options,
     pub topic: TopicFilter,
     pub link: Arc<Link>,
 }
@@ -141,7 +137,7 @@ impl Ingest {
                 Recent::default()
             }
         };
-        let (answer, answers) = mpsc::channel(IN_HAND_MAX);
+        let (answer, answers) = mpsc::channel(usize::from(IN_HAND_MAX));
         let mut books = Books { recent, asked: HashMap::new(), bytes: 0, answers, answer };
         let mut backoff = Backoff::new();
         while !self.context.shutdown.is_cancelled() {
@@ -160,44 +156,38 @@ impl Ingest {
     }
 
     async fn session(&self, books: &mut Books) -> SessionEnd {
-        let (client, mut events) = AsyncClient::new(self.options.clone(), REQUESTS_MAX);
-        events.set_network_options(network_options());
+        let (client, mut connection) = self.options.client(REQUESTS_MAX);
         // The channel holds one message, and the working part stops taking when it has enough in hand: so the polling part
         // stops reading, and the broker waits.
         let (messages, arriving) = mpsc::channel(1);
         // Each part is one future from the session's start to its end: polling the client may not be broken off and taken
         // up again.
         tokio::select! {
-            end = self.poll(&client, &mut events, messages) => end,
+            end = self.poll(&client, &mut connection, messages) => end,
             end = self.work(&client, arriving, books) => end,
         }
     }
 
     async fn poll(
         &self,
-        client: &AsyncClient,
-        events: &mut EventLoop,
-        messages: mpsc::Sender<Publish>,
+        client: &Client,
+        connection: &mut Connection,
+        messages: mpsc::Sender<client::Message>,
     ) -> SessionEnd {
         loop {
-            match events.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => {
+            match connection.next().await {
+                Ok(Event::Stands) => {
                     self.link.stands();
-                    if client.try_subscribe(self.topic.as_str(), QoS::AtLeastOnce).is_err() {
-                        return SessionEnd::Client;
+                    if let Err(gone) = client.subscribe(self.topic.as_str()) {
+                        return gone.into();
                     }
                 }
-                Ok(Event::Incoming(Packet::SubAck(granted))) => {
-                    if granted.return_codes.contains(&SubscribeReasonCode::Failure) {
-                        return SessionEnd::Subscription;
-                    }
-                }
-                Ok(Event::Incoming(Packet::Publish(message))) => {
+                Ok(Event::Message(message)) => {
                     if messages.send(message).await.is_err() {
-                        return SessionEnd::Client;
+                        return Gone.into();
                     }
                 }
-                Ok(Event::Outgoing(Outgoing::Disconnect)) => return SessionEnd::Farewell,
+                Ok(Event::TookLeave) => return SessionEnd::Farewell,
                 Ok(_) => {}
                 Err(error) => return error.into(),
             }
@@ -206,18 +196,18 @@ impl Ingest {
 
     async fn work(
         &self,
-        client: &AsyncClient,
-        mut arriving: mpsc::Receiver<Publish>,
+        client: &Client,
+        mut arriving: mpsc::Receiver<client::Message>,
         books: &mut Books,
     ) -> SessionEnd {
         let mut receipts = Receipts::new();
         loop {
-            while let Some(message) = receipts.next_due() {
-                if client.try_ack(&message).is_err() {
-                    return SessionEnd::Client;
+            while let Some(receipt) = receipts.next_due() {
+                if let Err(gone) = client.acknowledge(receipt) {
+                    return gone.into();
                 }
             }
-            let room = receipts.len() < IN_HAND_MAX && books.bytes < IN_HAND_BYTES_MAX;
+            let room = receipts.len() < usize::from(IN_HAND_MAX) && books.bytes < IN_HAND_BYTES_MAX;
             tokio::select! {
                 biased;
                 () = self.context.shutdown.cancelled() => break,
@@ -228,7 +218,7 @@ impl Ingest {
                 }
                 message = arriving.recv(), if room => match message {
                     Some(message) => self.take(message, books, &mut receipts),
-                    None => return SessionEnd::Client,
+                    None => return Gone.into(),
                 },
             }
         }
@@ -237,11 +227,10 @@ impl Ingest {
     }
 
     /// One message: a repeat, a copy to append, or nothing that can be read.
-    fn take(&self, mut message: Publish, books: &mut Books, receipts: &mut Receipts<Publish>) {
+    fn take(&self, message: client::Message, books: &mut Books, receipts: &mut Receipts<Receipt>) {
         self.context.metrics.mqtt_received.inc();
-        let payload = std::mem::replace(&mut message.payload, Bytes::new());
-        let topic = message.topic.clone();
-        let arrival = receipts.arrived(message);
+        let client::Message { topic, payload, receipt, .. } = message;
+        let arrival = receipts.arrived(receipt);
         match self.read(&payload) {
             Err(refusal) => {
                 self.context.metrics.refused.with_label_values(&[VIA, refusal.label()]).inc();
@@ -324,7 +313,7 @@ impl Ingest {
         &self,
         answer: Answer,
         books: &mut Books,
-        receipts: &mut Receipts<Publish>,
+        receipts: &mut Receipts<Receipt>,
     ) -> Result<(), SessionEnd> {
         let Answer { place, bytes, points, result } = answer;
         books.bytes -= bytes;
@@ -367,10 +356,10 @@ impl Ingest {
     /// Waits a little for the log's answers, acknowledges them, and disconnects in order; the polling part sees the end.
     async fn farewell(
         &self,
-        client: &AsyncClient,
-        mut arriving: mpsc::Receiver<Publish>,
+        client: &Client,
+        mut arriving: mpsc::Receiver<client::Message>,
         books: &mut Books,
-        mut receipts: Receipts<Publish>,
+        mut receipts: Receipts<Receipt>,
     ) {
         let last_words = async {
             while !books.asked.is_empty() {
@@ -384,12 +373,12 @@ impl Ingest {
                     message = arriving.recv() => if message.is_none() { break },
                 }
             }
-            while let Some(message) = receipts.next_due() {
-                if client.try_ack(&message).is_err() {
+            while let Some(receipt) = receipts.next_due() {
+                if client.acknowledge(receipt).is_err() {
                     return;
                 }
             }
-            if client.try_disconnect().is_ok() {
+            if client.take_leave().is_ok() {
                 while arriving.recv().await.is_some() {}
             }
         };

@@ -4,13 +4,15 @@
 //! All are edges: the bridge is a cursor over the store's log, ingest is one more way in. What stands in a message is
 //! [`payload`]'s affair, where it is published [`topic`]'s; `docs/MQTT.md` tells both to those who subscribe.
 //!
-//! Thin: MQTT 3.1.1 only, no payloads of others (Sparkplug B, plain values) yet.
+//! `client` speaks MQTT 3.1.1 or 5 and is the only one that knows which. Thin: no payloads of others (Sparkplug B, plain values) yet.
 
 mod bridge;
 mod broker;
+mod client;
 mod control;
 mod ingest;
 pub mod payload;
+mod presence;
 mod receipts;
 mod recent;
 mod session;
@@ -18,6 +20,7 @@ pub mod topic;
 mod window;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -27,11 +30,11 @@ pub use session::LinkStatus;
 
 use crate::context::{NodeContext, StartError};
 use crate::rule::Rules;
-use crate::settings::{BrokerUrl, IngestSettings, MqttPayload, MqttSettings};
+use crate::settings::{BrokerUrl, IngestSettings, MqttPayload, MqttSettings, MqttVersion};
 use bridge::{Bridge, Progress};
 use broker::{BrokerError, Login, client_id, options};
 use control::Control;
-use ingest::Ingest;
+use ingest::{IN_HAND_MAX, Ingest};
 use payload::Encoding;
 use session::Link;
 use topic::{CommandTopic, CommandTopicError};
@@ -64,6 +67,7 @@ fn start_bridge(
 ) -> Result<(), StartError> {
     let login = Login {
         url,
+        version: settings.version,
         user: settings.user.as_deref(),
         password: settings.password.as_ref(),
         authority: settings.ca.as_deref(),
@@ -98,6 +102,7 @@ fn start_bridge(
 fn start_ingest(context: &NodeContext, settings: &IngestSettings, url: &BrokerUrl) -> Result<(), StartError> {
     let login = Login {
         url,
+        version: settings.version,
         user: settings.user.as_deref(),
         password: settings.password.as_ref(),
         authority: settings.ca.as_deref(),
@@ -105,7 +110,11 @@ fn start_ingest(context: &NodeContext, settings: &IngestSettings, url: &BrokerUr
     };
     let client_id = settings.client_id.clone().unwrap_or_else(|| client_id(context.store.node(), 'i'));
     let mut options = options(login, client_id).map_err(|error| refused(&error, &INGEST_KEYS))?;
-    options.set_clean_session(false).set_manual_acks(true);
+    if settings.session_expiry_s.is_some() && settings.version == MqttVersion::V3 {
+        let reason = "MQTT 3.1.1 has no word for it: of use with ingest.version = \"5\" alone".to_owned();
+        return Err(StartError::Setting { key: "ingest.session_expiry_s", reason });
+    }
+    options.keep_session(settings.session_expiry_s, IN_HAND_MAX);
     let link = Arc::new(Link::new("ingest", url, Arc::clone(&context.metrics)));
     let topic = settings.topic.clone();
     let (shown_link, shown_topic) = (Arc::clone(&link), topic.clone());
@@ -129,12 +138,30 @@ fn start_control(
         key: "mqtt.command_topic",
         reason: error.to_string(),
     })?;
+    let device_state_topic = settings.device_state_topic.clone();
+    let written = device_state_topic.to_string();
+    if !written.contains("{device}") || !written.contains("{node}") {
+        return Err(StartError::Setting {
+            key: "mqtt.device_state_topic",
+            reason: "{node} and {device} stand in it, for each node speaks for itself of each of its sensors"
+                .to_owned(),
+        });
+    }
+    let silence = Duration::from_secs(u64::from(settings.device_silence_s));
     let own = options(login, client_id(node, 'c')).map_err(|error| refused(&error, &MQTT_KEYS))?;
     let link = Arc::new(Link::new("control", url, Arc::clone(&context.metrics)));
     let shown = Arc::clone(&link);
     context.status.section("mqtt_control", move || json!(shown.read()));
     let state_topic = settings.state_topic.topic(&context.site, node, None);
-    let control = Control { context: context.clone(), options: own, state_topic, commands, link };
+    let control = Control {
+        context: context.clone(),
+        options: own,
+        state_topic,
+        device_state_topic,
+        silence,
+        commands,
+        link,
+    };
     context.tasks.spawn(control.run());
     Ok(())
 }

@@ -3,11 +3,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rumqttc::{ConnectionError, StateError};
 use serde::Serialize;
 use tidelog_store::{AppendError, ReadError};
 use tracing::{info, warn};
 
+use super::client::{Gone, Lost};
 use super::window::Disagreement;
 use crate::metrics::Metrics;
 use crate::settings::BrokerUrl;
@@ -22,7 +22,7 @@ pub(super) const FAREWELL_S_MAX: u64 = 2;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionEnd {
     #[error("{0}")]
-    Connection(Box<ConnectionError>),
+    Lost(#[from] Lost),
     #[error("no acknowledgement from the broker for {ACKNOWLEDGEMENT_S_MAX} s")]
     Silent,
     #[error("{0}")]
@@ -31,34 +31,24 @@ pub(super) enum SessionEnd {
     Log(#[from] ReadError),
     #[error("the log does not take it: {0}")]
     Store(AppendError),
-    #[error("the broker refuses the subscription")]
-    Subscription,
-    #[error("the client is gone")]
-    Client,
+    #[error("{0}")]
+    Client(#[from] Gone),
     #[error("ended by this node")]
     Farewell,
-}
-
-impl From<ConnectionError> for SessionEnd {
-    fn from(error: ConnectionError) -> Self {
-        Self::Connection(Box::new(error))
-    }
 }
 
 impl SessionEnd {
     /// The reason as a metric's label.
     fn label(&self) -> &'static str {
         match self {
-            Self::Connection(error) => match **error {
-                ConnectionError::ConnectionRefused(_) => "refused",
-                ConnectionError::Tls(_) => "tls",
-                ConnectionError::MqttState(StateError::Deserialization(_)) => "packet",
-                _ => "connection",
-            },
-            Self::Silent => "silent",
-            Self::Disagreement(_) | Self::Client => "protocol",
+            Self::Lost(Lost::Refused { .. }) => "refused",
+            Self::Lost(Lost::Subscription(_)) => "subscription",
+            Self::Lost(Lost::Tls(_)) => "tls",
+            Self::Lost(Lost::Packet(_)) => "packet",
+            Self::Lost(Lost::Ended(_) | Lost::Connection(_)) => "connection",
+            Self::Lost(Lost::Stuck) | Self::Silent => "silent",
+            Self::Disagreement(_) | Self::Client(_) => "protocol",
             Self::Log(_) | Self::Store(_) => "log",
-            Self::Subscription => "subscription",
             Self::Farewell => "shutdown",
         }
     }

@@ -18,6 +18,9 @@ pub const TOPIC_TEMPLATE_DEFAULT: &str = "tidelog/{site}/{device}";
 /// Where a node tells whether it is there when nothing else is set. It has a level more than what [`TOPIC_FILTER_DEFAULT`] takes.
 pub const STATE_TOPIC_DEFAULT: &str = "tidelog/{site}/{node}/state";
 
+/// Where a node tells whether it hears a sensor when nothing else is set.
+pub const DEVICE_STATE_TOPIC_DEFAULT: &str = "tidelog/{site}/{node}/state/{device}";
+
 /// The filter that takes what [`TOPIC_TEMPLATE_DEFAULT`] publishes.
 pub const TOPIC_FILTER_DEFAULT: &str = "tidelog/+/+";
 

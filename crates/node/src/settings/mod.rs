@@ -18,7 +18,8 @@ use tidelog_query::promql::Bounds;
 use tidelog_record::SiteName;
 
 use crate::mqtt::topic::{
-    STATE_TOPIC_DEFAULT, TOPIC_FILTER_DEFAULT, TOPIC_TEMPLATE_DEFAULT, TopicFilter, TopicTemplate,
+    DEVICE_STATE_TOPIC_DEFAULT, STATE_TOPIC_DEFAULT, TOPIC_FILTER_DEFAULT, TOPIC_TEMPLATE_DEFAULT,
+    TopicFilter, TopicTemplate,
 };
 
 pub use address::{AddressError, BrokerUrl, HostPort, Secret};
@@ -229,6 +230,10 @@ pub struct MqttSettings {
     #[arg(id = "mqtt-url", long = "mqtt-url", value_name = "mqtt[s]://HOST[:PORT]")]
     pub url: Option<BrokerUrl>,
 
+    /// Version of MQTT that is spoken with the broker. With 5 it says why it refuses something, also a single message.
+    #[arg(id = "mqtt-version", long = "mqtt-version", value_name = "VERSION", default_value = "3.1.1")]
+    pub version: MqttVersion,
+
     /// User name for the broker.
     #[arg(id = "mqtt-user", long = "mqtt-user", value_name = "NAME")]
     pub user: Option<String>,
@@ -258,6 +263,15 @@ pub struct MqttSettings {
     #[arg(id = "mqtt-state-topic", long = "mqtt-state-topic", value_name = "TEMPLATE", default_value = STATE_TOPIC_DEFAULT)]
     pub state_topic: TopicTemplate,
 
+    /// Topic of the retained messages that say whether this node hears a sensor, with {node} and {device}, and {site}, in it.
+    #[arg(id = "mqtt-device-state-topic", long = "mqtt-device-state-topic", value_name = "TEMPLATE", default_value = DEVICE_STATE_TOPIC_DEFAULT)]
+    pub device_state_topic: TopicTemplate,
+
+    /// How long a sensor may send nothing until it is said to be gone, in seconds. Some three times the longest interval between two of its
+    /// batches.
+    #[arg(id = "mqtt-device-silence-s", long = "mqtt-device-silence-s", value_name = "SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u32).range(1..))]
+    pub device_silence_s: u32,
+
     /// Topic that commands to the devices of this node's site are taken from, as tidelog/{site}/{device}/command; none are taken without it.
     /// Whoever may publish there may command. Set it on one node of a site alone.
     #[arg(id = "mqtt-command-topic", long = "mqtt-command-topic", value_name = "TEMPLATE")]
@@ -270,6 +284,17 @@ pub struct MqttSettings {
     /// Client identifier towards the broker, different for every node; one made of the node's id without it.
     #[arg(id = "mqtt-client-id", long = "mqtt-client-id", value_name = "ID")]
     pub client_id: Option<String>,
+}
+
+/// The version of MQTT that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MqttVersion {
+    /// What every broker speaks.
+    #[value(name = "3.1.1")]
+    V3,
+    /// With reasons.
+    #[value(name = "5")]
+    V5,
 }
 
 /// How a published batch is written.
@@ -288,6 +313,14 @@ pub struct IngestSettings {
     /// Broker to subscribe at; nothing is taken in over MQTT without it.
     #[arg(id = "ingest-url", long = "ingest-url", value_name = "mqtt[s]://HOST[:PORT]")]
     pub url: Option<BrokerUrl>,
+
+    /// Version of MQTT that is spoken with the broker.
+    #[arg(id = "ingest-version", long = "ingest-version", value_name = "VERSION", default_value = "3.1.1")]
+    pub version: MqttVersion,
+
+    /// How long the broker is to keep messages for this node while the node is away, in seconds; for ever without it. With MQTT 5 alone.
+    #[arg(id = "ingest-session-expiry-s", long = "ingest-session-expiry-s", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(60..))]
+    pub session_expiry_s: Option<u32>,
 
     /// User name for the broker.
     #[arg(id = "ingest-user", long = "ingest-user", value_name = "NAME")]

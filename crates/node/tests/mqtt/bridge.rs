@@ -11,6 +11,15 @@ use super::broker::{BrittleLink, Mosquitto, free_port};
 use super::node::{TestNode, batch, eventually};
 use super::subscriber::Subscriber;
 
+over_both_versions! {
+    every_record_arrives_in_either_form_under_the_topic_of_its_device,
+    a_broker_stopped_in_mid_stream_and_started_again_loses_nothing,
+    a_link_cut_again_and_again_costs_repeats_and_never_a_record,
+    a_bridge_started_again_goes_on_at_its_cursor,
+    a_long_record_arrives_in_parts_that_say_where_they_belong,
+    a_wrong_password_is_told_and_the_right_one_is_taken,
+}
+
 /// Every record that `node` authored came, once or more, and says what the record says.
 fn check_all_arrived(node: &TestNode, subscriber: &Subscriber, records: u64) -> usize {
     let (once, repeats) = subscriber.once();
@@ -25,12 +34,14 @@ fn check_all_arrived(node: &TestNode, subscriber: &Subscriber, records: u64) -> 
     repeats
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_record_arrives_in_either_form_under_the_topic_of_its_device() {
+async fn every_record_arrives_in_either_form_under_the_topic_of_its_device(version: &str) {
     let Some(broker) = Mosquitto::start() else { return };
     let subscriber = Subscriber::start(broker.port).await;
     for (id, form) in [(1, "msgpack"), (2, "json")] {
-        let node = TestNode::start(id, &["--mqtt-url", &broker.url(), "--mqtt-payload", form]);
+        let node = TestNode::start(
+            id,
+            &["--mqtt-version", version, "--mqtt-url", &broker.url(), "--mqtt-payload", form],
+        );
         node.append(0..500).await;
         node.wait_until_published().await;
         subscriber.wait_for(500 * usize::from(id)).await;
@@ -73,11 +84,10 @@ async fn publish_over_outages(
     (appended, acknowledged)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broker_stopped_in_mid_stream_and_started_again_loses_nothing() {
+async fn a_broker_stopped_in_mid_stream_and_started_again_loses_nothing(version: &str) {
     let Some(mut broker) = Mosquitto::start() else { return };
     let subscriber = Subscriber::start(broker.port).await;
-    let node = TestNode::start(1, &["--mqtt-url", &broker.url()]);
+    let node = TestNode::start(1, &["--mqtt-version", version, "--mqtt-url", &broker.url()]);
     let (records, _) = publish_over_outages(&mut broker, &subscriber, &node, Mosquitto::stop).await;
     subscriber.wait_for(usize::try_from(records).unwrap()).await;
     let repeats = check_all_arrived(&node, &subscriber, records);
@@ -111,13 +121,15 @@ async fn a_broker_killed_in_mid_stream_loses_only_what_it_had_acknowledged_itsel
     drop(node.stop().await);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_link_cut_again_and_again_costs_repeats_and_never_a_record() {
+async fn a_link_cut_again_and_again_costs_repeats_and_never_a_record(version: &str) {
     let Some(broker) = Mosquitto::start() else { return };
     let subscriber = Subscriber::start(broker.port).await;
     // Cut at ever other places: in the greeting, in a message, among acknowledgements.
     let link = BrittleLink::to(broker.port, |n| (n < 12).then_some(20 + n * n * 1_777)).await;
-    let node = TestNode::start(1, &["--mqtt-url", &format!("mqtt://127.0.0.1:{}", link.port)]);
+    let node = TestNode::start(
+        1,
+        &["--mqtt-version", version, "--mqtt-url", &format!("mqtt://127.0.0.1:{}", link.port)],
+    );
     node.append(0..4000).await;
     node.wait_until_published().await;
     subscriber.wait_for(4000).await;
@@ -128,12 +140,11 @@ async fn a_link_cut_again_and_again_costs_repeats_and_never_a_record() {
     drop(node.stop().await);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bridge_started_again_goes_on_at_its_cursor() {
+async fn a_bridge_started_again_goes_on_at_its_cursor(version: &str) {
     let Some(broker) = Mosquitto::start() else { return };
     let subscriber = Subscriber::start(broker.port).await;
     let url = broker.url();
-    let flags = ["--mqtt-url", url.as_str()];
+    let flags = ["--mqtt-version", version, "--mqtt-url", url.as_str()];
     let node = TestNode::start(1, &flags);
     node.append(0..300).await;
     node.wait_until_published().await;
@@ -225,11 +236,13 @@ async fn while_the_broker_is_away_appends_go_on_and_the_status_says_why() {
     assert!(stopping.elapsed() < Duration::from_secs(4), "{:?}", stopping.elapsed());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_long_record_arrives_in_parts_that_say_where_they_belong() {
+async fn a_long_record_arrives_in_parts_that_say_where_they_belong(version: &str) {
     let Some(broker) = Mosquitto::start() else { return };
     let subscriber = Subscriber::start(broker.port).await;
-    let node = TestNode::start(1, &["--mqtt-url", &broker.url(), "--mqtt-payload", "json"]);
+    let node = TestNode::start(
+        1,
+        &["--mqtt-version", version, "--mqtt-url", &broker.url(), "--mqtt-payload", "json"],
+    );
     let series = Series::new("text", [("a", "b")]).unwrap();
     let points: Vec<_> = (0..9).map(|i| (i, Value::Text("\u{1}".repeat(100_000)))).collect();
     let long = Batch { series: vec![(series.clone(), points.clone())], ..batch(1, 0) };
@@ -250,8 +263,7 @@ async fn a_long_record_arrives_in_parts_that_say_where_they_belong() {
     drop(node.stop().await);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_is_told_and_the_right_one_is_taken() {
+async fn a_wrong_password_is_told_and_the_right_one_is_taken(version: &str) {
     let lines = "allow_anonymous false\npassword_file passwords\n";
     let Some(broker) = Mosquitto::start_with(lines, |dir| {
         let made = std::process::Command::new("mosquitto_passwd")
@@ -263,14 +275,17 @@ async fn a_wrong_password_is_told_and_the_right_one_is_taken() {
         return;
     };
     let url = broker.url();
-    let flags = |password| ["--mqtt-url", &url, "--mqtt-user", "field", "--mqtt-password", password];
+    let flags = |password| {
+        ["--mqtt-version", version, "--mqtt-url", &url, "--mqtt-user", "field", "--mqtt-password", password]
+    };
     let node = TestNode::start(1, &flags("drought"));
     node.append(0..10).await;
     eventually("the refusal is counted", || {
         node.metric("tidelog_mqtt_failures_total{reason=\"refused\",role=\"bridge\"}") > 0
     })
     .await;
-    assert!(node.status("mqtt")["last_error"].as_str().unwrap().contains("refused"));
+    let told = node.status("mqtt")["last_error"].clone();
+    assert_eq!(told, "the broker refuses the connection: not authorized");
     let dir: Arc<_> = node.stop().await;
     let node = TestNode::start_in(dir, 1, &flags("rain"));
     node.wait_until_published().await;

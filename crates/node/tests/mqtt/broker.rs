@@ -37,7 +37,11 @@ impl Mosquitto {
         let port = free_port();
         let mut conf = format!("listener {port} 127.0.0.1\n{lines}");
         writeln!(conf, "persistence true\npersistence_location {}/", dir.path().display()).unwrap();
-        writeln!(conf, "max_queued_messages 0\nmax_inflight_messages 0").unwrap();
+        for bound in ["max_queued_messages", "max_inflight_messages"] {
+            if !lines.contains(bound) {
+                writeln!(conf, "{bound} 0").unwrap();
+            }
+        }
         if is_root() {
             writeln!(conf, "user root").unwrap();
         }
@@ -63,6 +67,11 @@ impl Mosquitto {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Writes one of its files, for its next start.
+    pub fn write(&self, file: &str, text: &str) {
+        std::fs::write(self.dir.path().join(file), text).unwrap();
     }
 
     pub fn start_again(&mut self) {

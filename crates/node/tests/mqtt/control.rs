@@ -9,6 +9,12 @@ use tidelog_record::{Batch, Series};
 use super::broker::{BrittleLink, Mosquitto};
 use super::node::{TestNode, eventually};
 
+over_both_versions! {
+    whether_the_node_is_there_is_told_by_it_and_by_the_broker_when_it_cannot,
+    the_broker_says_that_a_node_is_gone_whose_connection_breaks,
+    a_command_by_mqtt_is_issued_once_and_answered_or_refused_with_the_reason,
+}
+
 const DEVICE: &str = "02124b0000000001";
 
 /// Somebody at the broker: what they heard, by topic, and a client to publish with.
@@ -69,13 +75,15 @@ fn online(said: &[Value]) -> Vec<bool> {
     said.iter().map(|said| said["online"].as_bool().unwrap()).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn whether_the_node_is_there_is_told_by_it_and_by_the_broker_when_it_cannot() {
+async fn whether_the_node_is_there_is_told_by_it_and_by_the_broker_when_it_cannot(version: &str) {
     let Some(broker) = Mosquitto::start() else { return };
     let somebody = Somebody::listening(broker.port, "tidelog/+/+/state").await;
     // The second connection that a link carries is broken without a word, some time after it stands.
     let link = BrittleLink::to(broker.port, |n| (n < 6).then_some(400)).await;
-    let node = TestNode::start(1, &["--mqtt-url", &format!("mqtt://127.0.0.1:{}", link.port)]);
+    let node = TestNode::start(
+        1,
+        &["--mqtt-version", version, "--mqtt-url", &format!("mqtt://127.0.0.1:{}", link.port)],
+    );
     node.append(0..100).await;
     node.wait_until_published().await;
     eventually("it is there for good", || node.status("mqtt_control")["connected"] == json!(true)).await;
@@ -90,14 +98,16 @@ async fn whether_the_node_is_there_is_told_by_it_and_by_the_broker_when_it_canno
     assert!(late.heard.lock().unwrap()[0].2, "retained");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_broker_says_that_a_node_is_gone_whose_connection_breaks() {
+async fn the_broker_says_that_a_node_is_gone_whose_connection_breaks(version: &str) {
     let Some(broker) = Mosquitto::start() else { return };
     let somebody = Somebody::listening(broker.port, "tidelog/+/+/state").await;
     // Connected, told and confirmed takes some 300 bytes each way; what comes then breaks it.
     let link = BrittleLink::to(broker.port, |n| (n < 20).then_some(600)).await;
     let url = format!("mqtt://127.0.0.1:{}", link.port);
-    let node = TestNode::start(1, &["--mqtt-url", &url, "--mqtt-command-topic", "t/{device}"]);
+    let node = TestNode::start(
+        1,
+        &["--mqtt-version", version, "--mqtt-url", &url, "--mqtt-command-topic", "t/{device}"],
+    );
     eventually("it is there", || online(&somebody.heard()).contains(&true)).await;
     // Commands to nobody come until the connection breaks under them.
     eventually("it was gone", || {
@@ -113,11 +123,17 @@ async fn the_broker_says_that_a_node_is_gone_whose_connection_breaks() {
     drop(node.stop().await);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_command_by_mqtt_is_issued_once_and_answered_or_refused_with_the_reason() {
+async fn a_command_by_mqtt_is_issued_once_and_answered_or_refused_with_the_reason(version: &str) {
     let Some(broker) = Mosquitto::start() else { return };
     let somebody = Somebody::listening(broker.port, "tidelog/+/+/command/answer").await;
-    let flags = ["--mqtt-url", &broker.url(), "--mqtt-command-topic", "tidelog/{site}/{device}/command"];
+    let flags = [
+        "--mqtt-version",
+        version,
+        "--mqtt-url",
+        &broker.url(),
+        "--mqtt-command-topic",
+        "tidelog/{site}/{device}/command",
+    ];
     let node = TestNode::start(1, &flags);
     let series = Series::new("temperature", [("device", DEVICE)]).unwrap();
     let batch =

@@ -6,6 +6,13 @@ use tidelog_store::Position;
 use super::broker::Mosquitto;
 use super::node::{TestNode, batch, eventually};
 
+over_both_versions! {
+    what_one_node_publishes_another_holds_point_for_point,
+    a_repeat_is_known_within_a_session_and_after_a_restart,
+    a_payload_that_cannot_be_read_is_counted_and_holds_nobody_up,
+    a_killed_broker_costs_ingest_no_record_that_it_redelivers_and_no_repeat_in_the_log,
+}
+
 /// What node 9 would publish as its record `number` + 1.
 fn message(number: u64) -> Vec<u8> {
     let stream = StreamId { site: TestNode::site(), node: NodeId([9; 16]), run: Run(5) };
@@ -32,8 +39,8 @@ async fn publish(port: u16, payloads: Vec<Vec<u8>>) {
     drop(sender.await.unwrap());
 }
 
-fn ingesting(broker: &Mosquitto) -> Vec<String> {
-    vec!["--ingest-url".to_owned(), broker.url()]
+fn ingesting(broker: &Mosquitto, version: &str) -> Vec<String> {
+    ["--ingest-version", version, "--ingest-url", &broker.url()].map(str::to_owned).into()
 }
 
 fn flags(owned: &[String]) -> Vec<&str> {
@@ -44,13 +51,15 @@ async fn wait_until_subscribed(node: &TestNode) {
     eventually("ingest is connected", || node.status("ingest")["connected"] == true).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_one_node_publishes_another_holds_point_for_point() {
+async fn what_one_node_publishes_another_holds_point_for_point(version: &str) {
     let Some(broker) = Mosquitto::start() else { return };
-    let ingest = TestNode::start(3, &flags(&ingesting(&broker)));
+    let ingest = TestNode::start(3, &flags(&ingesting(&broker, version)));
     wait_until_subscribed(&ingest).await;
-    let msgpack = TestNode::start(1, &["--mqtt-url", &broker.url()]);
-    let json = TestNode::start(2, &["--mqtt-url", &broker.url(), "--mqtt-payload", "json"]);
+    let msgpack = TestNode::start(1, &["--mqtt-version", version, "--mqtt-url", &broker.url()]);
+    let json = TestNode::start(
+        2,
+        &["--mqtt-version", version, "--mqtt-url", &broker.url(), "--mqtt-payload", "json"],
+    );
     msgpack.append(0..1000).await;
     json.append(0..1000).await;
     eventually("2000 records are held", || ingest.context.store.stats().records == 2000).await;
@@ -69,10 +78,9 @@ async fn what_one_node_publishes_another_holds_point_for_point() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_repeat_is_known_within_a_session_and_after_a_restart() {
+async fn a_repeat_is_known_within_a_session_and_after_a_restart(version: &str) {
     let Some(broker) = Mosquitto::start() else { return };
-    let settings = ingesting(&broker);
+    let settings = ingesting(&broker, version);
     let node = TestNode::start(3, &flags(&settings));
     wait_until_subscribed(&node).await;
     publish(broker.port, (0..50).chain(0..50).map(message).collect()).await;
@@ -92,10 +100,9 @@ async fn a_repeat_is_known_within_a_session_and_after_a_restart() {
     drop(node.stop().await);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_payload_that_cannot_be_read_is_counted_and_holds_nobody_up() {
+async fn a_payload_that_cannot_be_read_is_counted_and_holds_nobody_up(version: &str) {
     let Some(broker) = Mosquitto::start() else { return };
-    let settings = ingesting(&broker);
+    let settings = ingesting(&broker, version);
     let node = TestNode::start(3, &flags(&settings));
     wait_until_subscribed(&node).await;
     let newer = br#"{"v":2,"points":"in another form"}"#.to_vec();
@@ -144,7 +151,7 @@ async fn nodes_that_publish_and_take_in_on_one_broker_do_not_echo() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_parts_of_a_divided_batch_of_a_sensor_are_held() {
     let Some(broker) = Mosquitto::start() else { return };
-    let ingest = TestNode::start(3, &flags(&ingesting(&broker)));
+    let ingest = TestNode::start(3, &flags(&ingesting(&broker, "3.1.1")));
     wait_until_subscribed(&ingest).await;
     let node = TestNode::start(1, &["--mqtt-url", &broker.url()]);
     let series = Series::new("text", [("a", "b")]).unwrap();
@@ -162,13 +169,12 @@ async fn all_parts_of_a_divided_batch_of_a_sensor_are_held() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_broker_costs_ingest_no_record_that_it_redelivers_and_no_repeat_in_the_log() {
+async fn a_killed_broker_costs_ingest_no_record_that_it_redelivers_and_no_repeat_in_the_log(version: &str) {
     let Some(mut broker) = Mosquitto::start() else { return };
-    let ingest = TestNode::start(3, &flags(&ingesting(&broker)));
+    let ingest = TestNode::start(3, &flags(&ingesting(&broker, version)));
     wait_until_subscribed(&ingest).await;
     broker.save();
-    let node = TestNode::start(1, &["--mqtt-url", &broker.url()]);
+    let node = TestNode::start(1, &["--mqtt-version", version, "--mqtt-url", &broker.url()]);
     node.append(0..3000).await;
     eventually("some are held", || ingest.context.store.stats().records > 500).await;
     broker.kill();
@@ -179,7 +185,7 @@ async fn a_killed_broker_costs_ingest_no_record_that_it_redelivers_and_no_repeat
     let again = TestNode::start_in(dir, 1, &[]);
     again.context.store.set_cursor(tidelog_node::mqtt::CURSOR, Position::ZERO).unwrap();
     let dir = again.stop().await;
-    let node = TestNode::start_in(dir, 1, &["--mqtt-url", &broker.url()]);
+    let node = TestNode::start_in(dir, 1, &["--mqtt-version", version, "--mqtt-url", &broker.url()]);
     node.wait_until_published().await;
     eventually("3000 are held", || ingest.context.store.stats().records >= 3000).await;
     assert_eq!(ingest.points(), node.points());

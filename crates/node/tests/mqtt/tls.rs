@@ -5,6 +5,11 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use super::broker::Mosquitto;
 use super::node::{TestNode, eventually};
 
+over_both_versions! {
+    a_broker_behind_tls_is_believed_by_the_given_authority_only,
+    a_broker_that_asks_for_a_certificate_gets_the_nodes_own,
+}
+
 /// An authority and certificates by it, for 127.0.0.1 and for a client, as files.
 fn make_certificates(dir: &Path) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
@@ -26,8 +31,7 @@ fn make_certificates(dir: &Path) {
     std::fs::write(dir.join("node.key"), own.serialize_pem()).unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broker_behind_tls_is_believed_by_the_given_authority_only() {
+async fn a_broker_behind_tls_is_believed_by_the_given_authority_only(version: &str) {
     let authorities = tempfile::tempdir().unwrap();
     make_certificates(authorities.path());
     let other = tempfile::tempdir().unwrap();
@@ -42,7 +46,7 @@ async fn a_broker_behind_tls_is_believed_by_the_given_authority_only() {
     };
     let url = format!("mqtts://127.0.0.1:{}", broker.port);
     let wrong = other.path().join("ca.pem").display().to_string();
-    let node = TestNode::start(1, &["--mqtt-url", &url, "--mqtt-ca", &wrong]);
+    let node = TestNode::start(1, &["--mqtt-version", version, "--mqtt-url", &url, "--mqtt-ca", &wrong]);
     node.append(0..10).await;
     eventually("the certificate is refused", || {
         let status = node.status("mqtt");
@@ -51,7 +55,8 @@ async fn a_broker_behind_tls_is_believed_by_the_given_authority_only() {
     .await;
     let dir = node.stop().await;
     let right = authorities.path().join("ca.pem").display().to_string();
-    let node = TestNode::start_in(dir, 1, &["--mqtt-url", &url, "--mqtt-ca", &right]);
+    let node =
+        TestNode::start_in(dir, 1, &["--mqtt-version", version, "--mqtt-url", &url, "--mqtt-ca", &right]);
     node.wait_until_published().await;
     drop(node.stop().await);
 }
@@ -64,8 +69,7 @@ async fn an_authority_file_that_cannot_be_used_stops_the_start_and_names_the_key
     assert!(error.starts_with("mqtt.ca: /nonexistent/ca.pem"), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_asks_for_a_certificate_gets_the_nodes_own() {
+async fn a_broker_that_asks_for_a_certificate_gets_the_nodes_own(version: &str) {
     let authorities = tempfile::tempdir().unwrap();
     make_certificates(authorities.path());
     let lines = "allow_anonymous true\ncertfile broker.pem\nkeyfile broker.key\ncafile ca.pem\nrequire_certificate true\n";
@@ -78,11 +82,13 @@ async fn a_broker_that_asks_for_a_certificate_gets_the_nodes_own() {
     };
     let file = |name: &str| authorities.path().join(name).display().to_string();
     let (url, ca) = (format!("mqtts://127.0.0.1:{}", broker.port), file("ca.pem"));
-    let node = TestNode::start(1, &["--mqtt-url", &url, "--mqtt-ca", &ca]);
+    let node = TestNode::start(1, &["--mqtt-version", version, "--mqtt-url", &url, "--mqtt-ca", &ca]);
     node.append(0..10).await;
     eventually("who has none is refused", || !node.status("mqtt")["last_error"].is_null()).await;
     let dir = node.stop().await;
     let flags = [
+        "--mqtt-version",
+        version,
         "--mqtt-url",
         &url,
         "--mqtt-ca",

@@ -43,7 +43,7 @@ fn newest_points_that_were_asked_for_follow_what_comes_and_what_is_sealed() {
     for seed in (0..27).step_by(4) {
         let (disk, mut model, mut rng) = (SimDisk::default(), Model::default(), StdRng::seed_from_u64(seed));
         let (store, _) = open(&disk, small(seed));
-        for round in 0..12 {
+        for round in 0..8 {
             work(&store, &mut model, &mut rng, round * 9..round * 9 + 9);
             model.judge(&store);
         }
