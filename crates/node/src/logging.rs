@@ -23,30 +23,31 @@ pub(crate) fn filter(text: &str) -> Result<String, tracing_subscriber::filter::P
 /// # Errors
 /// [`StartError::Setting`] if a log is being written already.
 pub fn start(common: &Common) -> Result<(), StartError> {
-    let wrong = |reason: String| StartError::Setting { key: "log_level", reason };
-    let filter = EnvFilter::builder().parse(&common.log_level).map_err(|error| wrong(error.to_string()))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
-    let outcome = match (common.log_to, common.log_format) {
-        (LogTo::Stderr, format) => {
-            let lines = lines.with_writer(std::io::stderr);
-            match format {
-                LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
-                LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    let wrong = |key, reason: String| StartError::Setting { key, reason };
+    let filter = EnvFilter::builder().parse(&common.log_level);
+    let filter = filter.map_err(|error| wrong("log_level", error.to_string()))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter);
+    let outcome = match common.log_to {
+        LogTo::Stderr => {
+            let lines = lines.with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+            match common.log_format {
+                LogFormat::Text => lines.try_init(),
+                LogFormat::Json => lines.with_ansi(false).json().flatten_event(true).try_init(),
             }
         }
-        (LogTo::Syslog, format) => {
+        LogTo::Syslog => {
             // It is opened once in a process, and here only.
             let syslog = Syslog::new(SYSLOG_NAME, Options::LOG_PID, Facility::Daemon);
-            let syslog = syslog.ok_or_else(|| wrong("the syslog is open already".to_owned()))?;
+            let syslog = syslog.ok_or_else(|| wrong("log_to", "the syslog is open already".to_owned()))?;
             // The level is the line's priority there, and the syslog has a clock.
-            let lines = lines.with_writer(syslog).without_time().with_level(false);
-            match format {
+            let lines = lines.with_writer(syslog).with_ansi(false).without_time().with_level(false);
+            match common.log_format {
                 LogFormat::Text => lines.try_init(),
                 LogFormat::Json => lines.json().flatten_event(true).try_init(),
             }
         }
     };
-    outcome.map_err(|error| wrong(error.to_string()))
+    outcome.map_err(|error| wrong("log_level", error.to_string()))
 }
 
 #[cfg(test)]

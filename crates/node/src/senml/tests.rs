@@ -1,3 +1,5 @@
+//! Packs of the specification and packs that it forbids, in JSON and in CBOR, against the points that they are to become.
+
 use proptest::prelude::*;
 use serde_json::json;
 

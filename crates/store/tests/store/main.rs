@@ -9,6 +9,7 @@ mod everyday;
 mod faults;
 mod frozen;
 mod model;
+mod newest;
 mod renewal;
 mod retention;
 mod sim_disk;

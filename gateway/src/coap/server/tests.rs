@@ -1,3 +1,5 @@
+//! Datagrams in, answers and appends out, with the store's word given by hand.
+
 use proptest::prelude::*;
 
 use super::*;
