@@ -91,16 +91,16 @@ fn a_node_with_little_memory_makes_the_segments_of_one_with_much_out_of_pieces_o
 {
     let mut rng = StdRng::seed_from_u64(31);
     let mut much = small(31);
-    (much.upkeep.seal_points, much.upkeep.seal_when_idle) = (600, Duration::from_secs(3600));
+    (much.upkeep.seal_points, much.upkeep.seal_when_idle) = (300, Duration::from_secs(3600));
     let (disk, mut model) = (SimDisk::default(), Model::default());
     let (author, _) = open(&disk, much);
-    work(&author, &mut model, &mut rng, 0..2_000);
+    work(&author, &mut model, &mut rng, 0..1_000);
     let records = own(&author);
     let segments = |disk: &SimDisk| {
         let bytes = files(disk, "seg").into_iter().map(|path| (path.clone(), disk.bytes(&path)));
         bytes.collect::<BTreeMap<_, _>>()
     };
-    for (points_in_memory_max, is_enough) in [(500, true), (24, false)] {
+    for (points_in_memory_max, is_enough) in [(250, true), (24, false)] {
         let other = SimDisk::default();
         let mut little = StoreOptions { node: tidelog_record::NodeId([8; 16]), ..small(32) };
         little.upkeep.points_in_memory_max = points_in_memory_max;
