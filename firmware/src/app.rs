@@ -67,6 +67,10 @@ pub struct App<'a, F, S> {
     sampler: S,
     random: u64,
     gateway: DeviceId,
+    /// Where it goes when the gateway is silent.
+    other: Option<DeviceId>,
+    /// No advice to go elsewhere is taken before this moment.
+    advice_after: Instant,
     silences: u8,
     asked: Asked,
     asked_at: Instant,
@@ -106,6 +110,8 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
             sampler,
             random,
             gateway: config.gateways.primary,
+            other: config.gateways.backup,
+            advice_after: Instant::ZERO,
             silences: 0,
             asked: Asked::Nothing,
             asked_at: Instant::ZERO,
@@ -253,7 +259,7 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
                 let rest = asked_for.map_or(self.config.backoff, |s| Duration::from_secs(u64::from(s)));
                 self.silences = silences;
                 // One that wants to be left alone for long is as good as silent.
-                let moved = rest > self.config.backoff && self.disappointed();
+                let moved = rest > self.config.backoff && self.disappointed(now);
                 self.refused(now, if moved { Duration::ZERO } else { rest });
             }
         }
@@ -272,6 +278,11 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
             self.commands.take(&mut self.log, &mut self.sampler, &self.config, heard, answer.command)?;
         self.counters.commands += u64::from(taken.begun);
         self.counters.samples += u64::from(taken.read);
+        if let Some(advised) = answer.advice.filter(|advised| *advised != self.gateway)
+            && now >= self.advice_after
+        {
+            self.move_to(now, advised);
+        }
         Ok(())
     }
 
@@ -289,21 +300,25 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
         self.counters.silences += 1;
         self.asked = Asked::Nothing;
         self.rest_until = now;
-        self.disappointed();
+        self.disappointed(now);
     }
 
     /// One more reason to go elsewhere; whether it did.
-    fn disappointed(&mut self) -> bool {
+    fn disappointed(&mut self, now: Instant) -> bool {
         self.silences = self.silences.saturating_add(1);
-        let Some(backup) = self.config.gateways.backup.filter(|_| self.silences >= self.config.silences_max)
-        else {
-            return false;
-        };
+        let other = self.other.filter(|_| self.silences >= self.config.silences_max);
+        if let Some(other) = other {
+            self.move_to(now, other);
+        }
+        other.is_some()
+    }
+
+    /// Sends to another gateway from now on, and back to this one if that is silent.
+    fn move_to(&mut self, now: Instant, gateway: DeviceId) {
+        self.other = Some(core::mem::replace(&mut self.gateway, gateway));
+        self.advice_after = now + self.config.advice_rest;
         self.silences = 0;
         self.counters.moves += 1;
-        let primary = self.config.gateways.primary;
-        self.gateway = if self.gateway == primary { backup } else { primary };
-        true
     }
 
     /// Takes the samples that are due; when the next one is.

@@ -23,12 +23,12 @@ const _: () =
 const _: () =
     assert!(SAMPLE_BYTES_MAX <= tidelog_flashlog::PAYLOAD_BYTES_MAX, "any one sample can be stored");
 
-/// The gateways a sensor knows. It stays with one until that falls silent.
+/// The gateways a sensor knows from the start. It stays with one until that falls silent or names a better one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gateways {
     /// The one it starts with.
     pub primary: DeviceId,
-    /// The one it moves to.
+    /// The one it moves to. Whichever it came from takes this place.
     pub backup: Option<DeviceId>,
 }
 
@@ -69,6 +69,8 @@ pub struct AppConfig<'a> {
     pub backoff: Duration,
     /// Requests without a word in answer before it moves to the other gateway.
     pub silences_max: u8,
+    /// How long after a move no gateway's advice to go elsewhere is taken: so long it stays at least, unless there is silence.
+    pub advice_rest: Duration,
     /// What to do when the flash is full.
     pub when_full: WhenFull,
 }
@@ -95,6 +97,7 @@ impl<'a> AppConfig<'a> {
             linger: Duration::from_secs(10),
             backoff: Duration::from_secs(10),
             silences_max: 1,
+            advice_rest: Duration::from_secs(600),
             when_full: WhenFull::LoseOldest,
         })
     }

@@ -79,6 +79,8 @@ enum Mood {
 struct Gateway {
     endpoint: Endpoint<1280, 8, 8, 8>,
     mood: Mood,
+    /// Where it says that the sensor had better send to.
+    advice: Option<DeviceId>,
     schema: Option<OwnedSchema>,
     /// What it holds, by epoch and sequence number.
     held: BTreeMap<(u32, u64), (i64, usize)>,
@@ -101,6 +103,7 @@ impl Gateway {
         Self {
             endpoint: gateway_endpoint(device),
             mood: Mood::Serves,
+            advice: None,
             schema: None,
             held: BTreeMap::new(),
             asked: Vec::new(),
@@ -160,13 +163,18 @@ impl Gateway {
             let before = self.held.insert((origin.epoch, seq), point);
             assert!(before.is_none_or(|before| before == point), "{seq} came again and was another");
         }
-        (Code::CHANGED, encoded(origin.first_seq + u64::from(origin.count) - 1))
+        (Code::CHANGED, advising(origin.first_seq + u64::from(origin.count) - 1, self.advice))
     }
 }
 
 fn encoded(acked_seq: u64) -> Vec<u8> {
+    advising(acked_seq, None)
+}
+
+fn advising(acked_seq: u64, advice: Option<DeviceId>) -> Vec<u8> {
     let mut bytes = [0; Answer::BYTES_MAX];
-    let length = Answer::new(acked_seq, TIME_MS).encode(&mut bytes).unwrap();
+    let answer = Answer { advice, ..Answer::new(acked_seq, TIME_MS) };
+    let length = answer.encode(&mut bytes).unwrap();
     bytes[..length].to_vec()
 }
 
@@ -383,6 +391,37 @@ fn a_sensor_moves_when_its_gateway_falls_silent_and_back_when_the_other_does() {
     world.run(Duration::from_secs(2000), |world| world.delivered(1000));
     world.check(1000);
     assert_eq!(world.app.counters().moves, 2);
+}
+
+#[test]
+fn a_sensor_goes_where_its_gateway_advises_and_stays_there_for_a_while_whatever_it_is_advised() {
+    let mut world = World::new(&Setup { samples: 3000, ..Setup::default() });
+    world.gateways[0].advice = Some(GATEWAYS[0]);
+    world.run(Duration::from_secs(100), |_| false);
+    assert_eq!(world.app.counters().moves, 0, "it is there already");
+    for gateway in 0..2 {
+        world.gateways[gateway].advice = Some(GATEWAYS[1 - gateway]);
+    }
+    world.run(Duration::from_secs(60), |world| world.app.counters().moves > 0);
+    assert_eq!(world.app.gateway(), GATEWAYS[1]);
+    let moved = world.now;
+    world.run(Duration::from_secs(1000), |world| world.app.counters().moves > 1);
+    let stayed = world.now - moved;
+    assert!(stayed >= Duration::from_secs(600) && stayed < Duration::from_secs(700), "{stayed}");
+    world.run(Duration::from_secs(4000), |world| world.delivered(3000));
+    world.check(3000);
+    assert_eq!(world.app.counters().silences, 0);
+}
+
+#[test]
+fn a_sensor_that_is_advised_to_go_where_nobody_hears_it_comes_back_and_loses_nothing() {
+    let mut world = World::new(&Setup { samples: 1000, ..Setup::default() });
+    world.gateways[0].advice = Some(DeviceId([2, 0, 0, 0, 0, 0, 0, 0xc]));
+    world.run(Duration::from_secs(600), |_| false);
+    assert_eq!((world.app.gateway(), world.app.counters().moves), (GATEWAYS[0], 2));
+    world.run(Duration::from_secs(2000), |world| world.delivered(1000));
+    world.check(1000);
+    assert!(world.gateways[1].asked.is_empty(), "it returns to where it was heard");
 }
 
 #[test]

@@ -87,6 +87,8 @@ pub struct SensorOptions {
     pub backoff: Duration,
     /// Unanswered requests before it moves to its other gateway.
     pub silences_max: u8,
+    /// How long after a move it takes no advice to go elsewhere.
+    pub advice_rest: Duration,
     /// Seed of its epoch, message ids and timing.
     pub seed: u64,
 }
@@ -116,6 +118,7 @@ impl SensorOptions {
             linger: Duration::from_millis(50),
             backoff: Duration::from_millis(500),
             silences_max: 1,
+            advice_rest: Duration::from_secs(2),
             seed,
         }
     }
@@ -338,6 +341,7 @@ fn app_config<'a>(options: &SensorOptions, metrics: &'a [Metric<'a>]) -> Result<
         linger: board(options.linger),
         backoff: board(options.backoff),
         silences_max: options.silences_max,
+        advice_rest: board(options.advice_rest),
         when_full: WhenFull::Wait,
         ..AppConfig::new(options.gateways, schema)?
     })

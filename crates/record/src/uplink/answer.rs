@@ -1,7 +1,13 @@
-//! What a gateway answers to a batch: what is durable, the time, and what the sensor is to do.
+//! What a gateway answers to a batch: what is durable, the time, what the sensor is to do, and where it had better send to.
+//!
+//! ```text
+//! [version, acknowledged, time in ms, [command…]]                a sensor that stays
+//! [version, acknowledged, time in ms, [], gateway bin 8]         one that had better send to another gateway
+//! ```
 
 use super::VERSION;
 use super::command::Command;
+use crate::DeviceId;
 use crate::msgpack::{Full, Reader, Unexpected, Writer};
 
 /// Everything up to a sequence number is durable at the gateway, and it is this late there.
@@ -13,16 +19,21 @@ pub struct Answer {
     pub time_ms: i64,
     /// What the sensor is to do. One at a time: the answer stays within one frame, and what comes after it comes after it.
     pub command: Option<Command>,
+    /// The gateway that the sensor had better send to from now on. An older sensor passes over it.
+    pub advice: Option<DeviceId>,
 }
+
+/// What advice takes.
+const ADVICE_BYTES: usize = 2 + 8;
 
 impl Answer {
     /// Room for any answer.
-    pub const BYTES_MAX: usize = 1 + 1 + 9 + 9 + 1 + Command::BYTES_MAX;
+    pub const BYTES_MAX: usize = 1 + 1 + 9 + 9 + 1 + Command::BYTES_MAX + ADVICE_BYTES;
 
-    /// An answer without a command.
+    /// An answer without a command or advice.
     #[must_use]
     pub fn new(acked_seq: u64, time_ms: i64) -> Self {
-        Self { acked_seq, time_ms, command: None }
+        Self { acked_seq, time_ms, command: None, advice: None }
     }
 
     /// Writes it; returns the length.
@@ -31,13 +42,16 @@ impl Answer {
     /// [`Full`] when `out` is shorter than needed; [`Answer::BYTES_MAX`] suffices for every act that is known here.
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, Full> {
         let mut writer = Writer::new(out);
-        writer.array(4)?;
+        writer.array(4 + u16::from(self.advice.is_some()))?;
         writer.u64(VERSION)?;
         writer.u64(self.acked_seq)?;
         writer.i64(self.time_ms)?;
         writer.array(u16::from(self.command.is_some()))?;
         if let Some(command) = self.command {
             command.write(&mut writer)?;
+        }
+        if let Some(gateway) = self.advice {
+            writer.bin(&gateway.0)?;
         }
         Ok(writer.length())
     }
@@ -62,8 +76,13 @@ impl Answer {
             }
             reader = passed;
         }
-        for _ in 4..elements {
-            reader.skip()?;
+        for element in 4..elements {
+            let mut passed = reader.clone();
+            passed.skip()?;
+            if element == 4 {
+                answer.advice = reader.bin().ok().map(DeviceId);
+            }
+            reader = passed;
         }
         reader.end()?;
         Ok(answer)
@@ -81,9 +100,10 @@ mod tests {
         #[test]
         fn an_answer_is_read_as_it_was_written(
             acked_seq: u64, time_ms: i64, issued in prop::option::of((1..1i64 << 44, any::<i64>())),
-            noise in prop::collection::vec(any::<u8>(), 0..40),
+            advice: Option<[u8; 8]>, noise in prop::collection::vec(any::<u8>(), 0..40),
         ) {
             let mut answer = Answer::new(acked_seq, time_ms);
+            answer.advice = advice.map(DeviceId);
             answer.command = issued.map(|(ms, expires_ms)| {
                 let act = Act::Every { interval_ms: u32::MAX };
                 Command { id: CommandId::new(ms, 7).unwrap(), expires_ms, act }
@@ -102,6 +122,12 @@ mod tests {
     fn commands_and_elements_of_a_newer_gateway_are_passed_over() {
         let bytes = [0x95, 1, 7, 9, 0x92, 0x81, 1, 2, 0xa1, b'x', 0x91, 0xc0];
         assert_eq!(Answer::decode(&bytes), Ok(Answer::new(7, 9)));
+        let mut advised = Answer::new(7, 9);
+        advised.advice = Some(DeviceId([0xa; 8]));
+        let mut bytes = std::vec![0x96, 1, 7, 9, 0x90, 0xc4, 8];
+        bytes.extend([0xa; 8]);
+        bytes.extend([0x91, 0xc0]);
+        assert_eq!(Answer::decode(&bytes), Ok(advised));
         assert_eq!(Answer::decode(&[0x94, 2, 7, 9, 0x90]), Err(Unexpected), "another version");
     }
 
