@@ -10,6 +10,7 @@ mod coap;
 mod key;
 mod refusal;
 pub mod settings;
+mod sharing;
 
 use tidelog_lowpan::EndpointConfig;
 use tidelog_node::daemon::Daemon;
@@ -29,7 +30,8 @@ impl Daemon for GatewaySettings {
 
     async fn start(&self, context: &NodeContext) -> Result<(), StartError> {
         coap::start(context, &self.coap).await?;
-        let RadioSettings { url, eui, pan, channel, radio_key_file, radio_key } = self.radio.clone();
+        let RadioSettings { url, eui, pan, channel, radio_key_file, radio_key, share_sensors } =
+            self.radio.clone();
         let Some(url) = url else {
             tracing::warn!("no --radio is set: no sensor is heard");
             return Ok(());
@@ -44,7 +46,7 @@ impl Daemon for GatewaySettings {
         let soft_mac = matches!(url, RadioUrl::Zep(_));
         let station =
             EndpointConfig { pan: pan.0, channel, key, counter_block, soft_mac, ..EndpointConfig::new(eui) };
-        border::start(context, url, station)
+        border::start(context, url, station, share_sensors)
     }
 }
 

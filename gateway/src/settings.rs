@@ -59,6 +59,19 @@ pub struct RadioSettings {
     /// The network's key itself, 32 hex digits; better given by variable or file than by flag.
     #[arg(long, value_name = "KEY", hide_env_values = true)]
     pub radio_key: Option<Secret>,
+
+    /// Share the sensors with the other gateways of the site: say how many are served here, and advise some to send to one that has fewer,
+    /// or when the way to all other nodes is lost.
+    #[arg(
+        long,
+        value_name = "true|false",
+        default_value_t = true,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub share_sensors: bool,
 }
 
 /// The door for other people's CoAP devices.

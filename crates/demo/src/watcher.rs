@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
+use tidelog_node::LOAD_METRIC;
 use tidelog_node::mqtt::payload;
 
 use crate::judge::{Message, Subscriber};
@@ -70,8 +71,10 @@ impl Watcher {
             loop {
                 match events.poll().await {
                     Ok(Event::Incoming(Packet::Publish(publish))) => {
-                        let message = read(&publish.payload);
-                        task.heard().take(message);
+                        let message = decoded(&publish.payload);
+                        if !message.as_ref().is_some_and(is_word_of_a_gateway) {
+                            task.heard().take(message.and_then(read));
+                        }
                     }
                     Ok(_) => {}
                     Err(error) => {
@@ -90,14 +93,22 @@ impl Watcher {
     }
 }
 
-fn read(payload: &[u8]) -> Option<Message> {
-    let message = match payload::Message::decode(payload) {
-        Ok(message) => message,
+fn decoded(payload: &[u8]) -> Option<payload::Message> {
+    match payload::Message::decode(payload) {
+        Ok(message) => Some(message),
         Err(error) => {
             tracing::warn!(%error, "an MQTT message cannot be read");
-            return None;
+            None
         }
-    };
+    }
+}
+
+/// What gateways tell each other is nothing that was sensed.
+fn is_word_of_a_gateway(message: &payload::Message) -> bool {
+    message.sensor.is_none() && message.points.iter().all(|(series, ..)| series.metric() == LOAD_METRIC)
+}
+
+fn read(message: payload::Message) -> Option<Message> {
     let sensor = message.sensor?;
     let first_point = message.part.map_or(0, |part| part.first_point);
     Some(Message {

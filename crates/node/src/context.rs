@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::command::Issuing;
 use crate::held::HeldElsewhere;
 use crate::metrics::Metrics;
+use crate::ways::Ways;
 
 /// The machine's clock, Unix milliseconds; a time before 1970 is 0.
 pub(crate) fn wall_ms() -> i64 {
@@ -36,6 +37,8 @@ pub struct NodeContext {
     pub dir: PathBuf,
     /// What other nodes are known to hold.
     pub held: HeldElsewhere,
+    /// Whether there is a way to any other node.
+    pub ways: Ways,
     /// One command is issued at a time.
     pub issuing: Issuing,
     /// Sections of `/api/v1/status`.

@@ -25,12 +25,15 @@ pub mod settings;
 mod supervised;
 #[doc(hidden)]
 pub mod untrusted;
+mod ways;
 
 pub use context::{NodeContext, StartError, StatusBoard};
 pub use http::{ServedRoute, openapi_document, served_routes};
 pub use identity::Identity;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics, MetricsError};
 pub use node::{HTTP_ADDRESS_FILE, Node};
+pub use reserved::LOAD_METRIC;
+pub use ways::Ways;
 
 /// Longest time from the word to end until the process has ended, in seconds.
 pub const SHUTDOWN_S_MAX: u64 = 5;

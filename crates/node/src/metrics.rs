@@ -148,6 +148,7 @@ metrics! {
     radio_frames: counters "tidelog_radio_frames_total" "Frames on the air." ["direction"];
     radio_bytes: counters "tidelog_radio_bytes_total" "Bytes of frames on the air." ["direction"];
     radio_drops: counters "tidelog_radio_drops_total" "Frames, fragments and datagrams dropped, by reason." ["reason"];
+    radio_advised: counters "tidelog_radio_advised_total" "Sensors that were told to send to another gateway of the site, by reason: load, cut_off." ["reason"];
     coap_requests: counters "tidelog_coap_requests_total" "CoAP requests answered, by resource and code." ["resource", "code"];
 }
 

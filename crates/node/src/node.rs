@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::room::{Disk, Room};
 use crate::rule::{self, Rules};
 use crate::settings::Common;
+use crate::ways::Ways;
 use crate::{mqtt, peering};
 
 /// The bound HTTP address stands in this file of the node's directory while the node runs.
@@ -131,6 +132,7 @@ async fn start(
         site: common.site.clone(),
         dir: common.data.clone(),
         held: HeldElsewhere::default(),
+        ways: Ways::default(),
         issuing: Issuing::default(),
         status: StatusBoard::default(),
         shutdown: shutdown.clone(),

@@ -1,19 +1,24 @@
-//! Metrics that nobody but the node itself writes: commands, for who may write readings need not be one who may command, and what rules
-//! say, for it is believed at a start. Every way in for points asks here first.
+//! Metrics that nobody but the node itself writes: commands, for who may write readings need not be one who may command; what rules
+//! say, for it is believed at a start; and how many sensors a gateway has, for others send theirs by it. Every way in for points asks
+//! here first.
 
 use memchr::memmem;
 use tidelog_record::Body;
 
 use crate::{command, rule};
 
+/// How many sensors a gateway serves: a whole number, with the label `gateway`.
+pub const LOAD_METRIC: &str = "tidelog_gateway_sensors";
+
 /// What their names begin with.
-const BEGINNINGS: [&str; 2] = [command::METRIC, rule::record::METRIC];
+const BEGINNINGS: [&str; 3] = [command::METRIC, rule::record::METRIC, LOAD_METRIC];
 
 /// Who writes a metric that others may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reserved {
     Command,
     Rule,
+    Gateway,
 }
 
 /// For whom a metric is reserved, if it is.
@@ -21,6 +26,7 @@ pub(crate) fn reserved(metric: &str) -> Option<Reserved> {
     match metric {
         command::METRIC => Some(Reserved::Command),
         rule::record::METRIC | rule::record::VALUE_METRIC => Some(Reserved::Rule),
+        LOAD_METRIC => Some(Reserved::Gateway),
         _ => None,
     }
 }
@@ -50,6 +56,7 @@ mod tests {
         assert_eq!(reserved_in(&body("tidelog_command", "x")), Some(Reserved::Command));
         assert_eq!(reserved_in(&body("tidelog_rule", "x")), Some(Reserved::Rule));
         assert_eq!(reserved_in(&body("tidelog_rule_value", "x")), Some(Reserved::Rule));
+        assert_eq!(reserved_in(&body("tidelog_gateway_sensors", "x")), Some(Reserved::Gateway));
         for (metric, text) in [
             ("temperature", "x"),
             ("temperature", "tidelog_command"),

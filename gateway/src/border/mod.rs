@@ -36,11 +36,12 @@ use self::air::{AirError, BEACON_EVERY};
 use self::radio::{PACKET_BYTES_MAX, Radio};
 use self::report::{Report, Reporter};
 use self::reservation::Reservation;
-use self::server::{APPENDS_MAX, Append, HeldUpto, Server};
+use self::server::{APPENDS_MAX, Append, HeldUpto, Served, Server};
 use crate::coap::{self, Settled};
 use crate::entropy;
 use crate::refusal::Refusal;
 use crate::settings::RadioUrl;
+use crate::sharing::Sharing;
 
 /// The resources of Tidelog's own sensors, as `/.well-known/core` names them beside those of others.
 const OWN_RESOURCES: &str = ",</s>;rt=\"tidelog.schema\";ct=42,</b>;rt=\"tidelog.batch\";ct=42";
@@ -66,11 +67,16 @@ const COUNTERS_LOW: u32 = 1 << 28;
 /// How long appends in hand may take when the gateway ends.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
-/// Puts the radio's section into the status and starts the task.
+/// Puts the radio's section into the status and starts the task. `share`: its sensors are shared with the other gateways of the site.
 ///
 /// # Errors
 /// [`StartError::Setting`] for a station that cannot be.
-pub fn start(context: &NodeContext, radio: RadioUrl, station: EndpointConfig) -> Result<(), StartError> {
+pub fn start(
+    context: &NodeContext,
+    radio: RadioUrl,
+    station: EndpointConfig,
+    share: bool,
+) -> Result<(), StartError> {
     station.check().map_err(|error| StartError::Setting { key: "channel", reason: error.to_string() })?;
     let reservation = Reservation::in_dir(&context.dir);
     let first_counter = if station.key.is_some() { reservation.load()? } else { 0 };
@@ -84,7 +90,7 @@ pub fn start(context: &NodeContext, radio: RadioUrl, station: EndpointConfig) ->
             air = open(&radio, &station) => air,
         };
         tracing::info!(%radio, eui = %station.eui, "the border is open");
-        match Border::new(context, station, reservation, Reporter::new(report), opened) {
+        match Border::new(context, station, reservation, Reporter::new(report), opened, share) {
             Ok(mut border) => {
                 border.endpoint.resume_counters(first_counter);
                 border.run().await;
@@ -144,14 +150,22 @@ impl Border {
         reservation: Reservation,
         reporter: Reporter,
         air: Radio,
+        share: bool,
     ) -> Result<Self, tidelog_lowpan::ConfigError> {
         let entropy = entropy();
         let [a, b, c, d, ..] = entropy.to_be_bytes();
         let endpoint = Box::new(GatewayEndpoint::new(station.clone(), entropy)?);
         let waiting = command::follow(&context);
+        let served: Served = if share {
+            let sharing = Sharing::start(&context, station.eui);
+            Box::new(move |device| sharing.served(device))
+        } else {
+            Box::new(|_| None)
+        };
         let server = Server::new(
             held_upto(context.store.clone()),
             Box::new(move |device, now_ms| waiting.next(device, now_ms)),
+            served,
             Arc::clone(&context.metrics),
             u16::from_be_bytes([a, b]),
         );

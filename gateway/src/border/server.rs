@@ -55,6 +55,9 @@ pub type HeldUpto = Box<dyn Fn(DeviceId, u32, u64) -> Option<u64> + Send>;
 /// What a device is to be told to do at a moment, Unix milliseconds. The same command is given until the log says that it was begun.
 pub type NextCommand = Box<dyn Fn(DeviceId, i64) -> Option<Command> + Send>;
 
+/// Is told that a device was served, and says to which gateway it had better send from now on.
+pub type Served = Box<dyn Fn(DeviceId) -> Option<DeviceId> + Send>;
+
 /// Samples to be made durable.
 #[derive(Debug)]
 pub struct Append {
@@ -89,6 +92,7 @@ pub struct Server {
     devices: Devices,
     held_upto: HeldUpto,
     next_command: NextCommand,
+    served: Served,
     flights: HashMap<DeviceId, Flight>,
     answers: VecDeque<(Peer, Vec<u8>)>,
     appends: VecDeque<Append>,
@@ -112,13 +116,20 @@ impl Outcome {
 impl Server {
     /// A server over what the log holds. `random` sets the first message id.
     #[must_use]
-    pub fn new(held_upto: HeldUpto, next_command: NextCommand, metrics: Arc<Metrics>, random: u16) -> Self {
+    pub fn new(
+        held_upto: HeldUpto,
+        next_command: NextCommand,
+        served: Served,
+        metrics: Arc<Metrics>,
+        random: u16,
+    ) -> Self {
         Self {
             metrics,
             exchanges: Box::default(),
             devices: Devices::default(),
             held_upto,
             next_command,
+            served,
             flights: HashMap::new(),
             answers: VecDeque::new(),
             appends: VecDeque::new(),
@@ -327,7 +338,10 @@ impl Server {
         let mut answer = Answer::new(acked_seq, clock_ms);
         answer.command = (self.next_command)(device, clock_ms);
         if answer.command.is_some() {
+            // One thing at a time: the answer stays within a frame, and the device's word comes here first.
             self.metrics.commands_handed.inc();
+        } else {
+            answer.advice = (self.served)(device);
         }
         Outcome::Done(Code::CHANGED, Some(answer))
     }

@@ -292,6 +292,9 @@ pub(super) async fn durable(outcome: Outcome) -> Result<Appended, ApiError> {
                 reserved::Reserved::Rule => {
                     format!("what begins with {} is written by this node's rules alone", rule::record::METRIC)
                 }
+                reserved::Reserved::Gateway => {
+                    format!("{} is written by gateways alone", reserved::LOAD_METRIC)
+                }
             };
             return Err(ApiError::new(ErrorCode::BadPoint, message));
         }

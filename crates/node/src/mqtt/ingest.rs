@@ -280,7 +280,7 @@ impl Ingest {
         let may_come = |series: &Series| match reserved(series.metric()) {
             Some(Reserved::Command) => false,
             Some(Reserved::Rule) => !rule::record::is_of(series, store.node()),
-            None => true,
+            Some(Reserved::Gateway) | None => true,
         };
         let had_series = !batch.series.is_empty();
         batch.series.retain(|(series, _)| may_come(series));

@@ -9,6 +9,8 @@ use serde::Serialize;
 use tidelog_record::NodeId;
 use tidelog_replication::Progress;
 
+use crate::ways::Ways;
+
 /// Nodes that dialled us and are gone are remembered up to this many.
 const ACCEPTED_PEERS_MAX: usize = 4096;
 
@@ -86,7 +88,10 @@ struct Entry {
 
 /// The board; clones are the same.
 #[derive(Clone, Default)]
-pub(super) struct Board(Arc<Mutex<Rows>>);
+pub(super) struct Board {
+    rows: Arc<Mutex<Rows>>,
+    ways: Ways,
+}
 
 #[derive(Default)]
 struct Rows {
@@ -97,7 +102,12 @@ struct Rows {
 
 impl Board {
     fn lock(&self) -> MutexGuard<'_, Rows> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An empty board; how many nodes are connected is told to `ways` too.
+    pub fn new(ways: Ways) -> Self {
+        Self { rows: Arc::default(), ways }
     }
 
     /// A dial stands at `state`, and why if something ended.
@@ -132,6 +142,7 @@ impl Board {
             ..PeerStatus::default()
         };
         rows.connected.insert(node, key.clone());
+        self.ways.connected_with(rows.connected.len());
     }
 
     /// The session is over.
@@ -139,6 +150,7 @@ impl Board {
         let mut rows = self.lock();
         if rows.connected.get(&node) == Some(key) {
             rows.connected.remove(&node);
+            self.ways.connected_with(rows.connected.len());
         }
         if let Some(entry) = rows.peers.get_mut(key) {
             entry.status.last_error = Some(reason.to_owned());

@@ -89,7 +89,8 @@ pub async fn start_waiting(
         write_address(&context.dir, PEERING_ADDRESS_FILE, bound)?;
     }
     context.held.open(cloud_of(&tls));
-    let board = board::Board::default();
+    context.ways.want();
+    let board = board::Board::new(context.ways.clone());
     let (inputs, from_outside) = mpsc::channel(INPUTS_MAX);
     let vector = context.store.vector().into_iter().map(|(id, lsn, chain)| (id, Head { lsn, chain }));
     let instance = u64::from(random()) << 32 | u64::from(random());

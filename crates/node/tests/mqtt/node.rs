@@ -112,6 +112,7 @@ pub fn context(dir: &Path, id: u8) -> NodeContext {
         site: "default".parse().unwrap(),
         dir: dir.to_path_buf(),
         held: Default::default(),
+        ways: Default::default(),
         issuing: Default::default(),
         status: StatusBoard::default(),
         shutdown: CancellationToken::new(),

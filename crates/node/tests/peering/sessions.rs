@@ -114,6 +114,8 @@ async fn a_connection_that_falls_silent_without_an_end_is_found_on_both_sides_an
     let east = start(dirs[1].path(), false, &[through]).await;
     east.append("plant", 0, 10).await;
     equal(&[&cloud, &east], 10).await;
+    let lost = || [&cloud, &east].map(|node| node.context.ways.are_lost());
+    assert_eq!(lost(), [false, false]);
 
     swallow.send_replace(true);
     east.append("plant", 10, 10).await;
@@ -133,8 +135,10 @@ async fn a_connection_that_falls_silent_without_an_end_is_found_on_both_sides_an
         row["state"] == "gone" && row["last_error"] == "nothing heard for too long"
     })
     .await;
+    until("no way to anyone on either side", || lost() == [true, true]).await;
     swallow.send_replace(false);
     equal(&[&cloud, &east], 20).await;
+    assert_eq!(lost(), [false, false]);
     for node in [east, cloud] {
         node.stop().await;
     }

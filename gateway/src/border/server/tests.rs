@@ -12,6 +12,7 @@ use tidelog_record::{Batch, Body};
 
 const CLOCK_MS: i64 = 1_700_000_000_000;
 const EPOCH: u32 = 7;
+const ELSEWHERE: DeviceId = DeviceId([2, 0, 0, 0, 0, 0, 0, 0xe]);
 const METRICS: [Metric<'static>; 1] = [Metric { name: "temperature", scale: Some(1) }];
 
 fn device(n: u8) -> DeviceId {
@@ -97,6 +98,11 @@ impl Sensor {
 /// The log: what was appended, in order.
 type Log = Arc<Mutex<Vec<Origin>>>;
 
+/// Device 0xad is advised to go, and no other.
+fn advise(device: DeviceId) -> Option<DeviceId> {
+    (device == self::device(0xad)).then_some(ELSEWHERE)
+}
+
 fn server_over(log: &Log) -> Server {
     server_with(log, |_, _| None)
 }
@@ -114,7 +120,8 @@ fn server_with(
         }
         (seq..).take_while(|seq| held.contains(seq)).last()
     };
-    Server::new(Box::new(held_upto), Box::new(next_command), Arc::new(Metrics::new().unwrap()), 1)
+    let metrics = Arc::new(Metrics::new().unwrap());
+    Server::new(Box::new(held_upto), Box::new(next_command), Box::new(advise), metrics, 1)
 }
 
 fn refused(server: &Server, reason: &str) -> u64 {
@@ -486,4 +493,21 @@ fn what_a_device_is_to_do_comes_with_the_acknowledgement_and_with_its_repeats() 
         assert_eq!(sensor.post(&mut server, "b", &nothing), Some((Code::CHANGED, Some(expected))));
     }
     assert_eq!(server.metrics.commands_handed.get(), 2);
+}
+
+#[test]
+fn where_a_device_had_better_send_comes_with_the_acknowledgement_unless_there_is_something_to_do() {
+    let command =
+        Command { id: CommandId::new(CLOCK_MS, 7).unwrap(), expires_ms: CLOCK_MS + 1, act: Act::Reboot };
+    for (waiting, n, advice) in [(None, 0xad, Some(ELSEWHERE)), (None, 1, None), (Some(command), 0xad, None)]
+    {
+        let log = Log::default();
+        let (mut server, mut sensor) = (server_with(&log, move |_, _| waiting), Sensor::new(n));
+        sensor.post(&mut server, "s", &registration_of(device(n)));
+        let batch = sensor.batch(1, 3);
+        assert_eq!(sensor.post(&mut server, "b", &batch), None, "nothing is advised before it is durable");
+        store(&mut server, &log);
+        let expected = Answer { command: waiting, advice, ..Answer::new(3, CLOCK_MS) };
+        assert_eq!(sensor.take(&mut server), Some((Code::CHANGED, Some(expected))));
+    }
 }
