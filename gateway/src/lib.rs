@@ -5,10 +5,11 @@
 //! Thin: one radio, a co-processor (Spinel) on a serial line or behind a TCP socket, or a simulated air (ZEP over UDP). Linux's `lowpan0`
 //! becomes a further scheme of `--radio`.
 
+mod append;
 mod border;
 mod coap;
 mod key;
-mod refusal;
+mod requests;
 pub mod settings;
 mod sharing;
 

@@ -37,9 +37,9 @@ use self::radio::{PACKET_BYTES_MAX, Radio};
 use self::report::{Report, Reporter};
 use self::reservation::Reservation;
 use self::server::{APPENDS_MAX, Append, HeldUpto, Served, Server};
-use crate::coap::{self, Settled};
+use crate::append::{Settled, append};
+use crate::coap;
 use crate::entropy;
-use crate::refusal::Refusal;
 use crate::settings::RadioUrl;
 use crate::sharing::Sharing;
 
@@ -135,10 +135,10 @@ struct Border {
     air: Radio,
     beacons_sent: u8,
     answers: VecDeque<(Peer, Vec<u8>)>,
-    outcome: mpsc::Sender<(DeviceId, Result<(), Refusal>)>,
-    outcomes: mpsc::Receiver<(DeviceId, Result<(), Refusal>)>,
-    others_outcome: mpsc::Sender<Settled>,
-    others_outcomes: mpsc::Receiver<Settled>,
+    outcome: mpsc::Sender<Settled<DeviceId>>,
+    outcomes: mpsc::Receiver<Settled<DeviceId>>,
+    others_outcome: mpsc::Sender<Settled<u64>>,
+    others_outcomes: mpsc::Receiver<Settled<u64>>,
     reporter: Reporter,
     started: std::time::Instant,
 }
@@ -268,11 +268,11 @@ impl Border {
                 self.server.handle_datagram(now, clock_ms, peer, datagram);
             }
         }
-        while let Some(pack) = self.others.poll_append() {
-            coap::append(&self.context, pack, &self.others_outcome);
+        while let Some(coap::server::Append { number, body }) = self.others.poll_append() {
+            append(&self.context, (number, body), &self.others_outcome, coap::server::VIA);
         }
-        while let Some(append) = self.server.poll_append() {
-            self.append(append);
+        while let Some(Append { device, body }) = self.server.poll_append() {
+            append(&self.context, (device, body), &self.outcome, server::VIA);
         }
         while let Some(answer) = self.server.poll_transmit().or_else(|| self.others.poll_transmit()) {
             if self.answers.len() < ANSWERS_WAITING_MAX {
@@ -325,20 +325,6 @@ impl Border {
         if let Some(left) = self.endpoint.counters_left().filter(|left| *left < COUNTERS_LOW) {
             tracing::warn!(left, "this gateway's frame counters come to an end: give the network a new key");
         }
-    }
-
-    fn append(&mut self, append: Append) {
-        let Append { device, body } = append;
-        let outcome = self.outcome.clone();
-        let metrics = Arc::clone(&self.context.metrics);
-        self.context.store.append(&self.context.site, body, move |appended| {
-            let result = appended.map(|_| ()).map_err(|error| Refusal::from(&error));
-            // Full only if the server had more appends under way than it may, gone only when the border has ended:
-            // the sensor was not answered, so it asks again.
-            if outcome.try_send((device, result)).is_err() {
-                metrics.refused.with_label_values(&[server::VIA, "outcome_lost"]).inc();
-            }
-        });
     }
 
     fn report(&mut self) {

@@ -17,14 +17,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use tidelog_lowpan::Peer;
-use tidelog_lowpan::coap::{Admission, Code, Exchanges, Kind, Message, ParseError, Writer, empty, option};
+use tidelog_lowpan::coap::{Code, Message, Writer, option};
 use tidelog_lowpan::time::Instant;
 use tidelog_node::Metrics;
 use tidelog_record::uplink::{Answer, Command, Registration, Uplink, UplinkError};
 use tidelog_record::{BatchError, DeviceId, Origin};
 
 use super::devices::Devices;
-use crate::refusal::Refusal;
+use crate::append::Refusal;
+use crate::requests::Requests;
 
 /// The `via` of everything that comes over the radio, in metrics.
 pub const VIA: &str = "radio";
@@ -87,16 +88,13 @@ struct Flight {
 
 /// The server of one border.
 pub struct Server {
-    metrics: Arc<Metrics>,
-    exchanges: Box<Exchanges<Peer, EXCHANGES_MAX, ANSWER_BYTES_MAX>>,
+    requests: Requests<Peer, EXCHANGES_MAX, ANSWER_BYTES_MAX>,
     devices: Devices,
     held_upto: HeldUpto,
     next_command: NextCommand,
     served: Served,
     flights: HashMap<DeviceId, Flight>,
-    answers: VecDeque<(Peer, Vec<u8>)>,
     appends: VecDeque<Append>,
-    message_id: u16,
 }
 
 /// What a request comes to at once.
@@ -124,16 +122,13 @@ impl Server {
         random: u16,
     ) -> Self {
         Self {
-            metrics,
-            exchanges: Box::default(),
+            requests: Requests::new(metrics, VIA, random),
             devices: Devices::default(),
             held_upto,
             next_command,
             served,
             flights: HashMap::new(),
-            answers: VecDeque::new(),
             appends: VecDeque::new(),
-            message_id: random,
         }
     }
 
@@ -151,7 +146,7 @@ impl Server {
 
     /// The next answer to send.
     pub fn poll_transmit(&mut self) -> Option<(Peer, Vec<u8>)> {
-        self.answers.pop_front()
+        self.requests.answers.pop_front()
     }
 
     /// The next batch to append; its outcome is owed to [`Self::handle_outcome`].
@@ -161,28 +156,8 @@ impl Server {
 
     /// Takes a datagram. `clock_ms`: Unix time, for the sensor's clock.
     pub fn handle_datagram(&mut self, now: Instant, clock_ms: i64, peer: Peer, datagram: &[u8]) {
-        let message = match Message::parse(datagram) {
-            Ok(message) => message,
-            Err(error) => return self.handle_malformed(peer, error),
-        };
-        if !message.code().is_request() {
-            // A ping, or an answer to nothing: this server never asks (RFC 7252 section 4.2).
-            if message.kind() == Kind::Confirmable {
-                self.answers.push_back((peer, empty(Kind::Reset, message.id()).to_vec()));
-            }
-            return self.refuse("not_a_request");
-        }
-        if !matches!(message.kind(), Kind::Confirmable | Kind::NonConfirmable) {
-            return self.refuse("not_a_request");
-        }
-        match self.exchanges.admit(now, peer, message.id()) {
-            Admission::New => self.handle_request(clock_ms, peer, &message, datagram),
-            // The answer will come when the append is done; until then the sensor repeats itself.
-            Admission::InProgress => self.count_answer("repeat", "none yet"),
-            Admission::Answered(answer) => {
-                self.answers.push_back((peer, answer.to_vec()));
-                self.count_answer("repeat", "as before");
-            }
+        if let Some(message) = self.requests.admit(now, peer, datagram) {
+            self.handle_request(clock_ms, peer, &message, datagram);
         }
     }
 
@@ -191,7 +166,7 @@ impl Server {
         let Some(flight) = self.flights.remove(&device) else { return };
         let outcome = match outcome {
             Ok(()) => {
-                self.metrics.points_in.with_label_values(&[VIA]).inc_by(flight.points);
+                self.requests.metrics.points_in.with_label_values(&[VIA]).inc_by(flight.points);
                 let stored =
                     flight.origin.first_seq.saturating_add(u64::from(flight.origin.count).saturating_sub(1));
                 self.acknowledgement(clock_ms, &flight.origin, flight.first_seq, stored)
@@ -207,18 +182,6 @@ impl Server {
         }
     }
 
-    fn handle_malformed(&mut self, peer: Peer, error: ParseError) {
-        match error {
-            ParseError::NotCoap => self.refuse("not_coap"),
-            ParseError::Format { kind, id, .. } => {
-                if kind == Kind::Confirmable {
-                    self.answers.push_back((peer, empty(Kind::Reset, id).to_vec()));
-                }
-                self.refuse("malformed_coap");
-            }
-        }
-    }
-
     fn handle_request(&mut self, clock_ms: i64, peer: Peer, message: &Message<'_>, datagram: &[u8]) {
         let request = Pending { peer, datagram: datagram.to_vec() };
         let outcome = self.serve(clock_ms, &request, message);
@@ -228,22 +191,22 @@ impl Server {
     fn serve(&mut self, clock_ms: i64, request: &Pending, message: &Message<'_>) -> Outcome {
         let batch = message.path_is(&["b"]);
         if !batch && !message.path_is(&["s"]) {
-            self.refuse("unknown_resource");
+            self.requests.refuse("unknown_resource");
             return Outcome::only(Code::NOT_FOUND);
         }
         if message.code() != Code::POST {
-            self.refuse("method");
+            self.requests.refuse("method");
             return Outcome::only(Code::METHOD_NOT_ALLOWED);
         }
         let understood = [option::URI_HOST, option::URI_PORT, option::URI_PATH];
         if message.critical_beside(&understood).is_some() {
-            self.refuse("critical_option");
+            self.requests.refuse("critical_option");
             return Outcome::only(Code::BAD_OPTION);
         }
         if message.values(option::CONTENT_FORMAT).next().is_some()
             && message.uint(option::CONTENT_FORMAT) != Some(OCTET_STREAM)
         {
-            self.refuse("content_format");
+            self.requests.refuse("content_format");
             return Outcome::only(Code::UNSUPPORTED_FORMAT);
         }
         if batch {
@@ -280,14 +243,14 @@ impl Server {
         }
         if let Some(flight) = self.flights.get_mut(&device) {
             if flight.waiting.len() >= WAITING_MAX {
-                self.refuse("device_busy");
+                self.requests.refuse("device_busy");
                 return Outcome::Unavailable(Refusal::Busy);
             }
             flight.waiting.push(Pending { peer: request.peer, datagram: request.datagram.clone() });
             return Outcome::Later;
         }
         let Some(schema) = self.devices.schema(device, head.schema) else {
-            self.refuse("unknown_schema");
+            self.requests.refuse("unknown_schema");
             return Outcome::only(Code::PRECONDITION_FAILED);
         };
         let known = (self.held_upto)(device, head.epoch, head.first_seq).unwrap_or_default();
@@ -303,21 +266,21 @@ impl Server {
                 | BatchError::TooManyPoints { .. }
                 | BatchError::NamesTooLong { .. },
             ) => {
-                self.refuse("too_long");
+                self.requests.refuse("too_long");
                 return Outcome::only(Code::TOO_LARGE);
             }
             Err(BatchError::Malformed | BatchError::Series(_)) => {
-                self.refuse("malformed");
+                self.requests.refuse("malformed");
                 return Outcome::only(Code::BAD_REQUEST);
             }
         };
         let Some(origin) = batch.origin.filter(|origin| origin.count > 0) else {
-            self.metrics.repeats.with_label_values(&[VIA]).inc();
+            self.requests.metrics.repeats.with_label_values(&[VIA]).inc();
             let origin = Origin { device, epoch: head.epoch, first_seq: head.first_seq, count: 0 };
             return self.acknowledgement(clock_ms, &origin, head.first_seq, 0);
         };
         if self.flights.len() >= APPENDS_MAX {
-            self.refuse("too_many_appends");
+            self.requests.refuse("too_many_appends");
             return Outcome::Unavailable(Refusal::Busy);
         }
         let request = Pending { peer: request.peer, datagram: request.datagram.clone() };
@@ -339,7 +302,7 @@ impl Server {
         answer.command = (self.next_command)(device, clock_ms);
         if answer.command.is_some() {
             // One thing at a time: the answer stays within a frame, and the device's word comes here first.
-            self.metrics.commands_handed.inc();
+            self.requests.metrics.commands_handed.inc();
         } else {
             answer.advice = (self.served)(device);
         }
@@ -347,7 +310,7 @@ impl Server {
     }
 
     fn refuse_uplink(&self, error: &UplinkError) -> Outcome {
-        self.refuse(match error {
+        self.requests.refuse(match error {
             UplinkError::Version(_) => "version",
             UplinkError::Malformed | UplinkError::OtherSchema(_) => "malformed",
             UplinkError::Timestamp { .. } => "timestamp",
@@ -357,16 +320,8 @@ impl Server {
     }
 
     fn refuse_foreign(&self) -> Outcome {
-        self.refuse("foreign_device");
+        self.requests.refuse("foreign_device");
         Outcome::only(Code::FORBIDDEN)
-    }
-
-    fn count_answer(&self, resource: &str, code: &str) {
-        self.metrics.coap_requests.with_label_values(&[resource, code]).inc();
-    }
-
-    fn refuse(&self, reason: &str) {
-        self.metrics.refused.with_label_values(&[VIA, reason]).inc();
     }
 
     /// Answers a request and keeps the answer for its repeats.
@@ -377,7 +332,7 @@ impl Server {
             Outcome::Later => return,
             Outcome::Done(code, answer) => (code, None, answer),
             Outcome::Unavailable(refusal) => {
-                self.refuse(refusal.reason());
+                self.requests.refuse(refusal.reason());
                 (Code::UNAVAILABLE, Some(refusal.max_age_s()), None)
             }
         };
@@ -388,13 +343,13 @@ impl Server {
         } else {
             "other"
         };
-        self.count_answer(resource, &code.to_string());
-        self.message_id = self.message_id.wrapping_add(1);
+        self.requests.count(resource, &code.to_string());
+        let fresh_id = self.requests.fresh_id();
         let mut buffer = [0; ANSWER_BYTES_MAX];
         let mut payload = [0; Answer::BYTES_MAX];
         let length = answer.and_then(|answer| answer.encode(&mut payload).ok()).unwrap_or_default();
         let payload = payload.get(..length).unwrap_or_default();
-        let written = Writer::answering(&mut buffer, &message, code, self.message_id)
+        let written = Writer::answering(&mut buffer, &message, code, fresh_id)
             .and_then(|writer| match max_age_s {
                 Some(seconds) => writer.uint(option::MAX_AGE, seconds),
                 None => Ok(writer),
@@ -402,13 +357,9 @@ impl Server {
             .and_then(|writer| writer.payload(payload));
         let Some(datagram) = written.ok().and_then(|length| buffer.get(..length)) else {
             // The bound above leaves room for the longest token and answer.
-            return self.refuse("answer_too_long");
+            return self.requests.refuse("answer_too_long");
         };
-        if let Err(reason) = self.exchanges.answer(request.peer, message.id(), datagram) {
-            // A repeat is recognised by its sequence numbers instead.
-            tracing::debug!(device = %request.peer.device, %reason, "an answer was not kept for repeats");
-        }
-        self.answers.push_back((request.peer, datagram.to_vec()));
+        self.requests.answer(request.peer, message.id(), datagram);
     }
 }
 

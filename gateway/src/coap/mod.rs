@@ -13,13 +13,12 @@ use std::time::Duration;
 use serde_json::json;
 use tidelog_lowpan::time::Instant;
 use tidelog_node::{NodeContext, StartError};
-use tidelog_store::{AppendError, Appended};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use self::server::{APPENDS_MAX, Append, Server};
+use crate::append::{Settled, append};
 use crate::entropy;
-use crate::refusal::Refusal;
 use crate::settings::CoapSettings;
 
 /// Longest datagram that is taken, in bytes: a block of 1,024 bytes, and room for its options.
@@ -56,32 +55,12 @@ pub async fn start(context: &NodeContext, settings: &CoapSettings) -> Result<(),
     Ok(())
 }
 
-/// What an append came to, by its number.
-pub(crate) type Settled = (u64, Result<(), Refusal>);
-
-/// Gives a pack to the store; what becomes of it is sent to `outcome`.
-pub(crate) fn append(
-    context: &NodeContext,
-    Append { number, body }: Append,
-    outcome: &mpsc::Sender<Settled>,
-) {
-    let (outcome, metrics) = (outcome.clone(), Arc::clone(&context.metrics));
-    context.store.append(&context.site, body, move |appended: Result<Appended, AppendError>| {
-        let result = appended.map(|_| ()).map_err(|error| Refusal::from(&error));
-        // Full only if the server had more appends under way than it may, gone only when its task has ended: the device was not
-        // answered, so it asks again.
-        if outcome.try_send((number, result)).is_err() {
-            metrics.refused.with_label_values(&[server::VIA, "outcome_lost"]).inc();
-        }
-    });
-}
-
 struct Door {
     context: NodeContext,
     socket: UdpSocket,
     server: Server<SocketAddr>,
-    outcome: mpsc::Sender<Settled>,
-    outcomes: mpsc::Receiver<Settled>,
+    outcome: mpsc::Sender<Settled<u64>>,
+    outcomes: mpsc::Receiver<Settled<u64>>,
     started: std::time::Instant,
 }
 
@@ -126,8 +105,8 @@ impl Door {
     }
 
     async fn pump(&mut self) {
-        while let Some(pack) = self.server.poll_append() {
-            append(&self.context, pack, &self.outcome);
+        while let Some(Append { number, body }) = self.server.poll_append() {
+            append(&self.context, (number, body), &self.outcome, server::VIA);
         }
         while let Some((peer, answer)) = self.server.poll_transmit() {
             if let Err(error) = self.socket.send_to(&answer, peer).await {

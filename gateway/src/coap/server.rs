@@ -16,13 +16,14 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use tidelog_lowpan::coap::{Admission, Code, Exchanges, Kind, Message, ParseError, Writer, empty, option};
+use tidelog_lowpan::coap::{Code, Kind, Message, Writer, option};
 use tidelog_lowpan::time::Instant;
 use tidelog_node::Metrics;
 use tidelog_node::senml::{self, Encoding};
 
 use super::block::{Block, PAYLOAD_BYTES_MAX, Taken, Transfers};
-use crate::refusal::Refusal;
+use crate::append::Refusal;
+use crate::requests::Requests;
 
 /// The `via` of what comes this way, in metrics.
 pub(crate) const VIA: &str = "coap";
@@ -89,16 +90,13 @@ enum Outcome {
 
 /// The server of one door.
 pub(crate) struct Server<P> {
-    metrics: Arc<Metrics>,
+    requests: Requests<P, EXCHANGES_MAX, ANSWER_BYTES_KEPT_MAX>,
     /// Resources that the door has beside these, as link format.
     others: &'static str,
-    exchanges: Box<Exchanges<P, EXCHANGES_MAX, ANSWER_BYTES_KEPT_MAX>>,
     transfers: Transfers<P>,
     flights: HashMap<u64, Flight<P>>,
     numbers: u64,
-    answers: VecDeque<(P, Vec<u8>)>,
     appends: VecDeque<Append>,
-    message_id: u16,
 }
 
 /// Whether a datagram is for this server where the resources of Tidelog's own sensors are, too.
@@ -112,15 +110,12 @@ impl<P: Copy + Eq + Hash> Server<P> {
     /// A server at a door that has `others` beside its resources. `random` sets the first message id.
     pub fn new(metrics: Arc<Metrics>, others: &'static str, random: u16) -> Self {
         Self {
-            metrics,
+            requests: Requests::new(metrics, VIA, random),
             others,
-            exchanges: Box::default(),
             transfers: Transfers::new(),
             flights: HashMap::new(),
             numbers: 0,
-            answers: VecDeque::new(),
             appends: VecDeque::new(),
-            message_id: random,
         }
     }
 
@@ -131,7 +126,7 @@ impl<P: Copy + Eq + Hash> Server<P> {
 
     /// The next answer to send.
     pub fn poll_transmit(&mut self) -> Option<(P, Vec<u8>)> {
-        self.answers.pop_front()
+        self.requests.answers.pop_front()
     }
 
     /// The next pack to append; its outcome is owed to [`Self::handle_outcome`].
@@ -147,32 +142,7 @@ impl<P: Copy + Eq + Hash> Server<P> {
         (peer, sender): (P, &str),
         datagram: &[u8],
     ) {
-        let message = match Message::parse(datagram) {
-            Ok(message) => message,
-            Err(ParseError::NotCoap) => return self.refuse("not_coap"),
-            Err(ParseError::Format { kind, id, .. }) => {
-                if kind == Kind::Confirmable {
-                    self.answers.push_back((peer, empty(Kind::Reset, id).to_vec()));
-                }
-                return self.refuse("malformed_coap");
-            }
-        };
-        if !message.code().is_request() || !matches!(message.kind(), Kind::Confirmable | Kind::NonConfirmable)
-        {
-            // A ping, or an answer to nothing: this server never asks (RFC 7252 section 4.2).
-            if message.kind() == Kind::Confirmable {
-                self.answers.push_back((peer, empty(Kind::Reset, message.id()).to_vec()));
-            }
-            return self.refuse("not_a_request");
-        }
-        match self.exchanges.admit(now, peer, message.id()) {
-            Admission::New => {}
-            Admission::InProgress => return self.count("repeat", "none yet"),
-            Admission::Answered(answer) => {
-                self.answers.push_back((peer, answer.to_vec()));
-                return self.count("repeat", "as before");
-            }
-        }
+        let Some(message) = self.requests.admit(now, peer, datagram) else { return };
         let block =
             message.values(option::BLOCK1).next().map(|_| message.uint(option::BLOCK1).and_then(Block::of));
         let head = Head {
@@ -208,7 +178,7 @@ impl<P: Copy + Eq + Hash> Server<P> {
         let Some(Flight { peer, head, points }) = self.flights.remove(&number) else { return };
         let outcome = match outcome {
             Ok(()) => {
-                self.metrics.points_in.with_label_values(&[VIA]).inc_by(points);
+                self.requests.metrics.points_in.with_label_values(&[VIA]).inc_by(points);
                 Outcome::Done(Code::CHANGED)
             }
             Err(refusal) => Outcome::Unavailable(refusal),
@@ -311,42 +281,30 @@ impl<P: Copy + Eq + Hash> Server<P> {
                 payload = self.links().into_bytes();
             }
             Outcome::Refused(refused, reason, text) => {
-                self.refuse(reason);
+                self.requests.refuse(reason);
                 code = refused;
                 // A diagnostic payload is a text (RFC 7252 section 5.5.2).
                 payload = text.get(..text.floor_char_boundary(REASON_BYTES_MAX)).unwrap_or_default().into();
             }
             Outcome::Unavailable(refusal) => {
-                self.refuse(refusal.reason());
+                self.requests.refuse(refusal.reason());
                 code = Code::UNAVAILABLE;
                 max_age_s = Some(refusal.max_age_s());
             }
         }
-        self.count(resource, &code.to_string());
-        self.message_id = self.message_id.wrapping_add(1);
+        self.requests.count(resource, &code.to_string());
+        let fresh_id = self.requests.fresh_id();
         let mut buffer = [0; ANSWER_BYTES_MAX];
-        let Some(datagram) =
-            written(&mut buffer, head, (code, self.message_id), (format, max_age_s), &payload)
+        let Some(datagram) = written(&mut buffer, head, (code, fresh_id), (format, max_age_s), &payload)
         else {
             // The bounds leave room for the longest token and answer.
-            return self.refuse("answer_too_long");
+            return self.requests.refuse("answer_too_long");
         };
-        if let Err(reason) = self.exchanges.answer(peer, head.id, datagram) {
-            tracing::debug!(%reason, "an answer was not kept for repeats");
-        }
-        self.answers.push_back((peer, datagram.to_vec()));
+        self.requests.answer(peer, head.id, datagram);
     }
 
     fn links(&self) -> String {
         format!("</{SENML}>;rt=\"tidelog.senml\";ct=\"{}\"{}", Encoding::CONTENT_FORMATS, self.others)
-    }
-
-    fn count(&self, resource: &str, code: &str) {
-        self.metrics.coap_requests.with_label_values(&[resource, code]).inc();
-    }
-
-    fn refuse(&self, reason: &str) {
-        self.metrics.refused.with_label_values(&[VIA, reason]).inc();
     }
 }
 

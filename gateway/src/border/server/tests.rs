@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
-use tidelog_lowpan::coap::{Event, Exchange, Transmission};
+use tidelog_lowpan::coap::{Event, Exchange, Kind, Transmission, empty};
 use tidelog_record::uplink::{
     Act, BatchEncoder, CommandId, Metric, Reading, Sample, Schema, encode_registration,
 };
@@ -80,7 +80,7 @@ impl Sensor {
         let answers: Vec<_> = std::iter::from_fn(|| server.poll_transmit()).collect();
         for (peer, datagram) in answers {
             if peer != self.peer() {
-                server.answers.push_back((peer, datagram));
+                server.requests.answers.push_back((peer, datagram));
             } else if let Event::Response(message) = self.exchange.handle_datagram(Instant::ZERO, &datagram) {
                 taken = Some((message.code(), Answer::decode(message.payload()).ok()));
             }
@@ -125,7 +125,7 @@ fn server_with(
 }
 
 fn refused(server: &Server, reason: &str) -> u64 {
-    server.metrics.refused.with_label_values(&[VIA, reason]).get()
+    server.requests.metrics.refused.with_label_values(&[VIA, reason]).get()
 }
 
 fn registered(n: u8) -> (Server, Sensor, Log) {
@@ -308,7 +308,7 @@ fn a_sequence_number_of_zero_is_none() {
 
 fn raw(server: &mut Server, kind: Kind, code: Code, options: &[(u16, &[u8])]) -> Option<Code> {
     let mut buffer = [0; 64];
-    let id = server.message_id.wrapping_add(0x55);
+    let id = server.requests.fresh_id().wrapping_add(0x55);
     let writer = Writer::new(&mut buffer, kind, code, id, &[]).unwrap();
     let writer = options.iter().try_fold(writer, |w, (number, value)| w.option(*number, value)).unwrap();
     let length = writer.payload(b"x").unwrap();
@@ -486,13 +486,13 @@ fn what_a_device_is_to_do_comes_with_the_acknowledgement_and_with_its_repeats() 
         server.handle_datagram(Instant::ZERO, CLOCK_MS + 1, sensor.peer(), &request);
         let repeated: Vec<_> = std::iter::from_fn(|| server.poll_transmit()).collect();
         assert_eq!(answers, repeated, "a repeat is answered as before");
-        server.answers.extend(answers);
+        server.requests.answers.extend(answers);
         assert_eq!(sensor.take(&mut server), Some((Code::CHANGED, Some(expected))));
         // A batch of nothing asks for the time, and for what is to be done.
         let nothing = sensor.batch(4, 0);
         assert_eq!(sensor.post(&mut server, "b", &nothing), Some((Code::CHANGED, Some(expected))));
     }
-    assert_eq!(server.metrics.commands_handed.get(), 2);
+    assert_eq!(server.requests.metrics.commands_handed.get(), 2);
 }
 
 #[test]

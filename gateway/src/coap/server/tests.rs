@@ -1,6 +1,7 @@
 //! Datagrams in, answers and appends out, with the store's word given by hand.
 
 use proptest::prelude::*;
+use tidelog_lowpan::coap::empty;
 
 use super::*;
 
