@@ -268,7 +268,9 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
 
     /// The time, and what is to be done.
     fn heed(&mut self, now: Instant, answer: &Answer) -> Result<(), Error<F::Error>> {
-        self.clock_ms = Some(answer.time_ms.saturating_sub(now.total_millis()));
+        if self.clock_ms.replace(answer.time_ms.saturating_sub(now.total_millis())).is_none() {
+            self.sampler.time_is_known();
+        }
         self.schema_taken = false;
         self.commands.tell(&mut self.log, self.config.when_full, Some(answer.time_ms))?;
         let since_asked = now.total_millis().saturating_sub(self.asked_at.total_millis());

@@ -1,6 +1,7 @@
 //! Where samples come from: the trait that a board's sensors, or a replay of a file, stand behind; and what a board can be told
 //! to do besides.
 
+use heapless::Deque;
 use tidelog_lowpan::time::{Duration, Instant};
 use tidelog_record::uplink::{METRICS_MAX, Reading, Sample};
 
@@ -40,6 +41,9 @@ pub trait Sampler {
     fn needs_time(&self) -> bool {
         false
     }
+
+    /// A gateway has told the time for the first time since the start: what was sensed before can be placed.
+    fn time_is_known(&mut self) {}
 
     /// Takes a sample now, whatever is due; what is due later stays due.
     ///
@@ -85,47 +89,95 @@ pub trait Sensor {
     fn read(&mut self, values: &mut [Option<Reading>; METRICS_MAX]);
 }
 
+/// Readings that wait for the time at most. They are in memory only: whoever loses power before it ever knew the time loses them.
+const EARLY_MAX: usize = 8;
+
+/// What a sensor showed.
+type Values = [Option<Reading>; METRICS_MAX];
+
 /// Reads a [`Sensor`] at an interval. Ticks are milliseconds: its schema has `tick_ns` 1,000,000.
+///
+/// What it reads before the time is known waits for it, and then gets the time at which it was read, once and for ever, before it is stored.
 #[derive(Debug)]
 pub struct Every<S> {
     sensor: S,
     interval: Duration,
     next: Instant,
+    early: Deque<(Instant, Values), EARLY_MAX>,
+    /// Readings for which there was no room among these.
+    forgotten: u32,
+    time_is_known: bool,
 }
 
 impl<S: Sensor> Every<S> {
     /// The first reading is due at `start`.
     pub fn new(sensor: S, interval: Duration, start: Instant) -> Self {
-        Self { sensor, interval, next: start }
+        Self { sensor, interval, next: start, early: Deque::new(), forgotten: 0, time_is_known: false }
     }
 
-    fn sense(&mut self, moment: Moment) -> Option<Sample> {
-        let ticks = moment.unix_ms?;
+    /// Readings that were given up, the oldest first, because too many waited for the time.
+    pub fn forgotten(&self) -> u32 {
+        self.forgotten
+    }
+
+    fn sense(&mut self) -> Option<Values> {
         let mut values = [None; METRICS_MAX];
         self.sensor.read(&mut values);
-        values.iter().any(Option::is_some).then_some(Sample { ticks, values })
+        values.iter().any(Option::is_some).then_some(values)
+    }
+
+    /// A moment that was slept through is not made up for.
+    fn advance(&mut self, now: Instant) {
+        self.next = (self.next + self.interval).max(now);
+    }
+
+    fn keep_until_the_time_is_known(&mut self, now: Instant) {
+        let Some(values) = self.sense() else { return };
+        if self.early.is_full() && self.early.pop_front().is_some() {
+            self.forgotten = self.forgotten.saturating_add(1);
+        }
+        // There is room now.
+        if self.early.push_back((now, values)).is_err() {
+            self.forgotten = self.forgotten.saturating_add(1);
+        }
     }
 }
 
 impl<S: Sensor> Sampler for Every<S> {
     fn due(&self) -> Option<Instant> {
-        Some(self.next)
+        let early = self.early.front().filter(|_| self.time_is_known).map(|(at, _)| *at);
+        Some(early.map_or(self.next, |early| early.min(self.next)))
     }
 
     fn sample(&mut self, moment: Moment) -> Option<Sample> {
-        // A moment that was slept through is not made up for.
-        self.next = (self.next + self.interval).max(moment.now);
-        self.sense(moment)
+        let Some(unix_ms) = moment.unix_ms else {
+            self.advance(moment.now);
+            self.keep_until_the_time_is_known(moment.now);
+            return None;
+        };
+        if let Some((at, values)) = self.early.pop_front() {
+            let ago_ms = moment.now.total_millis().saturating_sub(at.total_millis());
+            return Some(Sample { ticks: unix_ms.saturating_sub(ago_ms), values });
+        }
+        self.advance(moment.now);
+        Some(Sample { ticks: unix_ms, values: self.sense()? })
     }
 
     fn needs_time(&self) -> bool {
         true
     }
 
+    fn time_is_known(&mut self) {
+        self.time_is_known = true;
+    }
+
     fn read(&mut self, moment: Moment) -> Result<Sample, Refusal> {
+        let ticks = moment.unix_ms.ok_or(Refusal::Failed)?;
         // One that is due at this moment is this one.
-        let sample = if self.next <= moment.now { self.sample(moment) } else { self.sense(moment) };
-        sample.ok_or(Refusal::Failed)
+        if self.next <= moment.now {
+            self.advance(moment.now);
+        }
+        Ok(Sample { ticks, values: self.sense().ok_or(Refusal::Failed)? })
     }
 
     fn every(&mut self, now: Instant, interval: Duration) -> Result<(), Refusal> {
@@ -165,6 +217,54 @@ mod tests {
         assert_eq!(sampler.read(moment(11)).map(|sample| sample.ticks), Ok(11_000));
         assert_eq!(sampler.due(), Some(Instant::from_secs(20)));
         assert_eq!(every_ten_seconds(false).read(moment(5)), Err(Refusal::Failed));
+    }
+
+    /// Reads how often it was read.
+    #[derive(Default)]
+    struct Counter(i64);
+
+    impl Sensor for Counter {
+        fn read(&mut self, values: &mut [Option<Reading>; METRICS_MAX]) {
+            self.0 += 1;
+            values[0] = Some(Reading::I64(self.0));
+        }
+    }
+
+    #[test]
+    fn what_is_read_before_the_time_is_known_gets_the_time_at_which_it_was_read_and_comes_first() {
+        for early in [1, 3, 8, 11] {
+            let mut sampler = Every::new(Counter::default(), Duration::from_secs(10), Instant::from_secs(10));
+            let unknown = |second| Moment { unix_ms: None, ..moment(second) };
+            for n in 1..=early {
+                assert_eq!(sampler.due(), Some(Instant::from_secs(10 * n)));
+                assert_eq!(sampler.sample(unknown(10 * n)), None);
+                assert_eq!(sampler.due(), Some(Instant::from_secs(10 * n + 10)), "it waits for nobody");
+            }
+            sampler.time_is_known();
+            let now = 10 * early + 5;
+            let first = (early - 8).max(0) + 1;
+            for n in first..=early {
+                assert!(sampler.due() <= Some(Instant::from_secs(now)));
+                let sample = sampler.sample(moment(now)).unwrap();
+                assert_eq!((sample.ticks, sample.values[0]), (10_000 * n, Some(Reading::I64(n))));
+            }
+            assert_eq!(sampler.due(), Some(Instant::from_secs(10 * early + 10)));
+            assert_eq!(
+                sampler.sample(moment(10 * early + 10)).unwrap().values[0],
+                Some(Reading::I64(early + 1))
+            );
+            assert_eq!(i64::from(sampler.forgotten()), first - 1);
+        }
+    }
+
+    #[test]
+    fn a_reading_that_is_asked_for_is_not_one_that_waited_for_the_time() {
+        let mut sampler = Every::new(Counter::default(), Duration::from_secs(10), Instant::from_secs(10));
+        assert_eq!(sampler.sample(Moment { unix_ms: None, ..moment(10) }), None);
+        sampler.time_is_known();
+        let read = sampler.read(moment(12)).unwrap();
+        assert_eq!((read.ticks, read.values[0]), (12_000, Some(Reading::I64(2))));
+        assert_eq!(sampler.sample(moment(12)).map(|sample| sample.ticks), Some(10_000));
     }
 
     #[test]

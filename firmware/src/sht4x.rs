@@ -162,18 +162,21 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_is_taken_at_each_interval_once_the_time_is_known() {
+    fn a_sample_is_taken_at_each_interval_also_before_the_time_is_known() {
         let bus = Bus::default();
         let mut sampler =
             Every::new(Sht4x::new(bus.clone(), bus), Duration::from_secs(5), Instant::from_secs(1));
         let mut taken = Vec::new();
         for second in 0..20 {
             let now = Instant::from_secs(second);
-            if sampler.due().is_some_and(|due| due <= now) {
+            if second == 3 {
+                sampler.time_is_known();
+            }
+            while sampler.due().is_some_and(|due| due <= now) {
                 let unix_ms = (second > 2).then_some(1_700_000_000_000 + second * 1000);
                 taken.extend(sampler.sample(Moment { now, unix_ms, seq: 1 }).map(|sample| sample.ticks));
             }
         }
-        assert_eq!(taken, [1_700_000_006_000, 1_700_000_011_000, 1_700_000_016_000]);
+        assert_eq!(taken, [1, 6, 11, 16].map(|second| 1_700_000_000_000 + second * 1000));
     }
 }

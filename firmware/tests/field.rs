@@ -40,6 +40,8 @@ struct Replay {
     pause: Duration,
     next: Option<Instant>,
     needs_time: bool,
+    /// How often it was told that the time is known.
+    told: u32,
 }
 
 impl Sampler for Replay {
@@ -58,6 +60,10 @@ impl Sampler for Replay {
 
     fn needs_time(&self) -> bool {
         self.needs_time
+    }
+
+    fn time_is_known(&mut self) {
+        self.told += 1;
     }
 }
 
@@ -227,7 +233,7 @@ fn app(setup: &Setup, flash: Flash, now: Instant, life: u64) -> Option<TestApp> 
     let log = FlashLog::open(flash, 7).ok()?;
     let Setup { samples, pause, needs_time, .. } = *setup;
     let next = (log.head() < samples).then_some(now);
-    Some(App::new(config, endpoint, log, Replay { samples, pause, next, needs_time }, life))
+    Some(App::new(config, endpoint, log, Replay { samples, pause, next, needs_time, told: 0 }, life))
 }
 
 impl World {
@@ -503,6 +509,7 @@ fn a_sensor_that_needs_the_time_asks_for_it_before_its_first_sample() {
     world.run(Duration::from_secs(300), |world| world.delivered(100));
     world.check(100);
     assert_eq!(world.gateways[0].held.len(), 100);
+    assert_eq!(world.app.sampler_mut().told, 1);
 }
 
 proptest! {

@@ -31,6 +31,10 @@ impl<S: Sampler> Sampler for Told<S> {
         self.sampler.needs_time()
     }
 
+    fn time_is_known(&mut self) {
+        self.sampler.time_is_known();
+    }
+
     fn read(&mut self, moment: Moment) -> Result<Sample, Refusal> {
         self.sampler.read(moment).inspect(|sample| tell(moment, sample))
     }
