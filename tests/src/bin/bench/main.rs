@@ -1,12 +1,13 @@
 //! What writing and asking costs, on Tidelog and on those of its peers that are installed, in the same run: a field of devices is
 //! written over HTTP, each answer awaited; then, if wanted, five questions are asked, or Tidelog is killed and started again. Or two of them
-//! replicate with each other. Prints each round and the medians.
+//! replicate with each other; or sensors report to a gateway. Prints each round and the medians.
 //!
 //! ```console
 //! $ tests/bench/run ingest --points 1000000
 //! $ tests/bench/run queries --only tidelog
 //! $ tests/bench/run reopen
 //! $ tests/bench/run replication
+//! $ tests/bench/run sensors --minutes 1
 //! ```
 
 mod ask;
@@ -16,6 +17,7 @@ mod load;
 mod process;
 mod reopen;
 mod replication;
+mod sensors;
 mod subjects;
 mod workload;
 
@@ -56,6 +58,8 @@ enum Command {
     },
     /// Two daemons that replicate with each other: speed, lag, catching up, bytes on the wire, memory; and two Tarantools
     Replication(Replication),
+    /// Virtual sensors with the real firmware at one gateway: nothing lost, memory, processor time
+    Sensors(sensors::Sensors),
     /// Writes it once, then asks five questions
     Queries {
         #[command(flatten)]
@@ -160,6 +164,7 @@ fn main() -> ExitCode {
         Command::Ingest { options, rounds } => ingest(&options, rounds),
         Command::Reopen { options, rounds, open_points } => reopen::reopen(options, rounds, open_points),
         Command::Replication(options) => replication::replication(&options),
+        Command::Sensors(options) => sensors::sensors(&options),
         Command::Queries { options, runs, questions } => queries(&options, runs, &questions),
     };
     match outcome {
