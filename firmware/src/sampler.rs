@@ -5,6 +5,8 @@ use heapless::Deque;
 use tidelog_lowpan::time::{Duration, Instant};
 use tidelog_record::uplink::{METRICS_MAX, Reading, Sample};
 
+use crate::sensor::Sensor;
+
 /// The moment a sample is taken at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
@@ -83,12 +85,6 @@ pub trait Sampler {
     }
 }
 
-/// Something that shows values whenever it is read: one driver, or several behind one schema.
-pub trait Sensor {
-    /// Reads it; a value that can't be read stays `None`.
-    fn read(&mut self, values: &mut [Option<Reading>; METRICS_MAX]);
-}
-
 /// Readings that wait for the time at most. They are in memory only: whoever loses power before it ever knew the time loses them.
 const EARLY_MAX: usize = 8;
 
@@ -121,8 +117,9 @@ impl<S: Sensor> Every<S> {
     }
 
     fn sense(&mut self) -> Option<Values> {
+        const { assert!(S::VALUES <= METRICS_MAX, "a schema has no room for so many values") };
         let mut values = [None; METRICS_MAX];
-        self.sensor.read(&mut values);
+        self.sensor.read(values.get_mut(..S::VALUES)?);
         values.iter().any(Option::is_some).then_some(values)
     }
 
@@ -196,7 +193,9 @@ mod tests {
     }
 
     impl Sensor for Thermometer {
-        fn read(&mut self, values: &mut [Option<Reading>; METRICS_MAX]) {
+        const VALUES: usize = 1;
+
+        fn read(&mut self, values: &mut [Option<Reading>]) {
             values[0] = self.works.then_some(Reading::I64(20));
         }
     }
@@ -224,7 +223,9 @@ mod tests {
     struct Counter(i64);
 
     impl Sensor for Counter {
-        fn read(&mut self, values: &mut [Option<Reading>; METRICS_MAX]) {
+        const VALUES: usize = 1;
+
+        fn read(&mut self, values: &mut [Option<Reading>]) {
             self.0 += 1;
             values[0] = Some(Reading::I64(self.0));
         }

@@ -4,9 +4,9 @@
 use embedded_hal::delay::DelayNs;
 use embedded_hal::i2c::I2c;
 use sht4x::{Measurement, Precision};
-use tidelog_record::uplink::{METRICS_MAX, Metric, Reading};
+use tidelog_record::uplink::{Metric, Reading};
 
-use crate::sampler::Sensor;
+use crate::sensor::Sensor;
 
 /// The metrics of this sensor, for a schema with a tick of a millisecond.
 pub const METRICS: [Metric<'static>; 2] = [
@@ -35,22 +35,25 @@ impl<I: I2c, D: DelayNs> Sht4x<I, D> {
 }
 
 impl<I: I2c, D: DelayNs> Sensor for Sht4x<I, D> {
-    fn read(&mut self, values: &mut [Option<Reading>; METRICS_MAX]) {
+    const VALUES: usize = METRICS.len();
+
+    fn read(&mut self, values: &mut [Option<Reading>]) {
         match self.driver.measure(Precision::High, &mut self.delay) {
-            Ok(measured) => *values = readings(&measured),
+            Ok(measured) => {
+                for (value, reading) in values.iter_mut().zip(readings(&measured)) {
+                    *value = Some(reading);
+                }
+            }
             Err(_) => self.failures = self.failures.saturating_add(1),
         }
     }
 }
 
-fn readings(measured: &Measurement) -> [Option<Reading>; METRICS_MAX] {
-    let mut values = [None; METRICS_MAX];
-    let milli = [measured.temperature_milli_celsius(), measured.humidity_milli_percent()];
-    for (value, milli) in values.iter_mut().zip(milli) {
+fn readings(measured: &Measurement) -> [Reading; METRICS.len()] {
+    [measured.temperature_milli_celsius(), measured.humidity_milli_percent()].map(|milli| {
         let hundredths = (milli + if milli < 0 { -5 } else { 5 }) / 10;
-        *value = Some(Reading::F64(f64::from(hundredths) / 100.0));
-    }
-    values
+        Reading::F64(f64::from(hundredths) / 100.0)
+    })
 }
 
 #[cfg(test)]
@@ -123,10 +126,10 @@ mod tests {
         }
     }
 
-    fn read(chip: Chip) -> ([Option<Reading>; METRICS_MAX], u32) {
+    fn read(chip: Chip) -> ([Option<Reading>; 2], u32) {
         let bus = Bus(Rc::new(RefCell::new(chip)));
         let mut sensor = Sht4x::new(bus.clone(), bus);
-        let mut values = [None; METRICS_MAX];
+        let mut values = [None; 2];
         sensor.read(&mut values);
         (values, sensor.failures())
     }
@@ -156,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_sensor_that_is_gone_or_garbled_gives_no_value_and_is_counted() {
-        let none = [None; METRICS_MAX];
+        let none = [None; 2];
         assert_eq!(read(Chip { absent: true, ..Chip::default() }), (none, 1));
         assert_eq!(read(Chip { broken_checksum: true, ..Chip::default() }), (none, 1));
     }

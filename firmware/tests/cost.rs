@@ -11,9 +11,7 @@ use tidelog_firmware::lowpan::{
     Endpoint, EndpointConfig, FRAME_BUFFER_BYTES, NetworkKey, Quality, SINGLE_FRAME_PAYLOAD_BYTES_MAX,
     SensorEndpoint,
 };
-use tidelog_firmware::uplink::{
-    Answer, METRICS_MAX, Metric, OwnedSchema, Reading, Registration, Schema, Uplink,
-};
+use tidelog_firmware::uplink::{Answer, Metric, OwnedSchema, Reading, Registration, Schema, Uplink};
 use tidelog_firmware::{App, AppConfig, DeviceId, Every, Gateways, Sensor};
 use tidelog_sim::flash::SimFlash;
 
@@ -53,7 +51,9 @@ impl Room {
 }
 
 impl Sensor for Room {
-    fn read(&mut self, values: &mut [Option<Reading>; METRICS_MAX]) {
+    const VALUES: usize = METRICS.len();
+
+    fn read(&mut self, values: &mut [Option<Reading>]) {
         let [warmer, damper] = [self.step(8), self.step(8)];
         self.celsius_hundredths += warmer;
         self.percent_hundredths += damper;
