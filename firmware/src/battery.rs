@@ -7,18 +7,24 @@ use crate::sensor::Sensor;
 /// The metric of this sensor.
 pub const METRIC: Metric<'static> = Metric { name: "battery_volts", scale: Some(3) };
 
-/// A battery; `M` measures it in millivolts, `None` where that fails.
+/// What a board measures its battery with.
+pub trait Voltmeter {
+    /// The voltage in millivolts; `None`: it could not be measured.
+    fn millivolts(&mut self) -> Option<u16>;
+}
+
+/// A battery, and what measures it.
 #[derive(Debug)]
-pub struct Battery<M>(
+pub struct Battery<V>(
     /// Measures.
-    pub M,
+    pub V,
 );
 
-impl<M: FnMut() -> Option<u16>> Sensor for Battery<M> {
+impl<V: Voltmeter> Sensor for Battery<V> {
     const VALUES: usize = 1;
 
     fn read(&mut self, values: &mut [Option<Reading>]) {
-        let volts = (self.0)().map(|millivolts| Reading::F64(f64::from(millivolts) / 1000.0));
+        let volts = self.0.millivolts().map(|millivolts| Reading::F64(f64::from(millivolts) / 1000.0));
         for value in values {
             *value = volts;
         }
@@ -31,8 +37,14 @@ mod tests {
 
     #[test]
     fn millivolts_become_volts_and_what_could_not_be_measured_no_value() {
-        let mut measured = [Some(3_007), None].into_iter();
-        let mut battery = Battery(|| measured.next().flatten());
+        struct Twice(u32);
+        impl Voltmeter for Twice {
+            fn millivolts(&mut self) -> Option<u16> {
+                self.0 += 1;
+                (self.0 == 1).then_some(3_007)
+            }
+        }
+        let mut battery = Battery(Twice(0));
         let mut values = [None; 1];
         battery.read(&mut values);
         assert_eq!(values, [Some(Reading::F64(3.007))]);

@@ -88,8 +88,24 @@ fn named(line: &str, name: &str) -> u64 {
     number(line.split_once(&format!("{name}=")).unwrap().1)
 }
 
-/// One reading as the board's console told it: milliseconds, hundredths of a degree, hundredths of a percent.
-type Sensed = (i64, i64, i64);
+/// The metrics of a sample, in the order in which the console tells them, and how many thousandths one of what it tells is.
+const METRICS: [(&str, i64); 4] =
+    [("temperature_celsius", 10), ("humidity_percent", 10), ("illuminance_lux", 10), ("battery_volts", 1)];
+
+/// One sample as the board's console told it: milliseconds, and the values in thousandths.
+type Sensed = (i64, [Option<i64>; METRICS.len()]);
+
+/// A line `sensed NUMBER at MILLISECONDS ms: …`.
+fn sensed(line: &str) -> Option<(u64, Sensed)> {
+    let (number, rest) = line.strip_prefix("sensed ")?.split_once(" at ")?;
+    let (at, values) = rest.split_once(" ms: ")?;
+    let mut values = values.split(' ').zip(METRICS).map(|(value, (_, thousandths))| match value {
+        "none" => None,
+        _ => Some(value.parse::<i64>().unwrap_or_else(|error| panic!("{line}: {error}")) * thousandths),
+    });
+    let values = std::array::from_fn(|_| values.next().unwrap_or_else(|| panic!("{line}: too short")));
+    Some((number.parse().ok()?, (at.parse().ok()?, values)))
+}
 
 /// A board through all its lives: its flash file stays, its process comes and goes.
 struct Board {
@@ -162,12 +178,9 @@ impl Board {
         let (mut process, lines) = self.process.take().unwrap();
         process.kill();
         until("the console's end", || (Arc::strong_count(&lines.0) == 1).then_some(()));
-        for line in lines.all().iter().filter(|line| line.starts_with("sensed ")) {
-            let words: Vec<i64> =
-                line.split_whitespace().filter_map(|word| word.trim_matches(':').parse().ok()).collect();
-            let [seq, ticks, temperature, humidity] = words[..] else { panic!("{line}") };
-            let before = self.stored.insert(seq.try_into().unwrap(), (ticks, temperature, humidity));
-            assert_eq!(before, None, "{line}: that number was given before");
+        for (seq, sample) in lines.all().iter().filter_map(|line| sensed(line)) {
+            let before = self.stored.insert(seq, sample);
+            assert_eq!(before, None, "{seq}: that number was given before");
         }
         println!("board {}: {:#?}", self.number, lines.all());
     }
@@ -177,9 +190,10 @@ impl Board {
         let numbers = self.stored.keys().copied();
         assert!(numbers.eq(1..=self.stored.len() as u64), "a number was left out: {:?}", self.stored);
         let mut points = Vec::new();
-        for (ticks, temperature, humidity) in self.stored.values() {
-            points.push(("temperature_celsius".to_owned(), ticks * 1_000_000, *temperature));
-            points.push(("humidity_percent".to_owned(), ticks * 1_000_000, *humidity));
+        for (ticks, values) in self.stored.values() {
+            let values =
+                values.iter().zip(METRICS).filter_map(|(value, (metric, _))| Some((metric, (*value)?)));
+            points.extend(values.map(|(metric, value)| (metric.to_owned(), ticks * 1_000_000, value)));
         }
         points.sort();
         points
@@ -218,19 +232,19 @@ impl Gateway {
         status["store"]["points"].as_u64().unwrap()
     }
 
-    /// What it answers of each device: metric and time in nanoseconds, with the value in hundredths.
+    /// What it answers of each device: metric and time in nanoseconds, with the value in thousandths.
     fn points(&self) -> BTreeMap<String, Vec<(String, i64, i64)>> {
         let mut points: BTreeMap<String, Vec<_>> = BTreeMap::new();
         for line in self.get("/api/v1/sites/default/points?format=ndjson").lines() {
             let point: Value = serde_json::from_str(line).unwrap();
-            let value = point["value"].as_f64().unwrap() * 100.0;
-            #[expect(clippy::cast_possible_truncation, reason = "a few thousand")]
-            let hundredths = value.round() as i64;
+            let value = point["value"].as_f64().unwrap() * 1000.0;
+            #[expect(clippy::cast_possible_truncation, reason = "some millions")]
+            let thousandths = value.round() as i64;
             assert!((value - value.round()).abs() < 1e-6, "{line}");
             let device = point["labels"]["device"].as_str().unwrap().to_owned();
             let metric = point["metric"].as_str().unwrap().to_owned();
             let at = point["timestamp_ns"].as_i64().unwrap();
-            points.entry(device).or_default().push((metric, at, hundredths));
+            points.entry(device).or_default().push((metric, at, thousandths));
         }
         points.values_mut().for_each(|points| points.sort());
         points
@@ -321,7 +335,7 @@ fn a_gateway_with_a_co_processor_of_its_own_hears_boards_and_is_heard() {
     until("the rest", || (board.acknowledged() == board.sensed()).then_some(()));
     board.cut();
     assert_eq!(gateway.points(), BTreeMap::from([(board.eui(), board.points())]));
-    assert_eq!(gateway.stored(), 2 * board.stored.len() as u64, "each once");
+    assert_eq!(gateway.stored(), board.points().len() as u64, "each once");
 }
 
 #[test]

@@ -52,6 +52,12 @@ const INTERRUPT_RECEIVED: u32 = 1 << 1;
 const BAUD_DIVIDER: u32 = 217;
 /// Enabled, free-running, divided by 256, 32 bits.
 const TIMER_RUNNING: u32 = 1 << 7 | 2 << 2 | 1 << 1;
+const SYS_OPEN: usize = 0x01;
+const SYS_READ: usize = 0x06;
+const SYS_SEEK: usize = 0x0a;
+/// As `fopen` means "rb".
+const OPEN_TO_READ: usize = 1;
+const PATH_BYTES_MAX: usize = 256;
 const SYS_GET_CMDLINE: usize = 0x15;
 const SYS_CLOCK: usize = 0x10;
 const SYS_TIME: usize = 0x11;
@@ -241,6 +247,34 @@ pub fn command_line(buffer: &mut [u8; COMMAND_LINE_BYTES_MAX]) -> Option<&str> {
     let length = unsafe { read_volatile(&raw const block[1]) };
     let bytes = buffer.get(..length).filter(|_| failed == 0)?;
     core::str::from_utf8(bytes).ok().map(|text| text.trim_end_matches('\0'))
+}
+
+/// A file of the host, through the debugger.
+#[derive(Debug)]
+pub struct HostFile(usize);
+
+impl HostFile {
+    /// Opens one to read; `None`: it cannot be, or its path is longer than this takes.
+    pub fn open(path: &str) -> Option<Self> {
+        let mut text = [0; PATH_BYTES_MAX + 1];
+        text.get_mut(..path.len()).filter(|_| path.len() <= PATH_BYTES_MAX)?.copy_from_slice(path.as_bytes());
+        let block = [text.as_ptr() as usize, OPEN_TO_READ, path.len()];
+        // Sound: SYS_OPEN reads the three words of the block, and the path that they name, with a zero behind it.
+        let handle = unsafe { cortex_m_semihosting::syscall1(SYS_OPEN, block.as_ptr() as usize) };
+        (handle != usize::MAX).then_some(Self(handle))
+    }
+
+    /// Fills `out` from this place on; whether the file has so many bytes there.
+    pub fn read_at(&mut self, offset: usize, out: &mut [u8]) -> bool {
+        let seek = [self.0, offset];
+        let read = [self.0, out.as_mut_ptr() as usize, out.len()];
+        // Sound: SYS_SEEK reads the two words of its block; SYS_READ the three of its own, and writes at most as many bytes as the third says
+        // to where the second points.
+        unsafe {
+            cortex_m_semihosting::syscall1(SYS_SEEK, seek.as_ptr() as usize) == 0
+                && cortex_m_semihosting::syscall1(SYS_READ, read.as_ptr() as usize) == 0
+        }
+    }
 }
 
 /// Something that differs after each start: the debugger's clocks, since this board has no source of random numbers.

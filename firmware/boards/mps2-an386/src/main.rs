@@ -2,17 +2,18 @@
 //! the network and the radio's driver are the libraries that every board has; this crate brings the pins.
 //!
 //! What is real: the processor's code, interrupts, the serial line, Spinel, link security, the flash log. What is simulated: the
-//! memory behind the flash (a file), the chip on the I2C bus ([`chip`]), the co-processor at the other end of the line.
+//! memory behind the flash (a file), the chips on the I2C bus ([`chips`]), the battery, the co-processor at the other end of the line.
 
 #![no_std]
 #![no_main]
 
-mod chip;
+mod chips;
 mod clock;
 mod console;
 mod flash;
 mod hardware;
 mod lights;
+mod readings;
 mod settings;
 mod told;
 
@@ -24,18 +25,22 @@ use cortex_m::peripheral::syst::SystClkSource;
 use cortex_m::peripheral::{SCB, SYST};
 use cortex_m::singleton;
 use cortex_m_rt::entry;
+use tidelog_firmware::battery::{self, Battery};
 use tidelog_firmware::flashlog::FlashLog;
 use tidelog_firmware::lowpan::time::Instant;
 use tidelog_firmware::lowpan::{FRAME_BUFFER_BYTES, Quality, SensorEndpoint};
-use tidelog_firmware::sht4x::{METRICS, Sht4x};
-use tidelog_firmware::uplink::Schema;
+use tidelog_firmware::opt3001::{self, Opt3001};
+use tidelog_firmware::sht4x::{self, Sht4x};
+use tidelog_firmware::uplink::{Metric, Schema};
 use tidelog_firmware::{App, AppConfig, Every};
 use tidelog_spinel::{Event, Host, HostConfig, WIRE_BYTES_MAX};
 
-use crate::chip::{Chip, Wait};
+use crate::chips::{Bus, Chips, Wait};
 use crate::clock::Clock;
 use crate::flash::Flash;
+use crate::hardware::HostFile;
 use crate::lights::Lights;
+use crate::readings::Readings;
 use crate::settings::Settings;
 use crate::told::Told;
 
@@ -48,7 +53,14 @@ const RETRIES_MAX: u8 = 3;
 /// The least sleep while there is no radio, in microseconds: frames that can't be sent are due all the time.
 const SLEEP_WITHOUT_RADIO_US: u64 = 20_000;
 
-type Sampler = Told<Every<Sht4x<Chip<'static>, Wait<'static>>>>;
+/// What a sample holds, in this order.
+const METRICS: [Metric<'static>; 4] = {
+    let [temperature, humidity] = sht4x::METRICS;
+    [temperature, humidity, opt3001::METRIC, battery::METRIC]
+};
+
+type Sensors = ((Sht4x<Bus<'static>, Wait<'static>>, Opt3001<Bus<'static>>), Battery<Bus<'static>>);
+type Sampler = Told<Every<Sensors>>;
 type Sensor = App<'static, Flash, Sampler>;
 
 #[entry]
@@ -68,7 +80,7 @@ fn main() -> ! {
 }
 
 /// Everything that the board is, in memory that is counted when it is linked. `None`: the settings name no possible sensor.
-fn board(settings: &Settings) -> Option<&'static mut Board> {
+fn board(settings: &Settings<'_>) -> Option<&'static mut Board> {
     let clock: &'static RefCell<Clock> = singleton!(: RefCell<Clock> = RefCell::new(Clock::start()))?;
     let timer = singleton!(: SYST = cortex_m::Peripherals::take()?.SYST)?;
     timer.set_clock_source(SystClkSource::Core);
@@ -86,9 +98,22 @@ fn board(settings: &Settings) -> Option<&'static mut Board> {
     let schema = Schema::new(TICK_NS, &METRICS).ok()?;
     let config = AppConfig { linger: settings.linger, ..AppConfig::new(settings.gateways, schema).ok()? };
     let endpoint = SensorEndpoint::new(settings.station.clone(), entropy).ok()?;
-    let sensor = Sht4x::new(Chip::new(clock, phase), Wait(clock));
+    let readings = match settings.readings {
+        None => Readings::Walk(phase.into()),
+        Some(path) => match HostFile::open(path) {
+            Some(file) => Readings::File { file, next: head, ended: false },
+            None => {
+                say!("readings={path}: the host has no such file");
+                return None;
+            }
+        },
+    };
+    let chips: &'static RefCell<Chips<'static>> =
+        singleton!(: RefCell<Chips<'static>> = RefCell::new(Chips::new(clock, readings)))?;
+    let bus = Bus(chips);
+    let sensors = ((Sht4x::new(bus, Wait(clock)), Opt3001::new(bus)), Battery(bus));
     let now = clock.borrow_mut().now();
-    let sampler = Told { sampler: Every::new(sensor, settings.interval, now), lights: Lights::new() };
+    let sampler = Told { sampler: Every::new(sensors, settings.interval, now), lights: Lights::new() };
     let station = &settings.station;
     let radio =
         HostConfig { eui: station.eui, pan: station.pan, channel: station.channel, retries_max: RETRIES_MAX };

@@ -15,7 +15,7 @@ const LINGER_DEFAULT: Duration = Duration::from_secs(10);
 
 /// What the board is told.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct Settings<'a> {
     /// Address, PAN, channel and key.
     pub station: EndpointConfig,
     /// Where it sends to.
@@ -24,6 +24,8 @@ pub struct Settings {
     pub interval: Duration,
     /// How long a sample waits for others to fill a batch.
     pub linger: Duration,
+    /// The host's file of what there is to measure.
+    pub readings: Option<&'a str>,
 }
 
 /// Why the board does not start.
@@ -66,11 +68,12 @@ fn millis<'a>(name: &'a str, text: &str) -> Result<Duration, SettingsError<'a>> 
     if millis == 0 { Err(SettingsError::Bad(name)) } else { Ok(Duration::from_millis(millis)) }
 }
 
-impl Settings {
+impl<'a> Settings<'a> {
     /// Reads the words of a command line; the program's own name, without `=`, may stand first.
-    pub fn parse(line: &str) -> Result<Self, SettingsError<'_>> {
+    pub fn parse(line: &'a str) -> Result<Self, SettingsError<'a>> {
         let (mut eui, mut primary, mut backup, mut key) = (None, None, None, None);
         let mut station = EndpointConfig::new(DeviceId([0; 8]));
+        let mut readings = None;
         let (mut interval, mut linger) = (INTERVAL_DEFAULT, LINGER_DEFAULT);
         for (place, word) in line.split_ascii_whitespace().enumerate() {
             let Some((name, text)) = word.split_once('=') else {
@@ -89,6 +92,7 @@ impl Settings {
                 "channel" => station.channel = value(name, text)?,
                 "interval_ms" => interval = millis(name, text)?,
                 "linger_ms" => linger = millis(name, text)?,
+                "readings" => readings = Some(text),
                 _ => return Err(SettingsError::Unknown(name)),
             }
         }
@@ -98,6 +102,6 @@ impl Settings {
         // The radio acknowledges and repeats.
         station.soft_mac = false;
         station.check().map_err(|_| SettingsError::Bad("channel or pan"))?;
-        Ok(Self { station, gateways: Gateways { primary, backup }, interval, linger })
+        Ok(Self { station, gateways: Gateways { primary, backup }, interval, linger, readings })
     }
 }
