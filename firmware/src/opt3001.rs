@@ -12,8 +12,8 @@ use crate::sensor::Sensor;
 /// The metric of this sensor.
 pub const METRIC: Metric<'static> = Metric { name: "illuminance_lux", scale: Some(2) };
 
-/// Largest exponent of a result (data sheet, table 9).
-const EXPONENT_MAX: u8 = 11;
+/// Largest exponent of a result: hundredths of a lux are its mantissa of twelve bits, shifted by it (data sheet, table 9).
+pub const EXPONENT_MAX: u8 = 11;
 
 enum Mode<I> {
     Off(Opt300x<I, Chip, mode::OneShot>),

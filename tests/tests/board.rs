@@ -9,13 +9,13 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::process::{ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 use support::operator::Operator;
 use support::{Process, bin_dir, until};
+use tidelog_sim::board as sim;
 
 const KEY: &str = "5b1f0e6c94d8a7723c11f06e88d2b94a";
 const GATEWAY: &str = "0212000000000001";
@@ -24,180 +24,107 @@ const LOSS: &str = "0.05";
 /// Readings that a board must have delivered before anything happens to it.
 const DELIVERED_FIRST: u64 = 10;
 
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware/boards/mps2-an386/run")
-}
-
 /// Whether boards can run here, or a word why not.
 fn boards_run() -> bool {
     if std::env::var_os("TIDELOG_BOARD").is_none() {
         eprintln!("skipped: TIDELOG_BOARD names no program of a board (tests/run board does)");
         return false;
     }
-    let emulator = Command::new("qemu-system-arm").arg("--version").stdout(Stdio::null()).status();
-    if !emulator.is_ok_and(|status| status.success()) {
+    if !sim::can_run() {
         eprintln!("skipped: there is no qemu-system-arm");
         return false;
     }
     true
 }
 
-/// What a process says, line by line, as it says it.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
-
-impl Lines {
-    fn of(child: &mut Child) -> Self {
-        let lines = Self::default();
-        let (mut said, into) = (BufReader::new(child.stdout.take().unwrap()), lines.clone());
-        std::thread::spawn(move || {
-            let mut line = String::new();
-            while said.read_line(&mut line).is_ok_and(|length| length > 0) {
-                // A line that a cut left without its end was never said.
-                if let Some(whole) = std::mem::take(&mut line).strip_suffix('\n') {
-                    into.0.lock().unwrap().push(whole.to_owned());
-                }
-            }
-        });
-        lines
-    }
-
-    fn all(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
-    }
-
-    /// How many lines begin with `prefix`.
-    fn count(&self, prefix: &str) -> usize {
-        self.all().iter().filter(|line| line.starts_with(prefix)).count()
-    }
-
-    /// What stands behind `prefix` in the last line that begins so.
-    fn last(&self, prefix: &str) -> Option<String> {
-        self.all().iter().rev().find_map(|line| line.strip_prefix(prefix)).map(str::to_owned)
-    }
+/// Starts a process whose output is read.
+fn told(command: &mut Command) -> (Process, BufReader<ChildStdout>) {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let said = BufReader::new(child.stdout.take().unwrap());
+    (Process(child), said)
 }
 
-/// A number at the start of a text.
-fn number(text: &str) -> u64 {
-    let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().unwrap()
+/// A line of a process' output that begins with `prefix`, without it.
+fn line(said: &mut impl BufRead, prefix: &str) -> String {
+    let mut line = String::new();
+    while said.read_line(&mut line).unwrap() > 0 {
+        if let Some(rest) = line.strip_prefix(prefix) {
+            return rest.trim_end().to_owned();
+        }
+        line.clear();
+    }
+    panic!("it ended without '{prefix}'");
 }
 
-/// The number behind `name=` in a line.
-fn named(line: &str, name: &str) -> u64 {
-    number(line.split_once(&format!("{name}=")).unwrap().1)
-}
-
-/// The metrics of a sample, in the order in which the console tells them, and how many thousandths one of what it tells is.
-const METRICS: [(&str, i64); 4] =
-    [("temperature_celsius", 10), ("humidity_percent", 10), ("illuminance_lux", 10), ("battery_volts", 1)];
-
-/// One sample as the board's console told it: milliseconds, and the values in thousandths.
-type Sensed = (i64, [Option<i64>; METRICS.len()]);
-
-/// A line `sensed NUMBER at MILLISECONDS ms: …`.
-fn sensed(line: &str) -> Option<(u64, Sensed)> {
-    let (number, rest) = line.strip_prefix("sensed ")?.split_once(" at ")?;
-    let (at, values) = rest.split_once(" ms: ")?;
-    let mut values = values.split(' ').zip(METRICS).map(|(value, (_, thousandths))| match value {
-        "none" => None,
-        _ => Some(value.parse::<i64>().unwrap_or_else(|error| panic!("{line}: {error}")) * thousandths),
-    });
-    let values = std::array::from_fn(|_| values.next().unwrap_or_else(|| panic!("{line}: too short")));
-    Some((number.parse().ok()?, (at.parse().ok()?, values)))
-}
-
-/// A board through all its lives: its flash file stays, its process comes and goes.
+/// A board, its number, and what tells one life from another.
 struct Board {
-    folder: PathBuf,
     number: u8,
-    process: Option<(Process, Lines)>,
-    epoch: Option<u64>,
-    /// What is in its flash, by sequence number.
-    stored: BTreeMap<u64, Sensed>,
+    board: sim::Board,
 }
 
 impl Board {
     fn new(folder: &Path, number: u8) -> Self {
-        Self { folder: folder.to_owned(), number, process: None, epoch: None, stored: BTreeMap::new() }
+        let file = |what: &str| folder.join(format!("{number}.{what}"));
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware/boards/mps2-an386/run");
+        let (flash, radio) = (file("flash"), file("radio"));
+        let options = sim::BoardOptions { script, program: None, flash, radio, words: Vec::new() };
+        Self { number, board: sim::Board::new(options) }
     }
 
     fn eui(&self) -> String {
         format!("02124b00000000{:02x}", self.number)
     }
 
-    fn file(&self, what: &str) -> String {
-        self.folder.join(format!("{}.{what}", self.number)).display().to_string()
-    }
-
-    /// Gives it power. Whatever was sensed in earlier lives and is beyond the log's head never reached the flash.
+    /// Gives it power.
     fn start(&mut self, interval_ms: u64) {
-        let mut child = Command::new(script())
-            .args([self.file("flash"), self.file("radio")])
-            .args([format!("eui={}", self.eui()), format!("gateway={GATEWAY}"), format!("key={KEY}")])
-            .args([format!("interval_ms={interval_ms}"), "linger_ms=800".to_owned()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = Lines::of(&mut child);
-        self.process = Some((Process(child), lines.clone()));
-        let log = until("the board's first line", || lines.last("flash log: "));
-        assert_eq!(named(&log, "lost"), 0);
-        assert_eq!(*self.epoch.get_or_insert(named(&log, "epoch")), named(&log, "epoch"), "the same log");
-        let head = named(&log, "head");
-        let sensed = self.stored.last_key_value().map_or(0, |(seq, _)| *seq);
-        assert!(
-            head == sensed || head + 1 == sensed,
-            "head {head}, and {sensed} was being stored at the cut"
-        );
-        self.stored.split_off(&(head + 1));
+        let words =
+            [format!("eui={}", self.eui()), format!("gateway={GATEWAY}"), format!("key={KEY}")].into_iter();
+        let words = words.chain([format!("interval_ms={interval_ms}"), "linger_ms=800".to_owned()]);
+        *self.board.words_mut() = words.map(Into::into).collect();
+        let lives = self.count("flash log: ");
+        self.board.power_on().unwrap();
+        until("the board's first line", || (self.count("flash log: ") > lives).then_some(()));
     }
 
-    fn lines(&self) -> &Lines {
-        &self.process.as_ref().unwrap().1
-    }
-
-    /// The number that its last line of this kind tells, or the one that its log had at the start.
-    fn told(&self, what: &str, at_the_start: &str) -> u64 {
-        let lines = self.lines();
-        let log = || named(&lines.last("flash log: ").unwrap(), at_the_start);
-        lines.last(what).map_or_else(log, |text| number(&text))
+    /// How many lines begin with `prefix`.
+    fn count(&self, prefix: &str) -> usize {
+        self.board.console().lines().filter(|line| line.starts_with(prefix)).count()
     }
 
     fn sensed(&self) -> u64 {
-        self.told("sensed ", "head")
+        self.board.console().head()
     }
 
     fn acknowledged(&self) -> u64 {
-        self.told("acknowledged ", "acknowledged")
+        self.board.console().acknowledged()
     }
 
-    /// Takes the power away, as `kill -9` does, and reads what its console told to the end.
+    /// Takes the power away, as `kill -9` does.
     fn cut(&mut self) {
-        let (mut process, lines) = self.process.take().unwrap();
-        process.kill();
-        until("the console's end", || (Arc::strong_count(&lines.0) == 1).then_some(()));
-        for (seq, sample) in lines.all().iter().filter_map(|line| sensed(line)) {
-            let before = self.stored.insert(seq, sample);
-            assert_eq!(before, None, "{seq}: that number was given before");
-        }
-        println!("board {}: {:#?}", self.number, lines.all());
+        self.board.cut().unwrap();
+        let console = self.board.console();
+        println!("board {}: {:#?}", self.number, console.lines().collect::<Vec<_>>());
+        assert_eq!(console.wrong(), []);
     }
 
-    /// Everything in its flash as the gateway must answer it.
+    /// Everything in its flash as the gateway must answer it: metric, nanoseconds, thousandths.
     fn points(&self) -> Vec<(String, i64, i64)> {
-        let numbers = self.stored.keys().copied();
-        assert!(numbers.eq(1..=self.stored.len() as u64), "a number was left out: {:?}", self.stored);
+        let console = self.board.console();
         let mut points = Vec::new();
-        for (ticks, values) in self.stored.values() {
-            let values =
-                values.iter().zip(METRICS).filter_map(|(value, (metric, _))| Some((metric, (*value)?)));
-            points.extend(values.map(|(metric, value)| (metric.to_owned(), ticks * 1_000_000, value)));
+        for sample in console.sensed().values() {
+            let values = sample.parts.iter().zip(sim::METRICS);
+            points.extend(values.filter_map(|(parts, (metric, of))| {
+                Some((metric.to_owned(), sample.at_ms * 1_000_000, thousandths((*parts)?, of)))
+            }));
         }
         points.sort();
         points
     }
+}
+
+/// Whole parts, so many of one, in thousandths.
+fn thousandths(parts: i64, of: f64) -> i64 {
+    if of < 1000.0 { parts * 10 } else { parts }
 }
 
 /// A gateway on the air, and what it answers.
@@ -256,12 +183,10 @@ fn air(bin_dir: &Path, boards: &[Board]) -> (Process, String) {
     let mut command = Command::new(bin_dir.join("tidelog-air"));
     command.args(["--listen", "127.0.0.1:0", "--loss", LOSS, "--seed", "1"]);
     for board in boards {
-        command.args(["--radio", &board.file("radio")]);
+        command.arg("--radio").arg(&board.board.options().radio);
     }
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-    let lines = Lines::of(&mut child);
-    let process = Process(child);
-    (process, until("the air's address", || lines.last("air at ")))
+    let (process, mut said) = told(&mut command);
+    (process, line(&mut said, "air at "))
 }
 
 #[test]
@@ -282,7 +207,7 @@ fn what_boards_sense_arrives_once_as_sensed_though_power_goes_and_frames_are_los
     until("readings that wait", || (victim.sensed() >= victim.acknowledged() + 3).then_some(()));
     let acknowledged = victim.acknowledged();
     victim.cut();
-    let at_the_cut = victim.stored.len() as u64;
+    let at_the_cut = victim.sensed();
     assert!(at_the_cut >= acknowledged + 3);
     victim.start(150);
     until("readings of its second life", || {
@@ -321,12 +246,10 @@ fn a_gateway_with_a_co_processor_of_its_own_hears_boards_and_is_heard() {
         "127.0.0.1:0",
         "--radio",
     ]);
-    let mut child =
-        command.arg(board.file("radio")).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-    let lines = Lines::of(&mut child);
-    let _air = Process(child);
-    until("the air", || lines.last("air at "));
-    let dongle = lines.all().first().unwrap().replace("radio at ", "spinel:tcp://");
+    command.arg(&board.board.options().radio);
+    let (_air, mut said) = told(&mut command);
+    let dongle = format!("spinel:tcp://{}", line(&mut said, "radio at "));
+    line(&mut said, "air at ");
     let gateway = Gateway::start(&bin_dir, folder.path(), &dongle);
     board.start(150);
     until("readings", || (board.acknowledged() >= DELIVERED_FIRST).then_some(()));
@@ -381,12 +304,12 @@ fn what_is_commanded_in_the_cloud_a_board_does_once_and_says_so_there() {
         assert_eq!(state, expected, "{act:?}");
         ids.push((id, state));
     }
-    let lines = board.lines();
-    assert_eq!(lines.count("outputs: 0x08"), 1, "{:#?}", lines.all());
-    assert_eq!(lines.count("outputs: 0x02"), 1, "dark after the restart: {:#?}", lines.all());
-    assert_eq!(lines.count("starting anew"), 1);
-    assert_eq!(lines.count("flash log: "), 2);
-    assert_eq!(lines.count("a sample each 700 ms"), 2, "and after the restart: {:#?}", lines.all());
+    println!("{:#?}", board.board.console().lines().collect::<Vec<_>>());
+    assert_eq!(board.count("outputs: 0x08"), 1);
+    assert_eq!(board.count("outputs: 0x02"), 1, "dark after the restart");
+    assert_eq!(board.count("starting anew"), 1);
+    assert_eq!(board.count("flash log: "), 2);
+    assert_eq!(board.count("a sample each 700 ms"), 2, "and after the restart");
 
     let listed = operator.said(&["commands", &url, "--json"]);
     let listed: Value = serde_json::from_str(&listed).unwrap();

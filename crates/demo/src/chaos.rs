@@ -16,7 +16,7 @@ pub enum Trouble {
     KillGateway(usize),
     /// Kill -9 the cloud node.
     KillCloud,
-    /// Cut the power of this sensor.
+    /// Cut the power of this sensor; boards are numbered behind the virtual ones.
     CutSensor(usize),
     /// Cut this gateway's links to the cloud and to MQTT.
     CutUplink(usize),

@@ -7,6 +7,7 @@ use tidelog_record::DeviceId;
 use tidelog_sim::air::{Air, AirCounters, AirError, AirOptions};
 use tidelog_sim::ports::free_port;
 
+use crate::boards::{BoardError, Boards};
 use crate::broker::{self, BrokerError};
 use crate::certificates::{CertificateError, Certificates};
 use crate::chaos::Trouble;
@@ -48,6 +49,9 @@ pub enum FieldError {
     /// The virtual sensors.
     #[error(transparent)]
     Sensor(#[from] SensorError),
+    /// The emulated boards.
+    #[error(transparent)]
+    Board(#[from] BoardError),
     /// The broker's URL.
     #[error("--mqtt {url}: expected mqtt://HOST:PORT")]
     Url {
@@ -77,10 +81,12 @@ pub struct Field {
     pub watcher: Watcher,
     /// The virtual sensors.
     pub sensors: Sensors,
+    /// The emulated boards.
+    pub boards: Boards,
 }
 
 impl Field {
-    /// Starts everything, sensors last, and returns when every daemon is ready.
+    /// Starts everything, sensors and boards last (`climate` is what there is to measure around boards), and returns when every daemon is ready.
     ///
     /// # Errors
     /// [`FieldError`] says which part does not stand, and why.
@@ -88,6 +94,7 @@ impl Field {
         options: &Options,
         programs: Programs,
         replays: &[Replay],
+        climate: &[Replay],
         folder: &Path,
     ) -> Result<Self, FieldError> {
         let key = if options.open_air { None } else { Some(RadioKey::random(folder)?) };
@@ -158,7 +165,14 @@ impl Field {
         let (network_key, pace_hz) = (key.as_ref().map(RadioKey::network_key), options.pace_hz(samples_most));
         let sensors =
             Sensors::start(replays, &ADDRESSES, air.address(), network_key, pace_hz, options.seed).await?;
-        Ok(Self { air, key, links, cloud, gateways, watcher, sensors })
+        let boards = match programs.board {
+            Some(program) => {
+                let (count, measured) = (usize::from(options.boards), (climate, options.once));
+                Boards::start(count, program, folder, &ADDRESSES, &air, key.as_ref(), measured).await?
+            }
+            None => Boards::none(),
+        };
+        Ok(Self { air, key, links, cloud, gateways, watcher, sensors, boards })
     }
 
     /// The daemons' names and HTTP sides: gateways first, the cloud last.
@@ -194,7 +208,10 @@ impl Field {
         match trouble {
             Trouble::KillGateway(index) => self.gateways[index].kill()?,
             Trouble::KillCloud => self.cloud.kill()?,
-            Trouble::CutSensor(index) => self.sensors.power_cut(index).await?,
+            Trouble::CutSensor(index) => match index.checked_sub(self.sensors.count()) {
+                None => self.sensors.power_cut(index).await?,
+                Some(board) => self.boards.power_cut(board).map_err(BoardError::Io)?,
+            },
             Trouble::CutUplink(index) => {
                 self.links[index].cloud.cut();
                 self.links[index].mqtt.cut();
@@ -211,7 +228,10 @@ impl Field {
         match trouble {
             Trouble::KillGateway(index) => self.gateways[index].start()?,
             Trouble::KillCloud => self.cloud.start()?,
-            Trouble::CutSensor(index) => self.sensors.power_on(index).await?,
+            Trouble::CutSensor(index) => match index.checked_sub(self.sensors.count()) {
+                None => self.sensors.power_on(index).await?,
+                Some(board) => self.boards.power_on(board).map_err(BoardError::Io)?,
+            },
             Trouble::CutUplink(index) => {
                 self.links[index].cloud.mend();
                 self.links[index].mqtt.mend();
@@ -231,11 +251,12 @@ impl Field {
         Ok(())
     }
 
-    /// Ends sensors and daemons in order.
+    /// Ends boards, sensors and daemons in order.
     ///
     /// # Errors
     /// A daemon that does not end cleanly after SIGTERM.
     pub async fn end(mut self) -> Result<(), FieldError> {
+        self.boards.end().map_err(BoardError::Io)?;
         self.sensors.end().await;
         tokio::task::block_in_place(|| {
             self.gateways.iter_mut().chain([&mut self.cloud]).try_for_each(Daemon::terminate)

@@ -68,6 +68,21 @@ impl Expected {
         Self { points, samples, points_total }
     }
 
+    /// Adds what a board sensed: the time of each sample in milliseconds, and its values by metric.
+    pub fn add_board(&mut self, device: DeviceId, samples: Vec<(i64, Vec<(&'static str, Value)>)>) {
+        self.samples.insert(device, samples.len() as u64);
+        for (time_ms, values) in samples {
+            for (metric, value) in values {
+                let series = self.points.entry((device.to_string(), metric.to_owned())).or_default();
+                let point = series.entry(time_ms * NS_PER_MS).or_insert_with(|| value.clone());
+                if value > *point {
+                    *point = value;
+                }
+            }
+        }
+        self.points_total = self.points.values().map(|series| series.len() as u64).sum();
+    }
+
     /// Distinct points: fewer than readings where the data repeats a `(series, timestamp)`.
     #[must_use]
     pub fn points(&self) -> u64 {

@@ -40,7 +40,9 @@ impl RadioKey {
         NetworkKey::new(self.bytes)
     }
 
-    fn hex(&self) -> String {
+    /// As 32 hex digits.
+    #[must_use]
+    pub fn hex(&self) -> String {
         self.bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 

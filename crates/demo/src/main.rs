@@ -1,10 +1,11 @@
 //! `cargo demo`: a whole field on loopback, and the proof that nothing was lost.
 //!
 //! Everything that can be real is: the daemons are the released binaries as processes of their own, the sensors run the
-//! firmware library byte for byte, TLS and MQTT are what they are in the field. Only the air and the flash chips are
+//! firmware library byte for byte, boards run it in an emulator, TLS and MQTT are what they are in the field. Only the air and the flash chips are
 //! simulated. The demo knows the daemons by their command line, HTTP and MQTT alone.
 
 mod arrival;
+mod boards;
 mod broker;
 mod certificates;
 mod chaos;

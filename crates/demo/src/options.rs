@@ -14,7 +14,12 @@ pub struct Options {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub sensors: Option<u16>,
 
-    /// Readings in all, over all sensors [default: everything in the data]
+    /// Emulated boards beside them: real Cortex-M programs in QEMU, which measure what the data holds through their chips' registers. The board's
+    /// program is built by toolchains/build, which takes a minute the first time
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub boards: u16,
+
+    /// Readings in all, over all virtual sensors [default: everything in the data]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub readings: Option<u32>,
 
@@ -77,8 +82,8 @@ pub struct Options {
     #[arg(long, value_name = "TARGET[,TARGET]", default_value = "native", value_parser = Target::of_gateways)]
     pub gateways: [Target; GATEWAYS],
 
-    /// Take tidelog-gateway and tidelog-cloud from this folder instead of building them, and gateways for another processor from
-    /// DIR/TARGET/tidelog-gateway
+    /// Take tidelog-gateway and tidelog-cloud from this folder instead of building them, gateways for another processor from
+    /// DIR/TARGET/tidelog-gateway, and the boards' program from DIR/thumbv7em/tidelog-mps2-an386
     #[arg(long, value_name = "DIR")]
     pub bin_dir: Option<PathBuf>,
 
@@ -92,6 +97,7 @@ const EXAMPLES: &str = "Examples:
   cargo demo --once --sensors 40 --readings 20000 --json  prove that 20,000 readings arrive once
   cargo demo --once --sensors 40 --readings 20000 --chaos 1 --loss 0.1
   cargo demo --once --failover --sensors 100              how long sensors stand still when their gateway dies
+  cargo demo --once --boards 8 --chaos 1                  with emulated boards, whose power goes as everything else does
   cargo demo --once --gateways armv7,mips                 with gateways as on routers, emulated
   cargo demo --mqtt mqtt://localhost:1883                 and listen with: mosquitto_sub -t 'tidelog/#' -v";
 

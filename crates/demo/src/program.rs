@@ -6,11 +6,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use tidelog_sim::board::{self, EMULATOR};
+
 use crate::field::GATEWAYS;
 use crate::target::Target;
 
 const CLOUD: &str = "tidelog-cloud";
 const GATEWAY: &str = "tidelog-gateway";
+const BOARD: &str = "tidelog-mps2-an386";
+const BOARD_TARGET: &str = "thumbv7em";
 /// What `toolchains/build` is told beside the target: what tests/run tells it too, so that neither builds what the other has built.
 const ROUTER_BUILD: [&str; 5] = ["--locked", "--profile", "router", "--package", GATEWAY];
 
@@ -22,12 +26,14 @@ pub enum ProgramError {
     Build(String),
     /// `toolchains/build` failed; it has said on standard error why, and what to install.
     #[error(
-        "the gateway for {target} cannot be built: {script} {reason}; docs/CROSS.md says what it takes. With --bin-dir DIR the demo takes \
-         DIR/{target}/tidelog-gateway"
+        "{what} cannot be built: {script} {reason}; docs/CROSS.md says what it takes for gateways, docs/FLASHING.md for boards. With --bin-dir \
+         DIR the demo takes what is in DIR/{target}"
     )]
     CrossBuild {
-        /// The processor.
-        target: Target,
+        /// What was to be built.
+        what: String,
+        /// As `toolchains/build` names the processor.
+        target: &'static str,
         /// The script.
         script: PathBuf,
         /// How it ended.
@@ -35,8 +41,8 @@ pub enum ProgramError {
     },
     /// The program is not where it should be.
     #[error(
-        "there is no {path}; --bin-dir DIR names a folder with tidelog-gateway and tidelog-cloud for this processor, and for another one \
-         with TARGET/tidelog-gateway"
+        "there is no {path}; --bin-dir DIR names a folder with tidelog-gateway and tidelog-cloud for this processor, for another one with \
+         TARGET/tidelog-gateway, and for boards with {BOARD_TARGET}/{BOARD}"
     )]
     Absent {
         /// Where it should be.
@@ -55,6 +61,12 @@ pub enum ProgramError {
         /// What the system said.
         reason: io::Error,
     },
+    /// There is nothing to run boards with.
+    #[error(
+        "boards run under {EMULATOR} here, which does not start; Debian and Ubuntu have it in the package qemu-system-arm: sudo apt-get install \
+         --no-install-recommends qemu-system-arm"
+    )]
+    BoardEmulator,
     /// The system refused something else.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -86,15 +98,24 @@ pub struct Programs {
     pub cloud: Program,
     /// The gateways, in their order.
     pub gateways: [Program; GATEWAYS],
+    /// What emulated boards run, if there are any.
+    pub board: Option<PathBuf>,
 }
 
 impl Programs {
-    /// Builds the daemons, gateways for other processors with `toolchains/build`; or takes those in `bin_dir` as they are.
+    /// Builds the daemons, gateways for other processors and the boards' program with `toolchains/build`; or takes those in `bin_dir` as they are.
     ///
     /// # Errors
     /// [`ProgramError`] says what is missing, and where it comes from.
-    pub fn find(bin_dir: Option<&Path>, targets: [Target; GATEWAYS]) -> Result<Self, ProgramError> {
+    pub fn find(
+        bin_dir: Option<&Path>,
+        targets: [Target; GATEWAYS],
+        boards: bool,
+    ) -> Result<Self, ProgramError> {
         // Asked before anything is built: a build takes minutes.
+        if boards && !board::can_run() {
+            return Err(ProgramError::BoardEmulator);
+        }
         targets.into_iter().try_for_each(emulator_runs)?;
         let native = match bin_dir {
             Some(folder) => folder.to_owned(),
@@ -104,7 +125,7 @@ impl Programs {
             let path = match (target, bin_dir) {
                 (Target::Native, _) => native.join(GATEWAY),
                 (_, Some(folder)) => folder.join(target.name()).join(GATEWAY),
-                (_, None) => build_for(target)?,
+                (_, None) => cross_build(target.name(), &ROUTER_BUILD, &format!("the gateway for {target}"))?,
             };
             present(Program { path, target })
         };
@@ -115,7 +136,16 @@ impl Programs {
         } else {
             [gateway(first)?, gateway(second)?]
         };
-        Ok(Self { cloud: present(Program { path: native.join(CLOUD), target: Target::Native })?, gateways })
+        let board = match bin_dir {
+            _ if !boards => None,
+            Some(folder) => {
+                let path = folder.join(BOARD_TARGET).join(BOARD);
+                Some(if path.is_file() { path } else { return Err(ProgramError::Absent { path }) })
+            }
+            None => Some(cross_build(BOARD_TARGET, &["--locked"], "the boards' program")?),
+        };
+        let cloud = present(Program { path: native.join(CLOUD), target: Target::Native })?;
+        Ok(Self { cloud, gateways, board })
     }
 }
 
@@ -152,14 +182,19 @@ fn build_native() -> Result<PathBuf, ProgramError> {
     }
 }
 
-/// The gateway for another processor, after `toolchains/build` has built it. Its progress goes to standard error.
-fn build_for(target: Target) -> Result<PathBuf, ProgramError> {
+/// A program for another processor, after `toolchains/build` has built it. Its progress goes to standard error.
+fn cross_build(target: &'static str, arguments: &[&str], what: &str) -> Result<PathBuf, ProgramError> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let script = package.ancestors().nth(2).unwrap_or(package).join("toolchains/build");
-    let failed = |reason: String| ProgramError::CrossBuild { target, script: script.clone(), reason };
-    eprintln!("building the gateway for {target}: minutes the first time, seconds from then on");
+    let failed = |reason: String| ProgramError::CrossBuild {
+        what: what.to_owned(),
+        target,
+        script: script.clone(),
+        reason,
+    };
+    eprintln!("building {what}: minutes the first time, seconds from then on");
     let mut build = builder(script.as_os_str());
-    let built = build.arg(target.name()).args(ROUTER_BUILD).stderr(Stdio::inherit()).output();
+    let built = build.arg(target).args(arguments).stderr(Stdio::inherit()).output();
     let built = built.map_err(|e| failed(format!("cannot be run: {e}")))?;
     if !built.status.success() {
         return Err(failed(format!("ended with {}", built.status)));

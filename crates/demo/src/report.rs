@@ -33,6 +33,9 @@ pub struct Report {
     pub air_frames_lost: u64,
     /// Virtual sensors.
     pub sensors: usize,
+    /// The emulated boards, with `--boards`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boards: Option<Boards>,
     /// What each place holds, against what was sensed.
     pub held: Vec<Held>,
     /// What the MQTT subscriber counted.
@@ -43,6 +46,17 @@ pub struct Report {
     /// How long sensors stood still when their gateway was killed, with `--failover`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failover: Option<Outages>,
+}
+
+/// What emulated boards sensed; it is part of the sums.
+#[derive(Debug, Serialize)]
+pub struct Boards {
+    /// Boards.
+    pub boards: usize,
+    /// Their samples.
+    pub samples: u64,
+    /// The readings in these.
+    pub readings: u64,
 }
 
 /// One place's verdict.
@@ -100,6 +114,9 @@ impl Report {
             "{} readings sensed ({} points) by {} sensors in {:.1} s; {:.1} bytes on the air a reading",
             self.sensed, self.points, self.sensors, self.seconds, self.air_bytes_per_reading
         )];
+        if let Some(Boards { boards, samples, readings }) = self.boards {
+            lines.push(format!("{readings} of them in {samples} samples of {boards} emulated boards"));
+        }
         for held in &self.held {
             let v = &held.verdict;
             let mut line = format!(

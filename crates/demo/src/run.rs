@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arrival::{Standing, Watch, is_level};
+use crate::boards;
 use crate::chaos::{Chaos, Trouble, Troubles};
 use crate::failover::{Failover, KILLED, Step};
 use crate::feed::{self, FeedError, Replay};
@@ -64,14 +65,17 @@ impl From<crate::daemon::DaemonError> for RunError {
 pub async fn run(options: &Options) -> Result<Option<Report>, RunError> {
     let replays =
         feed::replays(options.data.as_deref(), options.sensors(), options.readings.map(|n| n as usize))?;
+    let climate =
+        if options.boards > 0 { feed::replays(options.data.as_deref(), None, None)? } else { Vec::new() };
     let (folder, _temporary) = folder(options.dir.as_deref())?;
     // Until here Ctrl-C ends this process and a build at once; from here on there are daemons to end first.
-    let programs =
-        tokio::task::block_in_place(|| Programs::find(options.bin_dir.as_deref(), options.gateways))?;
+    let programs = tokio::task::block_in_place(|| {
+        Programs::find(options.bin_dir.as_deref(), options.gateways, options.boards > 0)
+    })?;
     let mut ending = Ending::listen()?;
     eprintln!("starting the field in {}", folder.display());
     let mut field = tokio::select! {
-        field = Field::start(options, programs, &replays, &folder) => field?,
+        field = Field::start(options, programs, &replays, &climate, &folder) => field?,
         () = ending.asked() => return interrupted(options),
     };
     let outcome = watch(options, &replays, &mut field, &mut ending).await;
@@ -124,7 +128,8 @@ struct TroubleMaker {
 }
 
 impl TroubleMaker {
-    fn new(seed: u64, slowdown: u32, field: &Field, sensors: usize) -> Self {
+    fn new(seed: u64, slowdown: u32, field: &Field) -> Self {
+        let sensors = field.sensors.count() + field.boards.count();
         let mut chaos = Chaos::new(seed, field.places().len() - 1, sensors, slowdown);
         let (pause, trouble, down) = chaos.next();
         let next = (Instant::now() + pause, trouble, down);
@@ -157,18 +162,18 @@ async fn watch(
     field: &mut Field,
     ending: &mut Ending,
 ) -> Result<Option<Report>, RunError> {
-    let expected = Expected::of(replays);
+    let mut expected = Expected::of(replays);
+    let mut known_of_boards = 0;
     let places = field.places();
     let standings = Watch::start(places.iter().map(|(_, client)| client.clone()).collect());
     introduce(options, replays, field);
 
     let readings: u64 = replays.iter().map(|replay| replay.readings() as u64).sum();
-    let mut trouble =
-        options.chaos.map(|seed| TroubleMaker::new(seed, options.slowdown(), field, replays.len()));
+    let mut trouble = options.chaos.map(|seed| TroubleMaker::new(seed, options.slowdown(), field));
     let mut failover = options.failover.then(|| Failover::new(field.sensors.of_gateway(KILLED)));
     let started = Instant::now();
     let mut shown = Progress::new();
-    let (mut last_move, mut last_state) = (Instant::now(), (0, 0, 0));
+    let (mut last_move, mut last_state) = (Instant::now(), (0, 0, 0, boards::Progress::default()));
     let mut told = false;
     loop {
         tokio::select! {
@@ -177,8 +182,15 @@ async fn watch(
         }
         let now = Instant::now();
         let acknowledged = field.sensors.acknowledged();
+        field.boards.check().map_err(FieldError::Board)?;
+        let on_boards = field.boards.progress();
+        // What a board has told and a gateway has acknowledged is in its flash and stays as it is.
+        if on_boards.are_done() && on_boards.sensed > known_of_boards {
+            known_of_boards = on_boards.sensed;
+            add_boards(&mut expected, field);
+        }
         if let Some(maker) = &mut trouble {
-            maker.go_on(field, now, acknowledged < readings).await?;
+            maker.go_on(field, now, acknowledged < readings || !on_boards.are_done()).await?;
         }
         if let Some(failover) = &mut failover {
             let each = field.sensors.acknowledged_each();
@@ -193,18 +205,20 @@ async fn watch(
             let heard = field.watcher.heard();
             (heard.points(), heard.is_complete(&expected))
         };
-        shown.show(now, field, &places, &standing, heard, (acknowledged, readings));
+        shown.show(now, field, &places, &standing, heard, (acknowledged, readings, on_boards));
 
-        let state = (acknowledged, standing.iter().map(Standing::records).sum::<u64>(), heard);
+        let state = (acknowledged, standing.iter().map(Standing::records).sum::<u64>(), heard, on_boards);
         if state != last_state {
             (last_move, last_state) = (now, state);
         }
-        let arrived = acknowledged == readings && complete && is_level(&standing);
+        let all_sent = acknowledged == readings && on_boards.are_done();
+        let arrived = all_sent && complete && is_level(&standing);
         let stalled = now.duration_since(last_move) > STALLED_AFTER;
         if options.once && (arrived || stalled) {
             shown.end();
             if stalled {
                 eprintln!("no progress for {} s: judging what is there", STALLED_AFTER.as_secs());
+                add_boards(&mut expected, field);
             }
             field.wait_ready().await?;
             let seconds = started.elapsed().as_secs_f64();
@@ -218,6 +232,12 @@ async fn watch(
             shown.end();
             eprintln!("everything has arrived everywhere; Ctrl-C ends the field");
         }
+    }
+}
+
+fn add_boards(expected: &mut Expected, field: &Field) {
+    for (device, samples) in field.boards.sensed() {
+        expected.add_board(device, samples);
     }
 }
 
@@ -251,25 +271,34 @@ fn judge(
         emulator: None,
         resident_kib_max: None,
     });
-    let readings: usize = replays.iter().map(Replay::readings).sum();
+    let sensed = field.boards.sensed();
+    let samples = || sensed.iter().flat_map(|(_, samples)| samples);
+    let boards = (field.boards.count() > 0).then(|| report::Boards {
+        boards: field.boards.count(),
+        samples: samples().count() as u64,
+        readings: samples().map(|(_, values)| values.len() as u64).sum(),
+    });
+    let replayed: usize = replays.iter().map(Replay::readings).sum();
+    let readings = replayed as u64 + boards.as_ref().map_or(0, |boards| boards.readings);
     let air = field.air();
     #[expect(clippy::cast_precision_loss, reason = "rates, not counts")]
     let per = |count: u64, of: f64| if of > 0.0 { (count as f64 / of * 100.0).round() / 100.0 } else { 0.0 };
     #[expect(clippy::cast_precision_loss, reason = "a divisor of a rate")]
     let readings_f64 = readings as f64;
     let mut report = Report {
-        sensed: readings as u64,
+        sensed: readings,
         points: expected.points(),
         lost: 0,
         duplicated: 0,
         differing: 0,
         answers_equal: answers.windows(2).all(|pair| pair[0] == pair[1]),
         seconds: (seconds * 1000.0).round() / 1000.0,
-        readings_per_second: per(readings as u64, seconds),
+        readings_per_second: per(readings, seconds),
         air_bytes_per_reading: per(air.bytes, readings_f64),
         air_frames: air.frames,
         air_frames_lost: air.lost,
         sensors: replays.len(),
+        boards,
         held,
         mqtt: heard.tally(),
         chaos,
@@ -331,16 +360,23 @@ impl Progress {
         places: &[(String, crate::daemon::Client)],
         standings: &[Standing],
         heard: u64,
-        (acknowledged, readings): (u64, u64),
+        (acknowledged, readings, boards): (u64, u64, boards::Progress),
     ) {
         if self.last.is_some_and(|last| now.duration_since(last) < self.every) {
             return;
         }
         self.last = Some(now);
         let mut line = format!(
-            "readings: sensed {} of {readings}, acknowledged {acknowledged} | points:",
+            "readings: sensed {} of {readings}, acknowledged {acknowledged} |",
             field.sensors.sensed()
         );
+        if boards.boards > 0 {
+            line.push_str(&format!(
+                " boards' samples: sensed {}, acknowledged {} |",
+                boards.sensed, boards.acknowledged
+            ));
+        }
+        line.push_str(" points:");
         for ((name, _), standing) in places.iter().zip(standings) {
             let down = if standing.answers { "" } else { " (down)" };
             line.push_str(&format!(" {name} {}{down}", standing.points));

@@ -104,16 +104,22 @@ impl Sensors {
         })
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.sensors.len()
+    }
+
     /// Readings in flash, of all sensors.
     #[must_use]
     pub fn sensed(&self) -> u64 {
-        self.count(VirtualSensor::sensed)
+        self.readings(VirtualSensor::sensed)
     }
 
     /// Readings that the sensors know to be stored by a gateway.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
-        self.count(VirtualSensor::acknowledged)
+        self.readings(VirtualSensor::acknowledged)
     }
 
     /// Samples that each sensor knows to be stored by a gateway, and how many it has in all.
@@ -129,7 +135,7 @@ impl Sensors {
         (0..self.sensors.len()).filter(|index| primary_of(*index) == gateway).collect()
     }
 
-    fn count(&self, samples: fn(&VirtualSensor) -> u64) -> u64 {
+    fn readings(&self, samples: fn(&VirtualSensor) -> u64) -> u64 {
         let readings = self.sensors.iter().zip(&self.readings).map(|(sensor, upto)| {
             let samples = usize::try_from(samples(sensor)).unwrap_or(usize::MAX);
             upto.get(samples.min(upto.len() - 1)).copied().unwrap_or_default()

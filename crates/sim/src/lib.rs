@@ -2,6 +2,7 @@
 //! that fail and virtual sensors, all seeded. For tests and the demo; nothing that ships depends on it.
 
 pub mod air;
+pub mod board;
 pub mod cluster;
 pub mod disk;
 pub mod flash;

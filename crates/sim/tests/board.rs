@@ -5,28 +5,17 @@
 
 mod stand_in;
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use tidelog_lowpan::NetworkKey;
 use tidelog_record::DeviceId;
 use tidelog_record::uplink::{Act, CommandState};
 use tidelog_sim::air::{Air, AirOptions};
+use tidelog_sim::board::{Board, BoardOptions, can_run};
 use tidelog_sim::rcp::{Place, Rcp};
 
 use stand_in::{GATEWAY, KEY, Kept, gateway, outcomes};
-
-/// A board's process, gone when this goes.
-struct Powered(Child);
-
-impl Drop for Powered {
-    fn drop(&mut self) {
-        self.0.kill().unwrap_or_default();
-        self.0.wait().map(drop).unwrap_or_default();
-    }
-}
 
 /// Whether boards can run here, or a word why not.
 fn boards_run() -> bool {
@@ -34,8 +23,7 @@ fn boards_run() -> bool {
         eprintln!("skipped: TIDELOG_BOARD names no program of a board (tests/run board does)");
         return false;
     }
-    let emulator = Command::new("qemu-system-arm").arg("--version").stdout(Stdio::null()).status();
-    if !emulator.is_ok_and(|status| status.success()) {
+    if !can_run() {
         eprintln!("skipped: there is no qemu-system-arm");
         return false;
     }
@@ -56,22 +44,12 @@ async fn an_emulated_board_does_what_it_is_told_and_restarts_when_told_to() {
     let kept = Arc::new(Mutex::new(Kept::default()));
     tokio::spawn(gateway(air.address(), Arc::clone(&kept)));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../firmware/boards/mps2-an386/run");
-    let mut child = Command::new(script)
-        .arg(folder.join("flash"))
-        .arg(folder.join("radio"))
-        .args(["eui=02124b0000000001", &format!("gateway={GATEWAY}"), &format!("key={}", "6b".repeat(16))])
-        .args(["interval_ms=300", "linger_ms=300"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let console = BufReader::new(child.stdout.take().unwrap());
-    let powered = Powered(child);
-    let said = Arc::new(Mutex::new(Vec::new()));
-    let into = Arc::clone(&said);
-    let reader = std::thread::spawn(move || {
-        console.lines().map_while(Result::ok).for_each(|line| into.lock().unwrap().push(line));
-    });
+    let key = format!("key={}", "6b".repeat(16));
+    let words = format!("eui=02124b0000000001 gateway={GATEWAY} {key} interval_ms=300 linger_ms=300");
+    let words = words.split(' ').map(Into::into).collect();
+    let (flash, radio) = (folder.join("flash"), folder.join("radio"));
+    let mut board = Board::new(BoardOptions { script, program: None, flash, radio, words });
+    board.power_on().unwrap();
     let acts = [
         Act::Switch { output: 3, on: true },
         Act::Switch { output: 0, on: true },
@@ -85,9 +63,8 @@ async fn an_emulated_board_does_what_it_is_told_and_restarts_when_told_to() {
     let told = outcomes(&kept, &acts).await;
     use CommandState::{Done, Failed};
     assert_eq!(told, [Done, Done, Failed, Done, Done, Done, Done, Done]);
-    drop(powered);
-    tokio::task::spawn_blocking(move || reader.join().unwrap()).await.unwrap();
-    let said = said.lock().unwrap();
+    board.cut().unwrap();
+    let said: Vec<String> = board.console().lines().map(str::to_owned).collect();
     println!("{said:#?}");
     let lines = |start: &str| said.iter().filter(|line| line.starts_with(start)).cloned().collect::<Vec<_>>();
     // Read back from the lights, which the restart put out.

@@ -11,7 +11,8 @@
 //!   read   high, low                        configuration: 0x0080 measured since it was last read
 //! ```
 //!
-//! A measurement of the SHT4x begins the next of the [`Readings`]; the other chip and the battery show what belongs to it.
+//! A measurement of the SHT4x begins the next of the [`Readings`]; the other chip and the battery show what belongs to it. When there is none any
+//! more, nothing answers.
 
 use core::cell::RefCell;
 
@@ -103,7 +104,7 @@ impl<'a> Chips<'a> {
                         }
                         self.configuration & !CONVERTED | if converted { CONVERTED } else { 0 }
                     }
-                    _ => self.now.map_or(0, |words| words.light),
+                    _ => self.now.ok_or(NoAcknowledgeSource::Address)?.light,
                 };
                 for (place, byte) in bytes.iter_mut().zip(word.to_be_bytes()) {
                     *place = byte;
