@@ -3,7 +3,7 @@
 
 use heapless::Deque;
 use tidelog_lowpan::time::{Duration, Instant};
-use tidelog_record::uplink::{METRICS_MAX, Reading, Sample};
+use tidelog_record::uplink::{METRICS_MAX, Reading, SAMPLE_BYTES_MAX, Sample, Schema};
 
 use crate::sensor::Sensor;
 
@@ -85,30 +85,76 @@ pub trait Sampler {
     }
 }
 
-/// Readings that wait for the time at most. They are in memory only: whoever loses power before it ever knew the time loses them.
-const EARLY_MAX: usize = 8;
+/// Bytes of readings that wait for the time: some eighty of four metrics. They are in memory only: whoever loses power before it ever knew the
+/// time loses them.
+const EARLY_BYTES_MAX: usize = 2048;
 
 /// What a sensor showed.
 type Values = [Option<Reading>; METRICS_MAX];
+
+/// Samples in the order in which they were taken, the oldest first out; each with its length before it, as it would stand in flash.
+#[derive(Debug, Default)]
+struct Early(Deque<u8, EARLY_BYTES_MAX>);
+
+impl Early {
+    /// Keeps a sample, and gives up as many of the oldest as that takes; how many that were.
+    fn push(&mut self, schema: &Schema<'_>, sample: &Sample) -> u32 {
+        let mut bytes = [0; SAMPLE_BYTES_MAX];
+        let stored = sample.store(schema, &mut bytes).ok().and_then(|length| bytes.get(..length));
+        let Some((bytes, length)) = stored.and_then(|bytes| Some((bytes, u8::try_from(bytes.len()).ok()?)))
+        else {
+            return 1;
+        };
+        let mut forgotten = 0;
+        while self.0.capacity() - self.0.len() <= bytes.len() {
+            forgotten += u32::from(self.pop(schema).is_some());
+        }
+        // There is room now.
+        for byte in core::iter::once(length).chain(bytes.iter().copied()) {
+            self.0.push_back(byte).unwrap_or_default();
+        }
+        forgotten
+    }
+
+    fn pop(&mut self, schema: &Schema<'_>) -> Option<Sample> {
+        let length = usize::from(self.0.pop_front()?);
+        let mut bytes = [0; SAMPLE_BYTES_MAX];
+        let bytes = bytes.get_mut(..length)?;
+        for byte in bytes.iter_mut() {
+            *byte = self.0.pop_front()?;
+        }
+        Sample::load(schema, bytes).ok()
+    }
+}
 
 /// Reads a [`Sensor`] at an interval. Ticks are milliseconds: its schema has `tick_ns` 1,000,000.
 ///
 /// What it reads before the time is known waits for it, and then gets the time at which it was read, once and for ever, before it is stored.
 #[derive(Debug)]
-pub struct Every<S> {
+pub struct Every<'a, S> {
     sensor: S,
+    schema: Schema<'a>,
     interval: Duration,
     next: Instant,
-    early: Deque<(Instant, Values), EARLY_MAX>,
+    /// Their ticks are milliseconds of the board's clock.
+    early: Early,
     /// Readings for which there was no room among these.
     forgotten: u32,
     time_is_known: bool,
 }
 
-impl<S: Sensor> Every<S> {
+impl<'a, S: Sensor> Every<'a, S> {
     /// The first reading is due at `start`.
-    pub fn new(sensor: S, interval: Duration, start: Instant) -> Self {
-        Self { sensor, interval, next: start, early: Deque::new(), forgotten: 0, time_is_known: false }
+    pub fn new(sensor: S, schema: Schema<'a>, interval: Duration, start: Instant) -> Self {
+        Self {
+            sensor,
+            schema,
+            interval,
+            next: start,
+            early: Early::default(),
+            forgotten: 0,
+            time_is_known: false,
+        }
     }
 
     /// Readings that were given up, the oldest first, because too many waited for the time.
@@ -129,21 +175,17 @@ impl<S: Sensor> Every<S> {
     }
 
     fn keep_until_the_time_is_known(&mut self, now: Instant) {
-        let Some(values) = self.sense() else { return };
-        if self.early.is_full() && self.early.pop_front().is_some() {
-            self.forgotten = self.forgotten.saturating_add(1);
-        }
-        // There is room now.
-        if self.early.push_back((now, values)).is_err() {
-            self.forgotten = self.forgotten.saturating_add(1);
+        if let Some(values) = self.sense() {
+            let sample = Sample { ticks: now.total_millis(), values };
+            self.forgotten = self.forgotten.saturating_add(self.early.push(&self.schema, &sample));
         }
     }
 }
 
-impl<S: Sensor> Sampler for Every<S> {
+impl<S: Sensor> Sampler for Every<'_, S> {
     fn due(&self) -> Option<Instant> {
-        let early = self.early.front().filter(|_| self.time_is_known).map(|(at, _)| *at);
-        Some(early.map_or(self.next, |early| early.min(self.next)))
+        let placed = self.time_is_known && !self.early.0.is_empty();
+        Some(if placed { Instant::ZERO } else { self.next })
     }
 
     fn sample(&mut self, moment: Moment) -> Option<Sample> {
@@ -152,9 +194,9 @@ impl<S: Sensor> Sampler for Every<S> {
             self.keep_until_the_time_is_known(moment.now);
             return None;
         };
-        if let Some((at, values)) = self.early.pop_front() {
-            let ago_ms = moment.now.total_millis().saturating_sub(at.total_millis());
-            return Some(Sample { ticks: unix_ms.saturating_sub(ago_ms), values });
+        if let Some(early) = self.early.pop(&self.schema) {
+            let ago_ms = moment.now.total_millis().saturating_sub(early.ticks);
+            return Some(Sample { ticks: unix_ms.saturating_sub(ago_ms), ..early });
         }
         self.advance(moment.now);
         Some(Sample { ticks: unix_ms, values: self.sense()? })
@@ -187,6 +229,7 @@ impl<S: Sensor> Sampler for Every<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidelog_record::uplink::Metric;
 
     struct Thermometer {
         works: bool,
@@ -204,8 +247,15 @@ mod tests {
         Moment { now: Instant::from_secs(second), unix_ms: Some(second * 1000), seq: 1 }
     }
 
-    fn every_ten_seconds(works: bool) -> Every<Thermometer> {
-        Every::new(Thermometer { works }, Duration::from_secs(10), Instant::from_secs(10))
+    const METRIC: [Metric<'static>; 1] = [Metric { name: "shown", scale: None }];
+
+    fn every<S: Sensor>(sensor: S) -> Every<'static, S> {
+        let schema = Schema::new(1_000_000, &METRIC).unwrap();
+        Every::new(sensor, schema, Duration::from_secs(10), Instant::from_secs(10))
+    }
+
+    fn every_ten_seconds(works: bool) -> Every<'static, Thermometer> {
+        every(Thermometer { works })
     }
 
     #[test]
@@ -233,8 +283,9 @@ mod tests {
 
     #[test]
     fn what_is_read_before_the_time_is_known_gets_the_time_at_which_it_was_read_and_comes_first() {
-        for early in [1, 3, 8, 11] {
-            let mut sampler = Every::new(Counter::default(), Duration::from_secs(10), Instant::from_secs(10));
+        // A reading takes twelve bytes here, once the clock counts in the ten thousands.
+        for early in [1, 3, 100, 400] {
+            let mut sampler = every(Counter::default());
             let unknown = |second| Moment { unix_ms: None, ..moment(second) };
             for n in 1..=early {
                 assert_eq!(sampler.due(), Some(Instant::from_secs(10 * n)));
@@ -243,7 +294,11 @@ mod tests {
             }
             sampler.time_is_known();
             let now = 10 * early + 5;
-            let first = (early - 8).max(0) + 1;
+            let first = i64::from(sampler.forgotten()) + 1;
+            assert!(
+                if early > 200 { (early - 200..early - 100).contains(&first) } else { first == 1 },
+                "{first}"
+            );
             for n in first..=early {
                 assert!(sampler.due() <= Some(Instant::from_secs(now)));
                 let sample = sampler.sample(moment(now)).unwrap();
@@ -254,13 +309,12 @@ mod tests {
                 sampler.sample(moment(10 * early + 10)).unwrap().values[0],
                 Some(Reading::I64(early + 1))
             );
-            assert_eq!(i64::from(sampler.forgotten()), first - 1);
         }
     }
 
     #[test]
     fn a_reading_that_is_asked_for_is_not_one_that_waited_for_the_time() {
-        let mut sampler = Every::new(Counter::default(), Duration::from_secs(10), Instant::from_secs(10));
+        let mut sampler = every(Counter::default());
         assert_eq!(sampler.sample(Moment { unix_ms: None, ..moment(10) }), None);
         sampler.time_is_known();
         let read = sampler.read(moment(12)).unwrap();

@@ -66,6 +66,7 @@ mod tests {
     use std::rc::Rc;
     use std::vec::Vec;
     use tidelog_lowpan::time::{Duration, Instant};
+    use tidelog_record::uplink::Schema;
 
     /// The sensor as its data sheet has it: one command byte, then six bytes, words with a CRC-8 each.
     #[derive(Debug, Default)]
@@ -167,8 +168,9 @@ mod tests {
     #[test]
     fn a_sample_is_taken_at_each_interval_also_before_the_time_is_known() {
         let bus = Bus::default();
+        let schema = Schema::new(1_000_000, &METRICS).unwrap();
         let mut sampler =
-            Every::new(Sht4x::new(bus.clone(), bus), Duration::from_secs(5), Instant::from_secs(1));
+            Every::new(Sht4x::new(bus.clone(), bus), schema, Duration::from_secs(5), Instant::from_secs(1));
         let mut taken = Vec::new();
         for second in 0..20 {
             let now = Instant::from_secs(second);

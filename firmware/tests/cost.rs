@@ -144,7 +144,7 @@ fn a_reading_costs_no_more_on_the_air_and_in_the_flash_than_it_did() {
         Room { noise: 1, celsius_hundredths: 2137, percent_hundredths: 4520, light: 300, millivolts: 3012 };
     let log = FlashLog::open(SimFlash::<4, 4096>::new(16), 7).unwrap();
     let formatted = log.head();
-    let sampler = Every::new(room, INTERVAL, Instant::ZERO);
+    let sampler = Every::new(room, schema, INTERVAL, Instant::ZERO);
     let mut app = App::new(config, SensorEndpoint::new(endpoint, 1).unwrap(), log, sampler, 1);
     let steps_before = app.flash_mut().steps();
 

@@ -512,6 +512,46 @@ fn a_sensor_that_needs_the_time_asks_for_it_before_its_first_sample() {
     assert_eq!(world.app.sampler_mut().told, 1);
 }
 
+/// Of a seed, 1 unless `TIDELOG_SEED` says another.
+#[test]
+fn a_thousand_power_cuts_at_random_moments_take_nothing_that_reached_the_flash() {
+    const CUTS: u32 = 1000;
+    let seed: u64 = std::env::var("TIDELOG_SEED").map_or(1, |seed| seed.parse().unwrap());
+    println!("TIDELOG_SEED={seed}");
+    let samples = 5000;
+    let setup = Setup { samples, when_full: WhenFull::Wait, ..Setup::default() };
+    let mut world = World::new(&setup);
+    (world.loss, world.noise) = (13, seed);
+    let mut noise = seed;
+    let mut dice = |most: u64| {
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (noise >> 33) % most
+    };
+    let (mut in_a_write, mut in_the_start) = (0, 0);
+    for _ in 0..CUTS {
+        world.run(Duration::from_millis(dice(4000)), |_| false);
+        // Somewhere in its next writes and erases, if it comes to so many within seconds.
+        world.app.flash_mut().cut_after(dice(40), dice(u64::MAX));
+        let still_on = world.run(Duration::from_secs(3), |_| false);
+        in_a_write += u32::from(!still_on);
+        let (again, torn) = ((dice(4) == 0).then(|| dice(6)), dice(u64::MAX));
+        in_the_start += u32::from(again.is_some());
+        world.power_cycle(&setup, |flash| match again {
+            Some(steps) => flash.cut_after(steps, torn),
+            None => flash.power_on(),
+        });
+        world.app.flash_mut().power_on();
+    }
+    let counted = world.app.log().head();
+    println!(
+        "{CUTS} cuts, {in_a_write} of them in a write, {in_the_start} followed by one at the start; {counted} samples"
+    );
+    assert!(in_a_write > CUTS / 3 && counted > 500);
+    world.run(Duration::from_secs(20_000), |world| world.delivered(samples));
+    assert_eq!(world.app.log().lost(), 0);
+    world.check(samples);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 

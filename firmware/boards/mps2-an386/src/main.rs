@@ -60,7 +60,7 @@ const METRICS: [Metric<'static>; 4] = {
 };
 
 type Sensors = ((Sht4x<Bus<'static>, Wait<'static>>, Opt3001<Bus<'static>>), Battery<Bus<'static>>);
-type Sampler = Told<Every<Sensors>>;
+type Sampler = Told<Every<'static, Sensors>>;
 type Sensor = App<'static, Flash, Sampler>;
 
 #[entry]
@@ -113,7 +113,8 @@ fn board(settings: &Settings<'_>) -> Option<&'static mut Board> {
     let bus = Bus(chips);
     let sensors = ((Sht4x::new(bus, Wait(clock)), Opt3001::new(bus)), Battery(bus));
     let now = clock.borrow_mut().now();
-    let sampler = Told { sampler: Every::new(sensors, settings.interval, now), lights: Lights::new() };
+    let sampler =
+        Told { sampler: Every::new(sensors, schema, settings.interval, now), lights: Lights::new() };
     let station = &settings.station;
     let radio =
         HostConfig { eui: station.eui, pan: station.pan, channel: station.channel, retries_max: RETRIES_MAX };
