@@ -12,7 +12,9 @@ mod app;
 mod commands;
 mod config;
 mod outbox;
+pub mod page;
 mod sampler;
+pub mod settings;
 pub mod sht4x;
 
 pub use app::{App, AppCounters};

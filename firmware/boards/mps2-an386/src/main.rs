@@ -13,7 +13,6 @@ mod console;
 mod flash;
 mod hardware;
 mod lights;
-mod settings;
 mod told;
 
 use core::cell::RefCell;
@@ -26,7 +25,8 @@ use cortex_m::singleton;
 use cortex_m_rt::entry;
 use tidelog_firmware::flashlog::FlashLog;
 use tidelog_firmware::lowpan::time::Instant;
-use tidelog_firmware::lowpan::{FRAME_BUFFER_BYTES, Quality, SensorEndpoint};
+use tidelog_firmware::lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, Quality, SensorEndpoint};
+use tidelog_firmware::settings::{Settings, Word};
 use tidelog_firmware::sht4x::{METRICS, Sht4x};
 use tidelog_firmware::uplink::Schema;
 use tidelog_firmware::{App, AppConfig, Every};
@@ -36,7 +36,6 @@ use crate::chip::{Chip, Wait};
 use crate::clock::Clock;
 use crate::flash::Flash;
 use crate::lights::Lights;
-use crate::settings::Settings;
 use crate::told::Told;
 
 /// Bytes taken from the radio at once.
@@ -55,7 +54,10 @@ type Sensor = App<'static, Flash, Sampler>;
 fn main() -> ! {
     hardware::start();
     let mut line = [0; hardware::COMMAND_LINE_BYTES_MAX];
-    match Settings::parse(hardware::command_line(&mut line).unwrap_or_default()) {
+    let line = hardware::command_line(&mut line).unwrap_or_default();
+    // The first word is the program's own name.
+    let words = line.split_once(' ').map_or("", |(_, words)| words);
+    match Settings::parse(words, None, |_, _| Word::Unknown) {
         Err(error) => say!("the board does not start: {error}"),
         Ok(settings) => match board(&settings) {
             Some(board) => board.run(),
@@ -85,7 +87,9 @@ fn board(settings: &Settings) -> Option<&'static mut Board> {
     say!("flash log: epoch={epoch} head={head} acknowledged={acknowledged} lost={lost}");
     let schema = Schema::new(TICK_NS, &METRICS).ok()?;
     let config = AppConfig { linger: settings.linger, ..AppConfig::new(settings.gateways, schema).ok()? };
-    let endpoint = SensorEndpoint::new(settings.station.clone(), entropy).ok()?;
+    // The radio acknowledges and repeats.
+    let station = EndpointConfig { soft_mac: false, ..settings.station.clone() };
+    let endpoint = SensorEndpoint::new(station, entropy).ok()?;
     let sensor = Sht4x::new(Chip::new(clock, phase), Wait(clock));
     let now = clock.borrow_mut().now();
     let sampler = Told { sampler: Every::new(sensor, settings.interval, now), lights: Lights::new() };
