@@ -14,6 +14,7 @@ mod address;
 pub mod coap;
 mod config;
 mod counters;
+mod csma;
 mod endpoint;
 mod fragment;
 mod incoming;
@@ -29,6 +30,7 @@ pub mod zep;
 
 pub use config::{ConfigError, EndpointConfig};
 pub use counters::{Counters, Drops};
+pub use csma::Csma;
 pub use endpoint::{Endpoint, GatewayEndpoint, Neighbor, Peer, Quality, SendError, SensorEndpoint};
 pub use security::{KEY_INDEX, NetworkKey, ParseKeyError};
 
