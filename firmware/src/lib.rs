@@ -9,6 +9,7 @@
 #![no_std]
 
 mod app;
+mod blink;
 mod commands;
 mod config;
 mod outbox;
@@ -18,6 +19,7 @@ pub mod settings;
 pub mod sht4x;
 
 pub use app::{App, AppCounters};
+pub use blink::Blink;
 pub use commands::{INTERVAL_MS_MAX, INTERVAL_MS_MIN};
 pub use config::{AppConfig, BATCH_BYTES_DEFAULT, Gateways, POST_BYTES_MAX, SchemaTooLong, WhenFull};
 pub use sampler::{Every, Moment, Refusal, Sampler, Sensor};
