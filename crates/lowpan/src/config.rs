@@ -33,7 +33,7 @@ pub struct EndpointConfig {
     /// Whether this endpoint acknowledges and retries by itself. `false` when the radio does both.
     pub soft_mac: bool,
     /// Whether this endpoint gives the acknowledgements of its soft MAC. `false` when the radio gives them by itself, sooner than this endpoint
-    /// could, and leaves it to repeat: see [`acknowledgement`](crate::mac::acknowledgement).
+    /// could, and leaves it to repeat: see [`Access`](crate::access::Access).
     pub soft_ack: bool,
     /// The UDP port that this station receives on and sends from.
     pub port: u16,

@@ -15,26 +15,25 @@ const BUSY_MAX: u8 = 4;
 
 /// The waits of one station.
 #[derive(Debug, Clone)]
-pub struct Csma {
+pub(crate) struct Csma {
     spread: Spread,
     busy: u8,
 }
 
 impl Csma {
     /// `entropy` should differ between stations.
-    #[must_use]
-    pub const fn new(entropy: u64) -> Self {
+    pub(crate) const fn new(entropy: u64) -> Self {
         Self { spread: Spread::new(entropy), busy: 0 }
     }
 
     /// A frame is there: how long until it may look whether the medium is clear.
-    pub fn begin(&mut self) -> Duration {
+    pub(crate) fn begin(&mut self) -> Duration {
         self.busy = 0;
         self.wait()
     }
 
     /// The medium was not clear: how long until the frame may look again. `None`: it is given up, as if it had been lost.
-    pub fn busy(&mut self) -> Option<Duration> {
+    pub(crate) fn busy(&mut self) -> Option<Duration> {
         self.busy = self.busy.saturating_add(1);
         (self.busy <= BUSY_MAX).then(|| self.wait())
     }

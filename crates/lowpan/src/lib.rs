@@ -10,6 +10,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod access;
 mod address;
 pub mod coap;
 mod config;
@@ -30,7 +31,6 @@ pub mod zep;
 
 pub use config::{ConfigError, EndpointConfig};
 pub use counters::{Counters, Drops};
-pub use csma::Csma;
 pub use endpoint::{Endpoint, GatewayEndpoint, Neighbor, Peer, Quality, SendError, SensorEndpoint};
 pub use security::{KEY_INDEX, NetworkKey, ParseKeyError};
 

@@ -35,6 +35,7 @@ use embassy_sync::blocking_mutex::Mutex;
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embedded_storage::nor_flash::ReadNorFlash;
 use tidelog_firmware::flashlog::FlashLog;
+use tidelog_firmware::lowpan::access::{Access, AccessCounters};
 use tidelog_firmware::lowpan::time::{Duration, Instant};
 use tidelog_firmware::lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, SensorEndpoint};
 use tidelog_firmware::page;
@@ -184,7 +185,7 @@ impl Board {
                 watchdog.pet();
             }
             self.look_after(serving.as_mut());
-            while let Some(heard) = self.air.take() {
+            while let Some(heard) = self.air.with(Access::take) {
                 self.app.handle_frame(clock::now(), &heard.frame, heard.quality);
                 self.poll();
                 self.look_after(serving.as_mut());
@@ -223,10 +224,13 @@ impl Board {
     /// Moves a frame from the application to the radio.
     fn transmit(&mut self) {
         let mut frame = [0; FRAME_BUFFER_BYTES];
-        if self.air.can_send()
-            && let Some(length) = self.app.poll_transmit(clock::now(), &mut frame)
+        let now = clock::now();
+        if self.air.with(|access| access.can_send())
+            && let Some(length) = self.app.poll_transmit(now, &mut frame)
+            && let Err(error) =
+                self.air.with(|access| access.send(now, frame.get(..length).unwrap_or_default()))
         {
-            self.air.send(frame.get(..length).unwrap_or_default());
+            say!("radio: {error}");
         }
     }
 
@@ -236,6 +240,8 @@ impl Board {
             self.acknowledged = acknowledged;
             let air = self.app.endpoint().counters();
             say!("acknowledged {acknowledged}; {} frames of {} bytes sent", air.frames_out, air.bytes_out);
+            let AccessCounters { late, no_room, given_up } = self.air.with(|access| access.counters());
+            say!("radio: {late} frames seen late, {no_room} without room, {given_up} never left");
         }
     }
 
@@ -243,12 +249,12 @@ impl Board {
     fn sleep(&self, due: [Option<Instant>; 2], mut serving: Pin<&mut impl Future<Output = Infallible>>) {
         let longest = clock::now() + SLEEP_MAX;
         let [app, shown] = due;
-        let sends = !self.air.can_send();
+        let sends = !self.air.with(|access| access.can_send());
         // While a frame waits for the air, the application's next one is due all the time.
         let app = app.filter(|_| !sends);
-        while !self.air.has_heard() && sends != self.air.can_send() {
-            let until =
-                [app, shown, self.air.due(), Some(longest)].into_iter().flatten().min().unwrap_or(longest);
+        while self.air.with(|access| !access.has_heard() && access.can_send() != sends) {
+            let leaving = self.air.with(|access| access.due());
+            let until = [app, shown, leaving, Some(longest)].into_iter().flatten().min().unwrap_or(longest);
             if clock::now() >= until {
                 return;
             }
