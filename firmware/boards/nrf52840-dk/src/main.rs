@@ -192,7 +192,6 @@ impl Board {
             }
             let due = self.poll();
             self.transmit();
-            self.look_after(serving.as_mut());
             self.tell();
             let now = clock::now();
             let shown = self.app.sampler_mut().show(now);
@@ -247,6 +246,8 @@ impl Board {
 
     /// Sleeps until something is due or heard, or a frame that was sent makes place for the next.
     fn sleep(&self, due: [Option<Instant>; 2], mut serving: Pin<&mut impl Future<Output = Infallible>>) {
+        // Right before the first sleep too, so that what ends it came just then.
+        self.look_after(serving.as_mut());
         let longest = clock::now() + SLEEP_MAX;
         let [app, shown] = due;
         let sends = !self.air.with(|access| access.can_send());
