@@ -8,17 +8,23 @@
 
 mod app;
 pub mod battery;
+mod blink;
 mod commands;
 mod config;
 pub mod opt3001;
 mod outbox;
+pub mod page;
+mod parts;
 mod sampler;
 mod sensor;
+pub mod settings;
 pub mod sht4x;
 
 pub use app::{App, AppCounters};
+pub use blink::Blink;
 pub use commands::{INTERVAL_MS_MAX, INTERVAL_MS_MIN};
 pub use config::{AppConfig, BATCH_BYTES_DEFAULT, Gateways, POST_BYTES_MAX, SchemaTooLong, WhenFull};
+pub use parts::Parts;
 pub use sampler::{Every, Moment, Refusal, Sampler};
 pub use sensor::Sensor;
 

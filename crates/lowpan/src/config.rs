@@ -32,6 +32,9 @@ pub struct EndpointConfig {
     pub channel: u8,
     /// Whether this endpoint acknowledges and retries by itself. `false` when the radio does both.
     pub soft_mac: bool,
+    /// Whether this endpoint gives the acknowledgements of its soft MAC. `false` when the radio gives them by itself, sooner than this endpoint
+    /// could, and leaves it to repeat: see [`Access`](crate::access::Access).
+    pub soft_ack: bool,
     /// The UDP port that this station receives on and sends from.
     pub port: u16,
     /// How long a frame's first attempt waits for its acknowledgement, each repetition twice as long (soft MAC only).
@@ -71,6 +74,7 @@ impl EndpointConfig {
             pan: PAN_DEFAULT,
             channel: CHANNEL_DEFAULT,
             soft_mac: true,
+            soft_ack: true,
             port: COAP_PORT,
             ack_wait: ACK_WAIT_DEFAULT,
             pace: PACE_DEFAULT,

@@ -205,7 +205,7 @@ impl<const DATAGRAM_BYTES: usize, const OUT: usize, const IN: usize, const PEERS
         let drops = &mut self.counters.drops;
         let unicast = frame.destination == Address::Extended(self.config.eui);
         let broadcast = frame.destination == Address::Short(mac::BROADCAST);
-        let here = frame.pan.is_none_or(|pan| pan == self.config.pan || pan == mac::BROADCAST);
+        let here = frame.is_in(self.config.pan);
         let source = match frame.source {
             Address::Extended(source) if here && (unicast || broadcast) && source != self.config.eui => {
                 source
@@ -226,7 +226,7 @@ impl<const DATAGRAM_BYTES: usize, const OUT: usize, const IN: usize, const PEERS
                 }
             }
         };
-        let wants_ack = frame.ack_requested && unicast && self.config.soft_mac;
+        let wants_ack = frame.ack_requested && unicast && self.config.soft_mac && self.config.soft_ack;
         let freshness = match (counter, frame.sequence) {
             (Some(counter), _) => self.peers.freshness(source, counter),
             (None, Some(sequence)) if self.peers.is_duplicate(now, source, sequence) => Freshness::Repeated,

@@ -10,10 +10,12 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod access;
 mod address;
 pub mod coap;
 mod config;
 mod counters;
+mod csma;
 mod endpoint;
 mod fragment;
 mod incoming;

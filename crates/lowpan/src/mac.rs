@@ -1,6 +1,6 @@
 //! IEEE 802.15.4 MAC frames (802.15.4-2020 section 7; the 2003, 2006 and 2015 header versions): the bytes of one frame
 //! turned into a checked header and payload, and the two frames that this station writes. It knows no state: whether
-//! a frame is meant for us, is new, or deserves an acknowledgement is decided elsewhere.
+//! a frame is new, or one that can be taken, is decided elsewhere.
 //!
 //! ```text
 //! data frame as written (21 bytes of header; integers little-endian, EUI-64 least significant byte first)
@@ -19,8 +19,8 @@ use tidelog_record::DeviceId;
 
 /// Header bytes of the data frames written here.
 pub(crate) const DATA_HEADER_BYTES: usize = 21;
-/// Length of an acknowledgement.
-pub(crate) const ACK_BYTES: usize = 3;
+/// Length of an acknowledgement, in bytes.
+pub const ACK_BYTES: usize = 3;
 /// The short address, and the PAN, of everyone.
 pub(crate) const BROADCAST: u16 = 0xffff;
 
@@ -199,6 +199,23 @@ impl<'a> Frame<'a> {
     }
 }
 
+impl Frame<'_> {
+    /// Whether it is for this PAN, or for all.
+    pub(crate) fn is_in(&self, pan: u16) -> bool {
+        self.pan.is_none_or(|to| to == pan || to == BROADCAST)
+    }
+}
+
+/// The acknowledgement that the sender of a frame waits for, if it asks this station for one. For a radio that has to answer before
+/// there is time to look into the frame: addresses alone decide, so a frame is acknowledged that is then found to be forged.
+#[must_use]
+pub fn acknowledgement(frame: &[u8], eui: DeviceId, pan: u16) -> Option<[u8; ACK_BYTES]> {
+    let frame = Frame::parse(frame).ok()?;
+    let asked = frame.kind == Kind::Data && frame.ack_requested;
+    let here = frame.destination == Address::Extended(eui) && frame.is_in(pan);
+    frame.sequence.filter(|_| asked && here).map(ack)
+}
+
 /// The header of a data frame from one EUI-64 to another, with acknowledgement requested.
 pub(crate) fn data_header(
     sequence: u8,
@@ -258,6 +275,26 @@ mod tests {
         assert_eq!((frame.destination, frame.source), (Address::Absent, Address::Absent));
     }
 
+    #[test]
+    fn only_data_for_this_station_that_asks_for_it_is_acknowledged() {
+        let asked = data_header(9, 0x0023, TO, FROM, true);
+        assert_eq!(acknowledgement(&asked, TO, 0x0023), Some([0x02, 0x00, 9]));
+        assert_eq!(acknowledgement(&asked, FROM, 0x0023), None, "for another");
+        assert_eq!(acknowledgement(&asked, TO, 0x0024), None, "in another PAN");
+        assert_eq!(acknowledgement(&data_header(9, BROADCAST, TO, FROM, false), TO, 0x0024), Some(ack(9)));
+        let mut not_asked = asked;
+        not_asked[0] &= !(1 << 5);
+        assert_eq!(acknowledgement(&not_asked, TO, 0x0023), None);
+        let to_everyone = [0x61, 0xd8, 9, 0x23, 0, 0xff, 0xff, 2, 0, 0, 0, 0, 0x4b, 0x12, 2];
+        assert_eq!(Frame::parse(&to_everyone).map(|frame| frame.destination), Ok(Address::Short(BROADCAST)));
+        assert_eq!(acknowledgement(&to_everyone, TO, 0x0023), None);
+        assert_eq!(acknowledgement(&ack(9), TO, 0x0023), None);
+        let mut command = asked;
+        command[0] |= 2;
+        assert_eq!(acknowledgement(&command, TO, 0x0023), None, "a MAC command");
+        assert_eq!(acknowledgement(&asked[..20], TO, 0x0023), None, "cut short");
+    }
+
     /// Sequence number, PAN, destination, source, bytes of payload.
     type Fields = (Option<u8>, Option<u16>, Address, Address, usize);
 
@@ -311,6 +348,7 @@ mod tests {
             let whole = Frame::parse(&bytes).map(|frame| bytes.len() - frame.payload.len());
             for end in 0..bytes.len() {
                 let read = Frame::parse(&bytes[..end]);
+                prop_assert!(read.is_ok() || acknowledgement(&bytes[..end], TO, 0x0023).is_none());
                 if let (Ok(header_bytes), Err(Error::Truncated)) = (whole, read) {
                     prop_assert!(end < header_bytes);
                 }

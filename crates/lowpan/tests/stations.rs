@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BinaryHeap};
 
-use tidelog_lowpan::mac::{Address, Frame, Kind};
+use tidelog_lowpan::access::Access;
+use tidelog_lowpan::mac::{self, Address, Frame, Kind};
 use tidelog_lowpan::time::{Duration, Instant};
 use tidelog_lowpan::{
     COAP_PORT, Endpoint, EndpointConfig, GatewayEndpoint, NetworkKey, Peer, Quality,
@@ -504,6 +505,73 @@ fn a_replayed_frame_is_dropped_at_any_time_and_a_repetition_is_acknowledged_once
         assert_eq!((after.replayed - before.replayed, after.duplicate - before.duplicate), (4, 4));
         let acks = std::iter::from_fn(|| us.poll_transmit(now, &mut buffer)).count();
         assert_eq!((acks, us.receive(&mut [0; 64])), (4, None));
+    }
+}
+
+#[test]
+fn a_station_whose_radio_acknowledges_gives_no_acknowledgement_of_its_own_and_still_repeats() {
+    let config = EndpointConfig { soft_ack: false, key: Some(KEY), ..EndpointConfig::new(eui(1)) };
+    let mut us = Station::new(config, 1).unwrap();
+    us.resume_counters(0);
+    reserve(&mut us);
+    let mut other = station(0, Some(KEY), 0, 2);
+    let now = Instant::from_millis(1);
+    let frame = one_frame(&mut other, 1);
+    let ack = mac::acknowledgement(&frame, eui(1), us.config().pan).expect("what the radio answers");
+    let mut buffer = [0; 127];
+    for copy in 0..2 {
+        us.handle_frame(now, &frame, QUALITY);
+        assert_eq!((us.poll_transmit(now, &mut buffer), us.poll_timeout()), (None, None));
+        assert_eq!(us.receive(&mut [0; 64]).is_some(), copy == 0, "taken once");
+    }
+    other.handle_frame(now, &ack, QUALITY);
+    assert_eq!((other.counters().acks_in, other.poll_timeout()), (1, None));
+
+    let sent = one_frame(&mut us, 0);
+    let due = us.poll_timeout().expect("it waits for an acknowledgement");
+    us.handle_timeout(due);
+    let due = us.poll_timeout().expect("it repeats");
+    let length = us.poll_transmit(due, &mut buffer).unwrap();
+    assert_eq!(buffer[..length], sent[..]);
+}
+
+#[test]
+fn a_station_that_is_often_too_busy_to_acknowledge_takes_each_datagram_once() {
+    for seed in 1..20 {
+        let config = EndpointConfig { soft_ack: false, key: Some(KEY), ..EndpointConfig::new(eui(1)) };
+        let mut access = Access::new(&config, Duration::from_micros(150), seed);
+        let mut us = Station::new(config, seed).unwrap();
+        us.resume_counters(0);
+        let mut other = station(0, Some(KEY), 0, seed ^ 0x55);
+        let (mut draw, mut buffer) = (Draw(seed), [0; 127]);
+        let (mut sent, mut received): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
+        for ms in 1..20_000 {
+            let now = Instant::from_millis(ms);
+            if sent.len() < 100 && other.send(now, peer(1), &[sent.len() as u8]).is_ok() {
+                sent.push(sent.len() as u8);
+            }
+            other.handle_timeout(now);
+            while let Some(length) = other.poll_transmit(now, &mut buffer) {
+                let frame = &buffer[..length];
+                if !draw.odds(40) {
+                    access.watched(now);
+                }
+                let ack = access.answer(now, frame);
+                access.keep(frame, QUALITY);
+                ack.iter().for_each(|ack| other.handle_frame(now, ack, QUALITY));
+            }
+            while let Some(heard) = access.take() {
+                us.handle_frame(now, &heard.frame, heard.quality);
+            }
+            let mut payload = [0; 64];
+            while let Some((_, length)) = us.receive(&mut payload) {
+                received.extend(&payload[..length]);
+            }
+            assert_eq!(us.poll_transmit(now, &mut buffer), None);
+        }
+        assert_eq!((sent.len(), &received), (100, &sent), "seed {seed}");
+        let (late, repeated) = (u64::from(access.counters().late), us.counters().drops.duplicate);
+        assert!(late > 20 && repeated > 20 && other.counters().retries > 20, "{late} {repeated}");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use tidelog_lowpan::coap::{Code, Kind, Message, Writer, option};
-use tidelog_lowpan::mac::Frame;
+use tidelog_lowpan::mac::{Frame, acknowledgement};
 use tidelog_lowpan::time::{Duration, Instant};
 use tidelog_lowpan::{COAP_PORT, Endpoint, EndpointConfig, NetworkKey, Peer, Quality, zep};
 use tidelog_record::DeviceId;
@@ -63,8 +63,13 @@ pub(super) fn mac_seeds() -> Vec<Vec<u8>> {
 
 /// A frame and a datagram of ZEP; what is read is written again.
 pub(super) fn mac(bytes: &[u8]) {
-    if let Ok(frame) = Frame::parse(bytes) {
+    let frame = Frame::parse(bytes);
+    if let Ok(frame) = frame {
         assert!(frame.payload.len() <= bytes.len());
+    }
+    if let Some([.., sequence]) = acknowledgement(bytes, US, EndpointConfig::new(US).pan) {
+        let frame = frame.expect("what is no frame is not acknowledged");
+        assert!(frame.ack_requested && frame.sequence == Some(sequence));
     }
     if let Ok(zep::Packet::Data(header, frame)) = zep::decode(bytes) {
         let mut out = [0; zep::PACKET_BYTES_MAX];

@@ -1,24 +1,21 @@
 //! The board's lights: eight that commands switch as outputs, and two that blink to show a person which board this is. All are dark after
 //! a restart.
 
-use tidelog_firmware::Refusal;
-use tidelog_firmware::lowpan::time::{Duration, Instant};
+use tidelog_firmware::lowpan::time::Instant;
+use tidelog_firmware::{Blink, Refusal};
 
 use crate::hardware::{self, OUTPUTS};
-
-/// How long the two lights stay as they are; they take turns.
-const BLINK_MS: i64 = 500;
 
 /// The lights.
 #[derive(Debug)]
 pub struct Lights {
-    shown_until: Option<Instant>,
+    shown: Blink,
 }
 
 impl Lights {
     /// All dark.
     pub fn new() -> Self {
-        Self { shown_until: None }
+        Self { shown: Blink::default() }
     }
 
     /// Switches one of the eight.
@@ -32,15 +29,12 @@ impl Lights {
 
     /// Blinks for so many seconds.
     pub fn identify(&mut self, now: Instant, seconds: u8) {
-        self.shown_until = Some(now + Duration::from_secs(u64::from(seconds)));
+        self.shown.start(now, seconds);
     }
 
-    /// Blinks if it is to; call it at least as often as it blinks.
+    /// Blinks if it is to, the two in turn; call it at least as often as it blinks.
     pub fn blink(&mut self, now: Instant) {
-        let Some(until) = self.shown_until else { return };
-        let shown = now < until;
-        let first = now.total_millis() / BLINK_MS % 2 == 0;
-        hardware::show(shown && first, shown && !first);
-        self.shown_until = self.shown_until.filter(|_| shown);
+        let lit = self.shown.lit(now);
+        hardware::show(lit == Some(true), lit == Some(false));
     }
 }

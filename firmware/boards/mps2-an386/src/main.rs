@@ -14,7 +14,6 @@ mod flash;
 mod hardware;
 mod lights;
 mod readings;
-mod settings;
 mod told;
 
 use core::cell::RefCell;
@@ -28,8 +27,9 @@ use cortex_m_rt::entry;
 use tidelog_firmware::battery::{self, Battery};
 use tidelog_firmware::flashlog::FlashLog;
 use tidelog_firmware::lowpan::time::Instant;
-use tidelog_firmware::lowpan::{FRAME_BUFFER_BYTES, Quality, SensorEndpoint};
+use tidelog_firmware::lowpan::{EndpointConfig, FRAME_BUFFER_BYTES, Quality, SensorEndpoint};
 use tidelog_firmware::opt3001::{self, Opt3001};
+use tidelog_firmware::settings::{Settings, Word};
 use tidelog_firmware::sht4x::{self, Sht4x};
 use tidelog_firmware::uplink::{Metric, Schema};
 use tidelog_firmware::{App, AppConfig, Every};
@@ -41,7 +41,6 @@ use crate::flash::Flash;
 use crate::hardware::HostFile;
 use crate::lights::Lights;
 use crate::readings::Readings;
-use crate::settings::Settings;
 use crate::told::Told;
 
 /// Bytes taken from the radio at once.
@@ -67,9 +66,20 @@ type Sensor = App<'static, Flash, Sampler>;
 fn main() -> ! {
     hardware::start();
     let mut line = [0; hardware::COMMAND_LINE_BYTES_MAX];
-    match Settings::parse(hardware::command_line(&mut line).unwrap_or_default()) {
+    let line = hardware::command_line(&mut line).unwrap_or_default();
+    // The first word is the program's own name.
+    let words = line.split_once(' ').map_or("", |(_, words)| words);
+    let mut readings = None;
+    let own = |name, text| {
+        if name != "readings" {
+            return Word::Unknown;
+        }
+        readings = Some(text);
+        Word::Taken
+    };
+    match Settings::parse(words, None, own) {
         Err(error) => say!("the board does not start: {error}"),
-        Ok(settings) => match board(&settings) {
+        Ok(settings) => match board(&settings, readings) {
             Some(board) => board.run(),
             None => say!("the board does not start: its settings are refused"),
         },
@@ -79,8 +89,9 @@ fn main() -> ! {
     }
 }
 
-/// Everything that the board is, in memory that is counted when it is linked. `None`: the settings name no possible sensor.
-fn board(settings: &Settings<'_>) -> Option<&'static mut Board> {
+/// Everything that the board is, in memory that is counted when it is linked; `readings` is the host's file of what there is to measure. `None`: the
+/// settings name no possible sensor.
+fn board(settings: &Settings, readings: Option<&str>) -> Option<&'static mut Board> {
     let clock: &'static RefCell<Clock> = singleton!(: RefCell<Clock> = RefCell::new(Clock::start()))?;
     let timer = singleton!(: SYST = cortex_m::Peripherals::take()?.SYST)?;
     timer.set_clock_source(SystClkSource::Core);
@@ -97,8 +108,10 @@ fn board(settings: &Settings<'_>) -> Option<&'static mut Board> {
     say!("flash log: epoch={epoch} head={head} acknowledged={acknowledged} lost={lost}");
     let schema = Schema::new(TICK_NS, &METRICS).ok()?;
     let config = AppConfig { linger: settings.linger, ..AppConfig::new(settings.gateways, schema).ok()? };
-    let endpoint = SensorEndpoint::new(settings.station.clone(), entropy).ok()?;
-    let readings = match settings.readings {
+    // The radio acknowledges and repeats.
+    let station = EndpointConfig { soft_mac: false, ..settings.station.clone() };
+    let endpoint = SensorEndpoint::new(station, entropy).ok()?;
+    let readings = match readings {
         None => Readings::Walk(phase.into()),
         Some(path) => match HostFile::open(path) {
             Some(file) => Readings::File { file, next: head, ended: false },
