@@ -39,7 +39,12 @@ impl Daemon for GatewaySettings {
         };
         let eui = eui.unwrap_or_else(|| eui_of(context.store.node()));
         let key = key::network_key(radio_key_file.as_deref(), radio_key.as_ref())?;
-        if key.is_none() {
+        let kernel = matches!(url, RadioUrl::Lowpan(_));
+        if kernel && key.is_some() {
+            let reason = "the kernel has the frames of a lowpan:// radio and the keys to them: give it the key, and leave this one out";
+            return Err(StartError::Setting { key: "radio_key", reason: reason.to_owned() });
+        }
+        if key.is_none() && !kernel {
             tracing::warn!("no radio key is set: the air is open, and anyone near can read and report");
         }
         let counter_block = COUNTER_BLOCK;

@@ -34,8 +34,8 @@ pub struct GatewaySettings {
 #[derive(Args, Clone, Debug)]
 pub struct RadioSettings {
     /// Radio to listen on: `spinel:serial:///dev/ttyACM0` is a radio co-processor (OpenThread RCP) on a serial line, whose rate is found unless
-    /// `?baud=460800` tells it, `spinel:tcp://HOST:PORT` one behind a TCP socket, `zep://HOST:PORT` an air simulated over UDP. Without one, no
-    /// sensor is heard.
+    /// `?baud=460800` tells it, `spinel:tcp://HOST:PORT` one behind a TCP socket, `lowpan://lowpan0` a network interface of the kernel's own
+    /// 6LoWPAN, `zep://HOST:PORT` an air simulated over UDP. Without one, no sensor is heard.
     #[arg(id = "radio", long = "radio", value_name = "URL")]
     pub url: Option<RadioUrl>,
 
@@ -109,6 +109,8 @@ pub enum RadioUrl {
     Zep(HostPort),
     /// A radio co-processor that speaks Spinel.
     Spinel(SpinelPlace),
+    /// A network interface of the kernel's own 6LoWPAN.
+    Lowpan(String),
 }
 
 /// Where a radio co-processor is.
@@ -140,7 +142,8 @@ pub enum RadioUrlError {
     /// There is no driver of that name.
     #[error(
         "there is no radio {0:?} in this version: it knows spinel:serial:///dev/ttyACM0, a radio co-processor on a serial line, \
-         spinel:tcp://HOST:PORT, one behind a TCP socket, and zep://HOST:PORT, an air simulated over UDP"
+         spinel:tcp://HOST:PORT, one behind a TCP socket, lowpan://INTERFACE, the kernel's own 6LoWPAN, and zep://HOST:PORT, an air simulated \
+         over UDP"
     )]
     Scheme(String),
     /// The driver is known, the address is bad.
@@ -149,6 +152,11 @@ pub enum RadioUrlError {
     /// A serial line without the path of its device.
     #[error("expected the device's whole path, as in spinel:serial:///dev/ttyACM0 (three slashes)")]
     Device,
+    /// No network interface has such a name.
+    #[error(
+        "expected the name of a network interface, of 1 to {INTERFACE_BYTES_MAX} bytes, as in lowpan://lowpan0"
+    )]
+    Interface,
     /// Something else than a rate behind the device.
     #[error("only ?baud=RATE may follow the device, and not {0:?}")]
     Parameter(String),
@@ -157,6 +165,8 @@ pub enum RadioUrlError {
     Baud,
 }
 
+/// Longest name of an interface, in bytes (Linux's `IFNAMSIZ`, and the zero behind it).
+const INTERFACE_BYTES_MAX: usize = 15;
 /// The slowest rate that can be told, in baud.
 const BAUD_MIN: u32 = 1_200;
 /// The fastest rate that can be told, in baud.
@@ -180,6 +190,13 @@ fn serial(text: &str) -> Result<SpinelPlace, RadioUrlError> {
     Ok(SpinelPlace::Serial { device: PathBuf::from(device), baud })
 }
 
+/// Reads `lowpan0`.
+fn interface(name: &str) -> Result<String, RadioUrlError> {
+    let is_bad = |c: char| c == '/' || c.is_whitespace() || c.is_control();
+    let fits = (1..=INTERFACE_BYTES_MAX).contains(&name.len()) && name != "." && name != "..";
+    if fits && !name.contains(is_bad) { Ok(name.to_owned()) } else { Err(RadioUrlError::Interface) }
+}
+
 impl FromStr for RadioUrl {
     type Err = RadioUrlError;
 
@@ -189,6 +206,7 @@ impl FromStr for RadioUrl {
             Some(("zep", address)) => Ok(Self::Zep(place(address)?)),
             Some(("spinel:tcp", address)) => Ok(Self::Spinel(SpinelPlace::Tcp(place(address)?))),
             Some(("spinel:serial", device)) => Ok(Self::Spinel(serial(device)?)),
+            Some(("lowpan", interface)) => self::interface(interface).map(Self::Lowpan),
             Some((scheme, _)) => Err(RadioUrlError::Scheme(scheme.to_owned())),
             None => Err(RadioUrlError::Scheme(text.to_owned())),
         }
@@ -199,6 +217,7 @@ impl fmt::Display for RadioUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Zep(address) => write!(f, "zep://{address}"),
+            Self::Lowpan(interface) => write!(f, "lowpan://{interface}"),
             Self::Spinel(place @ SpinelPlace::Tcp(_)) => write!(f, "spinel:tcp://{place}"),
             Self::Spinel(place @ SpinelPlace::Serial { baud, .. }) => {
                 write!(f, "spinel:serial://{place}")?;
@@ -238,6 +257,18 @@ impl fmt::Display for Pan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interface_is_a_name_that_the_kernel_can_have() {
+        assert_eq!("lowpan://lowpan0".parse::<RadioUrl>().unwrap().to_string(), "lowpan://lowpan0");
+        for name in ["", ".", "..", "a/b", "a b", "a-name-that-is-too-long"] {
+            assert_eq!(
+                format!("lowpan://{name}").parse::<RadioUrl>(),
+                Err(RadioUrlError::Interface),
+                "{name:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_radio_is_read_as_it_is_written() {

@@ -30,6 +30,14 @@ pub enum AirError {
     /// The name has no address.
     #[error("{0} has no address")]
     Unresolved(HostPort),
+    /// There is no such network interface.
+    #[error("there is no network interface {name}: {source}")]
+    Interface {
+        /// Its name.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The socket refused.
     #[error(transparent)]
     Socket(#[from] io::Error),

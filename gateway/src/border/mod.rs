@@ -5,11 +5,13 @@
 //! radio ─frames▶ endpoint ─UDP─▶ server ─append─▶ store        (the store answers through a channel)
 //!       ◀──────          ◀─────        ◀─durable─
 //! ```
+//! A radio of the kernel's gives datagrams at once, and the endpoint has nothing to do.
 //! Every decision is in the parts, which know no clock and no socket; this module has the clock and decides nothing
 //! but the bounds between them. A sensor's batch is acknowledged only when the store says that it is durable.
 
 mod air;
 mod devices;
+mod kernel;
 mod line;
 mod radio;
 mod rates;
@@ -241,8 +243,19 @@ impl Border {
             Ok(length) => length,
             Err(error) => return self.reporter.failed(&self.context.metrics, &error),
         };
-        let now = self.now();
-        match self.air.decode(packet.get(..length).unwrap_or_default()) {
+        let (now, packet) = (self.now(), packet.get(..length).unwrap_or_default());
+        if let Radio::Kernel(air) = &mut self.air {
+            let clock_ms = self.context.now_ms();
+            match air.sender(clock_ms) {
+                Some(peer) => {
+                    self.reporter.heard(clock_ms);
+                    self.take(now, peer, packet);
+                }
+                None => self.reporter.dropped(&self.context.metrics, "not_on_the_interface"),
+            }
+            return;
+        }
+        match self.air.decode(packet) {
             Ok(Some(heard)) => {
                 self.reporter.heard(self.context.now_ms());
                 self.endpoint.handle_frame(now, heard.frame, heard.quality);
@@ -255,18 +268,23 @@ impl Border {
         }
     }
 
+    /// Gives a datagram to the server that it is for.
+    fn take(&mut self, now: Instant, peer: Peer, datagram: &[u8]) {
+        let clock_ms = self.context.now_ms();
+        if coap::server::is_for_others(datagram) {
+            self.others.handle_datagram(now, clock_ms, (peer, &peer.device.to_string()), datagram);
+        } else {
+            self.server.handle_datagram(now, clock_ms, peer, datagram);
+        }
+    }
+
     /// Moves everything that can be moved: datagrams to the server, batches to the store, answers to the endpoint,
     /// frames to the air.
     async fn pump(&mut self) {
         let now = self.now();
         let mut datagram = [0; GatewayEndpoint::PAYLOAD_BYTES_MAX];
         while let Some((peer, length)) = self.endpoint.receive(&mut datagram) {
-            let (clock_ms, datagram) = (self.context.now_ms(), datagram.get(..length).unwrap_or_default());
-            if coap::server::is_for_others(datagram) {
-                self.others.handle_datagram(now, clock_ms, (peer, &peer.device.to_string()), datagram);
-            } else {
-                self.server.handle_datagram(now, clock_ms, peer, datagram);
-            }
+            self.take(now, peer, datagram.get(..length).unwrap_or_default());
         }
         while let Some(coap::server::Append { number, body }) = self.others.poll_append() {
             append(&self.context, (number, body), &self.others_outcome, coap::server::VIA);
@@ -282,6 +300,11 @@ impl Border {
             }
         }
         while let Some((peer, answer)) = self.answers.front() {
+            if let Radio::Kernel(air) = &self.air {
+                self.reporter.sent(air.send(*peer, answer).await);
+                self.answers.pop_front();
+                continue;
+            }
             match self.endpoint.send(now, *peer, answer) {
                 Err(SendError::Busy) => break,
                 Err(
@@ -329,8 +352,7 @@ impl Border {
 
     fn report(&mut self) {
         let now = self.now();
-        let coprocessor = self.air.coprocessor();
-        self.reporter.publish(&self.context, &self.endpoint, &self.server, coprocessor, now);
+        self.reporter.publish(&self.context, &self.endpoint, &self.server, &self.air, now);
     }
 
     fn now(&self) -> Instant {

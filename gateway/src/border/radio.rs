@@ -5,15 +5,17 @@ use std::io;
 use tidelog_lowpan::{EndpointConfig, zep};
 
 use super::air::{AirError, Heard, ZepAir, beacon};
+use super::kernel::{self, KernelAir};
 use super::spinel::{self, CoprocessorState, SpinelAir};
 use crate::settings::RadioUrl;
 
 /// What [`Radio::receive`] wants room for, in bytes.
-pub const PACKET_BYTES_MAX: usize = if zep::PACKET_BYTES_MAX > spinel::PACKET_BYTES_MAX {
-    zep::PACKET_BYTES_MAX
-} else {
-    spinel::PACKET_BYTES_MAX
-};
+pub const PACKET_BYTES_MAX: usize =
+    larger(kernel::PACKET_BYTES_MAX, larger(zep::PACKET_BYTES_MAX, spinel::PACKET_BYTES_MAX));
+
+const fn larger(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
 
 /// A radio.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub enum Radio {
     Zep(ZepAir),
     /// A radio co-processor.
     Spinel(Box<SpinelAir>),
+    /// The kernel's: datagrams, and no frames.
+    Kernel(KernelAir),
 }
 
 impl Radio {
@@ -33,23 +37,25 @@ impl Radio {
         match url {
             RadioUrl::Zep(address) => ZepAir::open(address, station).await.map(Self::Zep),
             RadioUrl::Spinel(place) => Ok(Self::Spinel(Box::new(SpinelAir::new(place, station)))),
+            RadioUrl::Lowpan(interface) => KernelAir::open(interface).await.map(Self::Kernel),
         }
     }
 
-    /// Whether a frame would be taken now; if not, [`receive`](Self::receive) returns when that may have changed.
+    /// Whether a frame would be taken now, which the kernel never does; if not, [`receive`](Self::receive) returns when that may have changed.
     #[must_use]
     pub fn can_send(&self) -> bool {
         match self {
             Self::Zep(_) => true,
             Self::Spinel(air) => air.can_send(),
+            Self::Kernel(_) => false,
         }
     }
 
-    /// How the radio's co-processor is; a simulated air has none.
+    /// How the radio's co-processor is; no other radio has one.
     #[must_use]
     pub fn coprocessor(&self) -> Option<CoprocessorState> {
         match self {
-            Self::Zep(_) => None,
+            Self::Zep(_) | Self::Kernel(_) => None,
             Self::Spinel(air) => Some(air.state()),
         }
     }
@@ -62,6 +68,7 @@ impl Radio {
         match self {
             Self::Zep(air) => air.send(frame).await,
             Self::Spinel(air) => air.send(frame).map_err(io::Error::other),
+            Self::Kernel(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -81,6 +88,7 @@ impl Radio {
         match self {
             Self::Zep(air) => air.receive(packet).await,
             Self::Spinel(air) => air.receive(packet).await,
+            Self::Kernel(air) => air.receive(packet).await,
         }
     }
 
@@ -92,6 +100,7 @@ impl Radio {
         match self {
             Self::Zep(air) => air.decode(packet),
             Self::Spinel(_) => Ok(SpinelAir::decode(packet)),
+            Self::Kernel(_) => Ok(None),
         }
     }
 }

@@ -9,6 +9,7 @@ use tidelog_lowpan::{Counters, EndpointConfig, GatewayEndpoint};
 use tidelog_node::{Metrics, NodeContext};
 use tokio::sync::watch;
 
+use super::radio::Radio;
 use super::server::Server;
 use super::spinel::CoprocessorState;
 use crate::settings::RadioUrl;
@@ -18,8 +19,9 @@ use crate::settings::RadioUrl;
 struct DeviceReport {
     device: String,
     heard_ms: i64,
-    rssi_dbm: i8,
-    lqi: u8,
+    /// Signal strength in dBm and link quality; the kernel does not tell them.
+    quality: Option<(i8, u8)>,
+    /// Frames that came, datagrams where the kernel has the frames.
     frames: u32,
     unacknowledged: u32,
     /// Epoch and sequence number.
@@ -69,8 +71,8 @@ impl Report {
                 json!({
                     "device": device.device,
                     "last_seen_ms": device.heard_ms,
-                    "rssi_dbm": device.rssi_dbm,
-                    "lqi": device.lqi,
+                    "rssi_dbm": device.quality.map(|(rssi_dbm, _)| rssi_dbm),
+                    "lqi": device.quality.map(|(_, lqi)| lqi),
                     "frames": device.frames,
                     "unacknowledged": device.unacknowledged,
                     "epoch": device.acknowledged.map(|(epoch, _)| epoch),
@@ -162,9 +164,10 @@ impl Reporter {
         context: &NodeContext,
         endpoint: &GatewayEndpoint,
         server: &Server,
-        coprocessor: Option<CoprocessorState>,
+        air: &Radio,
         now: Instant,
     ) {
+        let coprocessor = air.coprocessor();
         if coprocessor.is_some_and(|coprocessor| coprocessor.ready) && self.error.take().is_some() {
             tracing::info!("the radio is there again");
         }
@@ -176,13 +179,22 @@ impl Reporter {
             .map(|neighbor| DeviceReport {
                 device: neighbor.device.to_string(),
                 heard_ms: clock_ms.saturating_sub(now.total_millis() - neighbor.heard.total_millis()),
-                rssi_dbm: neighbor.quality.rssi_dbm,
-                lqi: neighbor.quality.lqi,
+                quality: Some((neighbor.quality.rssi_dbm, neighbor.quality.lqi)),
                 frames: neighbor.frames_in,
                 unacknowledged: neighbor.unacknowledged,
                 acknowledged: server.acknowledged(neighbor.device),
             })
             .collect();
+        if let Radio::Kernel(air) = air {
+            devices.extend(air.heard().map(|(device, sender)| DeviceReport {
+                device: device.to_string(),
+                heard_ms: sender.heard_ms,
+                quality: None,
+                frames: sender.datagrams,
+                unacknowledged: 0,
+                acknowledged: server.acknowledged(device),
+            }));
+        }
         devices.sort_by(|a, b| a.device.cmp(&b.device));
         self.sender.send_modify(|report| {
             report.open = true;

@@ -1,7 +1,10 @@
 //! A gateway whose radio is a co-processor on a serial line: found, heard, unplugged, plugged in again, and kept for itself. And the same with
 //! a real one, if there is one.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tidelog_lowpan::coap::Code;
@@ -92,14 +95,49 @@ fn a_device_that_another_gateway_has_is_refused_in_words_and_free_when_that_has_
     second.radio_once(is_ready);
 }
 
-/// `TIDELOG_RCP` names a co-processor: a serial device, with its rate or without, or `HOST:PORT`.
+/// A command whose standard input and output speak Spinel, behind a TCP socket for one host: the address. It ends when its host goes.
+fn serve(command: &str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", command])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::spawn(move || {
+        let (mut host, _) = listener.accept().unwrap();
+        let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut said = host.try_clone().unwrap();
+        // Whichever end goes first, the other learns of it by the pipe or the socket that is closed then.
+        std::thread::spawn(move || pass(&mut from, &mut said));
+        pass(&mut host, &mut to);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+    address
+}
+
+fn pass(from: &mut impl Read, to: &mut impl Write) {
+    let mut bytes = [0; 256];
+    while let Ok(length) = from.read(&mut bytes) {
+        if length == 0 || to.write_all(&bytes[..length]).and_then(|()| to.flush()).is_err() {
+            return;
+        }
+    }
+}
+
+/// `TIDELOG_RCP` names a co-processor: a serial device, with its rate or without, `HOST:PORT`, or with `!` before it a command whose standard
+/// input and output speak Spinel.
 #[test]
 fn a_real_co_processor_is_set_up_if_one_is_named() {
     let Some(named) = std::env::var("TIDELOG_RCP").ok().filter(|named| !named.is_empty()) else {
         eprintln!("skipped: TIDELOG_RCP names none");
         return;
     };
-    let radio = if named.starts_with('/') {
+    let radio = if let Some(command) = named.strip_prefix('!') {
+        format!("spinel:tcp://{}", serve(command))
+    } else if named.starts_with('/') {
         format!("spinel:serial://{named}")
     } else {
         format!("spinel:tcp://{named}")
@@ -107,5 +145,5 @@ fn a_real_co_processor_is_set_up_if_one_is_named() {
     let data = tempfile::tempdir().unwrap();
     let gateway = gateway(data.path(), &radio);
     let status = gateway.radio_once(is_ready);
-    println!("{radio}: {:#}", status["coprocessor"]);
+    println!("{named}: {:#}", status["coprocessor"]);
 }

@@ -1,9 +1,10 @@
-//! Replication over real networks: real daemons in network namespaces, joined by a switch or by a link that is far, slow and lossy. Times
+//! Real networks: real daemons in network namespaces, joined by a switch or by a link that is far, slow and lossy. Times
 //! are compressed (a partition of seconds, not of an hour): what they could change is simulated elsewhere. Needs root, and the released
 //! binaries in `TIDELOG_BIN_DIR`; without, each test says what is missing and is skipped.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod kernel;
 mod light;
 mod space;
 #[path = "../support/mod.rs"]

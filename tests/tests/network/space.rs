@@ -121,21 +121,22 @@ impl Network {
         let file = |name: &str| self.folder.path().join("tidelog-ca").join(name).display().to_string();
         let data = self.folder.path().join(&name).display().to_string();
         let listen = format!("0.0.0.0:{PEERING_PORT}");
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &space.name]).arg(self.bin_dir.join("tidelog-cloud"));
+        let mut command = space.command(&self.bin_dir.join("tidelog-cloud").display().to_string());
         command.args(["--data", &data, "--http", HTTP, "--log-level", "warn", "--peering-listen", &listen]);
         command.args(["--peering-cert", &file(&format!("{name}.pem"))]);
         command.args(["--peering-key", &file(&format!("{name}.key")), "--peering-ca", &file("ca.pem")]);
         if !peers.is_empty() {
             command.args(["--peering-peers", &peers.join(",")]);
         }
-        let process = Process(command.stdin(Stdio::null()).spawn().unwrap());
-        let mut node = Node { space: space.name.clone(), process };
-        until("the node to be ready", || {
-            assert!(node.process.runs(), "{name} does not run");
-            node.ask("/readyz").filter(|answer| answer.contains("true"))
-        });
-        node
+        Node::started(space, command)
+    }
+
+    /// Starts a gateway there that is alone.
+    pub fn gateway(&self, space: &Space, words: &[&str]) -> Node {
+        let mut command = space.command(&self.bin_dir.join("tidelog-gateway").display().to_string());
+        command.arg("--data").arg(self.folder.path().join(format!("gateway-{}", space.number)));
+        command.args(["--http", HTTP, "--log-level", "warn"]).args(words);
+        Node::started(space, command)
     }
 
     /// A far, slow and lossy link between two namespaces beside the switch; the addresses of its ends are 10.78.0.1 and 10.78.0.2.
@@ -179,6 +180,18 @@ pub struct Space {
 }
 
 impl Space {
+    /// A program in it.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+
+    /// Gives its end of the cable one more address, of IPv6.
+    pub fn address_add(&self, cidr: &str) {
+        must(&["ip", "-n", &self.name, "addr", "add", cidr, "dev", "eth0", "nodad"]);
+    }
+
     /// Where a node in it is dialled over the switch.
     pub fn address(&self) -> String {
         format!("10.77.0.{}:{PEERING_PORT}", self.number)
@@ -216,6 +229,16 @@ pub struct Node {
 }
 
 impl Node {
+    fn started(space: &Space, mut command: Command) -> Self {
+        let process = Process(command.stdin(Stdio::null()).spawn().unwrap());
+        let mut node = Self { space: space.name.clone(), process };
+        until("the node to be ready", || {
+            assert!(node.process.runs(), "the node in {} does not run", node.space);
+            node.ask("/readyz").filter(|answer| answer.contains("true"))
+        });
+        node
+    }
+
     fn curl(&self) -> Command {
         let mut command = Command::new("ip");
         command.args([
