@@ -19,6 +19,7 @@ use tidelog_node::settings::Common;
 use tidelog_node::{NodeContext, StartError};
 use tidelog_record::{DeviceId, NodeId};
 
+use crate::border::Capture;
 use crate::settings::{GatewaySettings, RadioSettings, RadioUrl};
 
 /// Frame counters reserved at a time: the file that keeps them is written once in half as many frames.
@@ -31,8 +32,17 @@ impl Daemon for GatewaySettings {
 
     async fn start(&self, context: &NodeContext) -> Result<(), StartError> {
         coap::start(context, &self.coap).await?;
-        let RadioSettings { url, eui, pan, channel, radio_key_file, radio_key, share_sensors } =
-            self.radio.clone();
+        let RadioSettings {
+            url,
+            eui,
+            pan,
+            channel,
+            radio_key_file,
+            radio_key,
+            share_sensors,
+            pcap,
+            pcap_bytes_max,
+        } = self.radio.clone();
         let Some(url) = url else {
             tracing::warn!("no --radio is set: no sensor is heard");
             return Ok(());
@@ -44,6 +54,10 @@ impl Daemon for GatewaySettings {
             let reason = "the kernel has the frames of a lowpan:// radio and the keys to them: give it the key, and leave this one out";
             return Err(StartError::Setting { key: "radio_key", reason: reason.to_owned() });
         }
+        if kernel && pcap.is_some() {
+            let reason = "the kernel has the frames of a lowpan:// radio: capture them with tcpdump on its wpan interface";
+            return Err(StartError::Setting { key: "pcap", reason: reason.to_owned() });
+        }
         if key.is_none() && !kernel {
             tracing::warn!("no radio key is set: the air is open, and anyone near can read and report");
         }
@@ -52,7 +66,13 @@ impl Daemon for GatewaySettings {
         let soft_mac = matches!(url, RadioUrl::Zep(_));
         let station =
             EndpointConfig { pan: pan.0, channel, key, counter_block, soft_mac, ..EndpointConfig::new(eui) };
-        border::start(context, url, station, share_sensors)
+        let capture = pcap.map(|path| {
+            Capture::create(&path, pcap_bytes_max).map_err(|error| StartError::Setting {
+                key: "pcap",
+                reason: format!("{} cannot be written: {error}", path.display()),
+            })
+        });
+        border::start(context, url, station, share_sensors, capture.transpose()?)
     }
 }
 

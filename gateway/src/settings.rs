@@ -14,6 +14,9 @@ use tidelog_record::DeviceId;
 /// The network that a station joins unless told otherwise.
 const STATION: EndpointConfig = EndpointConfig::new(DeviceId([0; 8]));
 
+/// 16 MiB: some 160,000 frames.
+const PCAP_BYTES_MAX_DEFAULT: u64 = 16 << 20;
+
 /// All options of a gateway.
 #[derive(Args, Clone, Debug)]
 pub struct GatewaySettings {
@@ -59,6 +62,15 @@ pub struct RadioSettings {
     /// The network's key itself, 32 hex digits; better given by variable or file than by flag.
     #[arg(long, value_name = "KEY", hide_env_values = true)]
     pub radio_key: Option<Secret>,
+
+    /// Write every frame that is heard and sent to this file, for Wireshark and tshark, which decrypt it with the network's key. What stands in
+    /// it is overwritten.
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+
+    /// Most bytes that the capture may take; then it ends.
+    #[arg(long, value_name = "BYTES", default_value_t = PCAP_BYTES_MAX_DEFAULT)]
+    pub pcap_bytes_max: u64,
 
     /// Share the sensors with the other gateways of the site: say how many are served here, and advise some to send to one that has fewer,
     /// or when the way to all other nodes is lost.

@@ -10,6 +10,7 @@
 //! but the bounds between them. A sensor's batch is acknowledged only when the store says that it is durable.
 
 mod air;
+mod capture;
 mod devices;
 mod kernel;
 mod line;
@@ -35,6 +36,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use self::air::{AirError, BEACON_EVERY};
+pub use self::capture::Capture;
 use self::radio::{PACKET_BYTES_MAX, Radio};
 use self::report::{Report, Reporter};
 use self::reservation::Reservation;
@@ -69,7 +71,8 @@ const COUNTERS_LOW: u32 = 1 << 28;
 /// How long appends in hand may take when the gateway ends.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
-/// Puts the radio's section into the status and starts the task. `share`: its sensors are shared with the other gateways of the site.
+/// Puts the radio's section into the status and starts the task. `share`: its sensors are shared with the other gateways of the site; `capture`
+/// takes the frames.
 ///
 /// # Errors
 /// [`StartError::Setting`] for a station that cannot be.
@@ -78,6 +81,7 @@ pub fn start(
     radio: RadioUrl,
     station: EndpointConfig,
     share: bool,
+    capture: Option<Capture>,
 ) -> Result<(), StartError> {
     station.check().map_err(|error| StartError::Setting { key: "channel", reason: error.to_string() })?;
     let reservation = Reservation::in_dir(&context.dir);
@@ -95,6 +99,7 @@ pub fn start(
         match Border::new(context, station, reservation, Reporter::new(report), opened, share) {
             Ok(mut border) => {
                 border.endpoint.resume_counters(first_counter);
+                border.capture = capture;
                 border.run().await;
             }
             Err(error) => tracing::error!(%error, "the radio endpoint cannot be made"),
@@ -142,6 +147,7 @@ struct Border {
     others_outcome: mpsc::Sender<Settled<u64>>,
     others_outcomes: mpsc::Receiver<Settled<u64>>,
     reporter: Reporter,
+    capture: Option<Capture>,
     started: std::time::Instant,
 }
 
@@ -193,6 +199,7 @@ impl Border {
             others_outcome,
             others_outcomes,
             reporter,
+            capture: None,
             started,
         })
     }
@@ -258,6 +265,13 @@ impl Border {
         match self.air.decode(packet) {
             Ok(Some(heard)) => {
                 self.reporter.heard(self.context.now_ms());
+                capture(
+                    &mut self.capture,
+                    &self.context,
+                    self.station.channel,
+                    heard.quality.lqi,
+                    heard.frame,
+                );
                 self.endpoint.handle_frame(now, heard.frame, heard.quality);
             }
             Ok(None) => {}
@@ -322,7 +336,9 @@ impl Border {
         while self.air.can_send()
             && let Some(length) = self.endpoint.poll_transmit(self.now(), &mut frame)
         {
-            let sent = self.air.send(frame.get(..length).unwrap_or_default()).await;
+            let frame = frame.get(..length).unwrap_or_default();
+            capture(&mut self.capture, &self.context, self.station.channel, u8::MAX, frame);
+            let sent = self.air.send(frame).await;
             self.reporter.sent(sent);
         }
     }
@@ -373,6 +389,16 @@ impl Border {
     fn at(&self, instant: Instant) -> tokio::time::Instant {
         let since = Duration::from_micros(u64::try_from(instant.total_micros()).unwrap_or_default());
         tokio::time::Instant::from_std(self.started + since)
+    }
+}
+
+/// Gives a frame to the capture, if there is one.
+fn capture(capture: &mut Option<Capture>, context: &NodeContext, channel: u8, lqi: u8, frame: &[u8]) {
+    if let Some(capture) = capture {
+        let unix_us = u64::try_from(context.now_ms()).unwrap_or(0).saturating_mul(1_000);
+        if !capture.take(unix_us, channel, lqi, frame) {
+            context.metrics.radio_drops.with_label_values(&["not_captured"]).inc();
+        }
     }
 }
 

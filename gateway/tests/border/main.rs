@@ -15,6 +15,8 @@ mod sensor;
 mod serial;
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
@@ -82,6 +84,32 @@ fn a_reading_is_stored_once_over_lost_answers_and_a_killed_gateway() {
     }
     let (took, well) = gateway.terminate();
     assert!(well && took < Duration::from_secs(5), "{took:?}");
+}
+
+/// One field of each frame of a capture. `None`: there is no tshark.
+fn tshark(capture: &Path, field: &str) -> Option<Vec<String>> {
+    let output = Command::new("tshark").arg("-r").arg(capture).args(["-T", "fields", "-e", field]).output();
+    let output = output.inspect_err(|error| println!("skipped: tshark cannot be run ({error})")).ok()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn a_capture_holds_what_was_heard_and_what_was_answered() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().join("air.pcap");
+    let mut sensor = Sensor::new(DEVICE, GATEWAY);
+    let flags = ["--pcap", path.to_str().unwrap()];
+    let gateway = Gateway::start_with(data.path(), sensor.air(), &GATEWAY.to_string(), &flags);
+    sensor.find_gateway();
+    assert_eq!(sensor.post("s", &sensor.registration()).0, Code::CREATED);
+    assert_eq!(acked(sensor.post("b", &sensor.batch(EPOCH, 1, 3))), 3);
+    assert!(gateway.terminate().1);
+    assert!(std::fs::read(&path).unwrap().len() > 24);
+    // 0.02 POST, 2.01 Created, 2.04 Changed.
+    let Some(codes) = tshark(&path, "coap.code") else { return };
+    let codes: Vec<_> = codes.into_iter().filter(|code| !code.is_empty()).collect();
+    assert_eq!(codes, ["2", "65", "2", "68"]);
 }
 
 #[test]
