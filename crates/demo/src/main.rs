@@ -28,6 +28,9 @@ mod watcher;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::options::Options;
 
@@ -38,12 +41,13 @@ const EXIT_FAILED: u8 = 2;
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    let told = std::env::var("RUST_LOG").ok().and_then(|told| told.parse::<Targets>().ok());
+    let quiet = || Targets::new().with_default(LevelFilter::ERROR).with_target("rumqttd", LevelFilter::OFF);
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error,rumqttd=off")),
-        )
+        .with_max_level(LevelFilter::TRACE)
+        .finish()
+        .with(told.unwrap_or_else(quiet))
         .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -5,7 +5,11 @@ use std::ffi::CStr;
 use std::io::IsTerminal;
 
 use syslog_tracing::{Facility, Options, Syslog};
-use tracing_subscriber::EnvFilter;
+use tracing::Subscriber;
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::context::StartError;
 use crate::settings::{Common, LogFormat, LogTo};
@@ -14,8 +18,8 @@ use crate::settings::{Common, LogFormat, LogTo};
 const SYSLOG_NAME: &CStr = c"tidelog";
 
 /// Checks the text of a filter, so that a bad one is told with the other settings.
-pub(crate) fn filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
-    EnvFilter::builder().parse(text).map(|_| text.to_owned())
+pub(crate) fn filter(text: &str) -> Result<String, ParseError> {
+    text.parse::<Targets>().map(|_| text.to_owned())
 }
 
 /// Starts writing log lines as the settings say.
@@ -24,15 +28,15 @@ pub(crate) fn filter(text: &str) -> Result<String, tracing_subscriber::filter::P
 /// [`StartError::Setting`] if a log is being written already.
 pub fn start(common: &Common) -> Result<(), StartError> {
     let wrong = |key, reason: String| StartError::Setting { key, reason };
-    let filter = EnvFilter::builder().parse(&common.log_level);
-    let filter = filter.map_err(|error| wrong("log_level", error.to_string()))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter);
+    let filter: Targets =
+        common.log_level.parse().map_err(|error: ParseError| wrong("log_level", error.to_string()))?;
+    let lines = tracing_subscriber::fmt().with_max_level(most(&filter));
     let outcome = match common.log_to {
         LogTo::Stderr => {
             let lines = lines.with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
             match common.log_format {
-                LogFormat::Text => lines.try_init(),
-                LogFormat::Json => lines.with_ansi(false).json().flatten_event(true).try_init(),
+                LogFormat::Text => init(lines.finish(), filter),
+                LogFormat::Json => init(lines.with_ansi(false).json().flatten_event(true).finish(), filter),
             }
         }
         LogTo::Syslog => {
@@ -42,12 +46,25 @@ pub fn start(common: &Common) -> Result<(), StartError> {
             // The level is the line's priority there, and the syslog has a clock.
             let lines = lines.with_writer(syslog).with_ansi(false).without_time().with_level(false);
             match common.log_format {
-                LogFormat::Text => lines.try_init(),
-                LogFormat::Json => lines.json().flatten_event(true).try_init(),
+                LogFormat::Text => init(lines.finish(), filter),
+                LogFormat::Json => init(lines.json().flatten_event(true).finish(), filter),
             }
         }
     };
     outcome.map_err(|error| wrong("log_level", error.to_string()))
+}
+
+/// The most that any module may say.
+fn most(filter: &Targets) -> LevelFilter {
+    let levels = filter.iter().map(|(_, level)| level).chain(filter.default_level());
+    levels.max().unwrap_or(LevelFilter::OFF)
+}
+
+fn init<S>(lines: S, filter: Targets) -> Result<(), TryInitError>
+where
+    S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync + 'static,
+{
+    lines.with(filter).try_init()
 }
 
 #[cfg(test)]
@@ -59,6 +76,9 @@ mod tests {
         for text in ["info", "OFF", "warn,tidelog_node::http=debug"] {
             assert_eq!(filter(text).unwrap(), text);
         }
+        let most = |text: &str| super::most(&text.parse().unwrap());
+        assert_eq!(most("warn,tidelog_node::http=debug"), LevelFilter::DEBUG);
+        assert_eq!((most("off"), most("error")), (LevelFilter::OFF, LevelFilter::ERROR));
         for text in ["loud=loud", "a=b=c", "info,tidelog_node=verbose"] {
             assert!(filter(text).is_err(), "{text}");
         }
