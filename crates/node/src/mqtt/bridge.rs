@@ -22,6 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, error, warn};
 
 use super::client::{Client, Connection, Event, Options};
+use super::discovery::{Announced, Discovery};
 use super::payload::{Encoding, Message};
 use super::session::{ACKNOWLEDGEMENT_S_MAX, FAREWELL_S_MAX, Link, LinkStatus, SessionEnd, lock};
 use super::topic::TopicTemplate;
@@ -70,6 +71,8 @@ pub(super) struct Bridge {
     pub options: Options,
     pub topic: TopicTemplate,
     pub encoding: Encoding,
+    /// How sensors are announced, if they are.
+    pub discovery: Option<Discovery>,
     /// What else is published of transitions.
     pub rules: Rules,
     pub link: Arc<Link>,
@@ -79,6 +82,7 @@ pub(super) struct Bridge {
 /// What the parts of a session share: the one that polls the client, the one that reads the log, and the one that watches.
 struct Session {
     window: Mutex<Window>,
+    announced: Mutex<Announced>,
     connected: Mutex<bool>,
     /// When a message was last acknowledged, or handed over with none before it.
     progress: Mutex<Instant>,
@@ -122,6 +126,7 @@ impl Bridge {
     async fn session(&self, cursor: &mut Position, committed: &Notify) -> SessionEnd {
         let session = Session {
             window: Mutex::new(Window::new(*cursor)),
+            announced: Mutex::default(),
             connected: Mutex::new(false),
             progress: Mutex::new(Instant::now()),
             moved: Notify::new(),
@@ -220,6 +225,15 @@ impl Bridge {
         let device = batch.origin.map(|origin| origin.device);
         let topic = self.topic.topic(&record.stream.site, record.stream.node, device);
         lock(&session.window).begin(position);
+        let (site, node) = (&record.stream.site, record.stream.node);
+        // First, so that its first reading finds a sensor that is known. With each connection anew: a broker may have forgotten.
+        let announced = self
+            .discovery
+            .as_ref()
+            .map(|discovery| discovery.messages(&mut lock(&session.announced), site, node, &batch));
+        for (topic, payload) in announced.unwrap_or_default() {
+            self.hand_over(session, client, (topic, payload, true), 0).await?;
+        }
         for message in Message::of_record(&record.stream, record.lsn, &batch) {
             let points = message.points.len() as u64;
             let payload = match message.encode(self.encoding) {
@@ -231,9 +245,7 @@ impl Bridge {
             };
             self.hand_over(session, client, (topic.clone(), payload, false), points).await?;
         }
-        for RuleMessage { topic, payload, retain } in
-            self.rules.messages(&record.stream.site, record.stream.node, &batch)
-        {
+        for RuleMessage { topic, payload, retain } in self.rules.messages(site, node, &batch) {
             self.hand_over(session, client, (topic, payload, retain), 0).await?;
         }
         lock(&session.window).complete();

@@ -10,6 +10,7 @@ mod bridge;
 mod broker;
 mod client;
 mod control;
+mod discovery;
 mod ingest;
 pub mod payload;
 mod presence;
@@ -34,6 +35,7 @@ use crate::settings::{BrokerUrl, IngestSettings, MqttPayload, MqttSettings, Mqtt
 use bridge::{Bridge, Progress};
 use broker::{BrokerError, Login, client_id, options};
 use control::Control;
+use discovery::Discovery;
 use ingest::{IN_HAND_MAX, Ingest};
 use payload::Encoding;
 use session::Link;
@@ -82,6 +84,19 @@ fn start_bridge(
         MqttPayload::Msgpack => Encoding::MessagePack,
         MqttPayload::Json => Encoding::Json,
     };
+    let discovery = settings.discovery_prefix.clone().map(|prefix| Discovery {
+        prefix,
+        topic: settings.topic.clone(),
+        silence_s: settings.device_silence_s,
+    });
+    if discovery.is_some() && encoding != Encoding::Json {
+        let reason = "Home Assistant reads JSON alone: set mqtt.payload = \"json\" as well".to_owned();
+        return Err(StartError::Setting { key: "mqtt.discovery_prefix", reason });
+    }
+    if discovery.is_some() && !settings.topic.to_string().contains("{device}") {
+        let reason = "a sensor is told by its topic: {device} has to stand in mqtt.topic".to_owned();
+        return Err(StartError::Setting { key: "mqtt.discovery_prefix", reason });
+    }
     let (store, shown_link, shown_progress) =
         (context.store.clone(), Arc::clone(&link), Arc::clone(&progress));
     context.status.section("mqtt", move || json!(bridge::status(&shown_link, &shown_progress, store.head())));
@@ -90,6 +105,7 @@ fn start_bridge(
         options: bridge_options,
         topic: settings.topic.clone(),
         encoding,
+        discovery,
         rules: rules.clone(),
         link,
         progress,

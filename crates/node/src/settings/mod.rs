@@ -281,6 +281,10 @@ pub struct MqttSettings {
     #[arg(id = "mqtt-payload", long = "mqtt-payload", value_name = "FORM", default_value = "msgpack")]
     pub payload: MqttPayload,
 
+    /// Announce sensors to Home Assistant under this topic, which is `homeassistant` there unless it was told otherwise; with mqtt.payload = "json".
+    #[arg(id = "mqtt-discovery-prefix", long = "mqtt-discovery-prefix", value_name = "TOPIC")]
+    pub discovery_prefix: Option<TopicTemplate>,
+
     /// Client identifier towards the broker, different for every node; one made of the node's id without it.
     #[arg(id = "mqtt-client-id", long = "mqtt-client-id", value_name = "ID")]
     pub client_id: Option<String>,

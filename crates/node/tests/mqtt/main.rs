@@ -23,6 +23,7 @@ macro_rules! over_both_versions {
 mod bridge;
 mod broker;
 mod control;
+mod discovery;
 mod ingest;
 mod node;
 mod presence;

@@ -21,7 +21,7 @@ fn now_ms() -> i64 {
 }
 
 /// A batch of a sensor that the node writes as if at `authored_ms`.
-async fn hear(node: &TestNode, device: u8, authored_ms: i64) {
+pub async fn hear(node: &TestNode, device: u8, authored_ms: i64) {
     let origin = Some(Origin {
         device: DeviceId([device; 8]),
         epoch: 1,
