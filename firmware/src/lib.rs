@@ -19,6 +19,7 @@ mod sampler;
 mod sensor;
 pub mod settings;
 pub mod sht4x;
+mod told;
 
 pub use app::{App, AppCounters};
 pub use blink::Blink;
@@ -27,6 +28,7 @@ pub use config::{AppConfig, BATCH_BYTES_DEFAULT, Gateways, POST_BYTES_MAX, Schem
 pub use parts::Parts;
 pub use sampler::{Every, Moment, Refusal, Sampler};
 pub use sensor::Sensor;
+pub use told::{Hands, Told};
 
 /// The same types that the layers below speak.
 pub use tidelog_flashlog as flashlog;

@@ -14,7 +14,6 @@ mod flash;
 mod hardware;
 mod lights;
 mod readings;
-mod told;
 
 use core::cell::RefCell;
 use core::panic::PanicInfo;
@@ -32,7 +31,7 @@ use tidelog_firmware::opt3001::{self, Opt3001};
 use tidelog_firmware::settings::{Settings, Word};
 use tidelog_firmware::sht4x::{self, Sht4x};
 use tidelog_firmware::uplink::{Metric, Schema};
-use tidelog_firmware::{App, AppConfig, Every};
+use tidelog_firmware::{App, AppConfig, Every, Told};
 use tidelog_spinel::{Event, Host, HostConfig, WIRE_BYTES_MAX};
 
 use crate::chips::{Bus, Chips, Wait};
@@ -41,7 +40,6 @@ use crate::flash::Flash;
 use crate::hardware::HostFile;
 use crate::lights::Lights;
 use crate::readings::Readings;
-use crate::told::Told;
 
 /// Bytes taken from the radio at once.
 const RECEIVED_BYTES: usize = 128;
@@ -59,7 +57,7 @@ const METRICS: [Metric<'static>; 4] = {
 };
 
 type Sensors = ((Sht4x<Bus<'static>, Wait<'static>>, Opt3001<Bus<'static>>), Battery<Bus<'static>>);
-type Sampler = Told<Every<'static, Sensors>>;
+type Sampler = Told<Every<'static, Sensors>, Lights>;
 type Sensor = App<'static, Flash, Sampler>;
 
 #[entry]
@@ -127,7 +125,7 @@ fn board(settings: &Settings, readings: Option<&str>) -> Option<&'static mut Boa
     let sensors = ((Sht4x::new(bus, Wait(clock)), Opt3001::new(bus)), Battery(bus));
     let now = clock.borrow_mut().now();
     let sampler =
-        Told { sampler: Every::new(sensors, schema, settings.interval, now), lights: Lights::new() };
+        Told { sampler: Every::new(sensors, schema, settings.interval, now), hands: Lights::default() };
     let station = &settings.station;
     let radio =
         HostConfig { eui: station.eui, pan: station.pan, channel: station.channel, retries_max: RETRIES_MAX };
@@ -158,7 +156,7 @@ impl Board {
             self.transmit();
             self.tell();
             let now = self.now();
-            self.app.sampler_mut().lights.blink(now);
+            self.app.sampler_mut().hands.blink(now);
             if self.app.reboot_due(now) {
                 say!("starting anew, as a command says");
                 SCB::sys_reset();

@@ -9,7 +9,7 @@
 mod air;
 mod clock;
 mod console;
-mod hands;
+mod lights;
 mod map;
 mod supply;
 
@@ -47,11 +47,11 @@ use tidelog_firmware::page;
 use tidelog_firmware::settings::{Settings, Word};
 use tidelog_firmware::sht4x::{self, Sht4x};
 use tidelog_firmware::uplink::{Metric, Schema};
-use tidelog_firmware::{App, AppConfig, Blink, DeviceId, Every};
+use tidelog_firmware::{App, AppConfig, Blink, DeviceId, Every, Told};
 
 use crate::air::Air;
 use crate::clock::Wait;
-use crate::hands::Hands;
+use crate::lights::Lights;
 use crate::supply::Supply;
 
 /// A tick of the schema is a millisecond.
@@ -74,7 +74,7 @@ type Flash = BlockingPartition<'static, NoopRawMutex, Nvmc<'static>>;
 type Wires = Mutex<NoopRawMutex, RefCell<Twim<'static>>>;
 type Bus = I2cDevice<'static, NoopRawMutex, Twim<'static>>;
 type Sensors = ((Sht4x<Bus, Wait>, Opt3001<Bus>), Battery<Supply>);
-type Sampler = Hands<Every<'static, Sensors>>;
+type Sampler = Told<Every<'static, Sensors>, Lights>;
 type Sensor = App<'static, Flash, Sampler>;
 
 bind_interrupts!(struct Interrupts {
@@ -163,8 +163,7 @@ fn board(settings: Settings, chip: Peripherals) -> Option<(&'static mut Board, R
     let converter =
         Saadc::new(chip.SAADC, Interrupts, saadc::Config::default(), [ChannelConfig::single_ended(VddInput)]);
     let sensors = ((Sht4x::new(bus(), Wait), Opt3001::new(bus())), Battery(Supply::new(converter)));
-    let hands = Hands {
-        sampler: Every::new(sensors, schema, settings.interval, clock::now()),
+    let hands = Lights {
         outputs: [
             Output::new(chip.P0_13, Level::High, OutputDrive::Standard),
             Output::new(chip.P0_14, Level::High, OutputDrive::Standard),
@@ -173,9 +172,10 @@ fn board(settings: Settings, chip: Peripherals) -> Option<(&'static mut Board, R
         shown: Output::new(chip.P0_16, Level::High, OutputDrive::Standard),
         blink: Blink::default(),
     };
+    let sampler = Told { sampler: Every::new(sensors, schema, settings.interval, clock::now()), hands };
     let board = singleton!(: Board = Board {
         air,
-        app: App::new(config, endpoint, log, hands, entropy),
+        app: App::new(config, endpoint, log, sampler, entropy),
         watchdog: watchdog(chip.WDT),
         acknowledged,
     })?;
@@ -214,7 +214,7 @@ impl Board {
             self.transmit();
             self.tell();
             let now = clock::now();
-            let shown = self.app.sampler_mut().show(now);
+            let shown = self.app.sampler_mut().hands.show(now);
             if self.app.reboot_due(now) {
                 say!("starting anew, as a command says");
                 SCB::sys_reset();
