@@ -94,33 +94,59 @@ target_environment() {
     export CARGO_UNSTABLE_JSON_TARGET_SPEC=true
 }
 
-# sled as routers need it. On MIPS, where it believes that there are no 64-bit atomics, it puts locks in their place, in memory that it
-# then fills with zeros, and panics when it has read 64 pages. Our targets have those atomics, so a copy of its source uses them. And its
-# greatest key is a constant of a MiB of ones; a KiB is greater than each of ours as well. The path override that names the copy leaves
-# Cargo.lock as it is.
-need_sled_for_routers() {
-    local source copy
-    source=$("$cargo" metadata --format-version 1 --locked | python3 -c 'import json, os, sys
-print(*(os.path.dirname(p["manifest_path"]) for p in json.load(sys.stdin)["packages"] if p["name"] == "sled"))')
-    [ -d "$source" ] || fail "cargo does not say where the source of sled is"
-    copy=$cache/routers/$(basename "$source")
-    if ! [ -d "$copy" ]; then
-        rm -rf "$copy.new"
-        mkdir -p "$cache/routers"
-        cp -r "$source" "$copy.new"
-        sed -i '/target_arch = "mips",$/d; s/target_arch = "mips", //' "$copy.new/src/atomic_shim.rs"
-        sed -i 's/&\[255; 1024 \* 1024\]/\&[255; 1024]/' "$copy.new/src/iter.rs"
-        # What cargo does for dependencies from a registry.
-        sed -i 's/^#!\[\(deny\|warn\)(/#![allow(/; 1i #![allow(warnings)]' "$copy.new/src/lib.rs"
-        mv "$copy.new" "$copy"
-    fi
-    cargo_config=(--config "paths=[\"$copy\"]")
+# Two crates as routers need them: copies of their source with a few lines changed, named by a path override that leaves Cargo.lock as it
+# is. A step that finds nothing to change fails, so that a new version of a crate is looked at again.
+need_sources_for_routers() {
+    local sled lrtable
+    read -r sled lrtable < <("$cargo" metadata --format-version 1 --locked | python3 -c 'import json, os, sys
+found = {p["name"]: os.path.dirname(p["manifest_path"]) for p in json.load(sys.stdin)["packages"]}
+print(found["sled"], found["lrtable"])') || fail "cargo does not say where the sources of sled and lrtable are"
+    copy_source "$sled" sled_for_routers
+    sled=$copied
+    copy_source "$lrtable" lrtable_in_order
+    cargo_config=(--config "paths=[\"$sled\", \"$copied\"]")
+}
+
+# copy_source FOLDER CHANGE: sets copied to a copy of a crate's source that the function CHANGE has changed. It is made once for each
+# wording of CHANGE.
+copy_source() {
+    copied=$cache/routers/$(declare -f "$2" | cksum | cut -d ' ' -f 1)/$(basename "$1")
+    [ ! -d "$copied" ] || return 0
+    rm -rf "$copied.new"
+    mkdir -p "$(dirname "$copied")"
+    cp -r "$1" "$copied.new"
+    "$2" "$copied.new/src"
+    mv "$copied.new" "$copied"
+}
+
+# change FILE EXPRESSION: what sed's expression says, which has to change something.
+change() {
+    sed "$2" "$1" >"$1.changed"
+    ! cmp -s "$1" "$1.changed" || fail "nothing to change in $1: $2"
+    mv "$1.changed" "$1"
+}
+
+# On MIPS, where sled believes that there are no 64-bit atomics, it puts locks in their place, in memory that it then fills with zeros,
+# and panics when it has read 64 pages. Our targets have those atomics, so the copy uses them. And its greatest key is a constant of a MiB
+# of ones; a KiB is greater than each of ours as well.
+sled_for_routers() {
+    change "$1/atomic_shim.rs" '/target_arch = "mips",$/d; s/target_arch = "mips", //'
+    change "$1/iter.rs" 's/&\[255; 1024 \* 1024\]/\&[255; 1024]/'
+    # What cargo does for dependencies from a registry.
+    change "$1/lib.rs" 's/^#!\[\(deny\|warn\)(/#![allow(/; 1i #![allow(warnings)]'
+}
+
+# lrtable makes the tables of PromQL's parser and lists in them the conflicts that it solved, in the order of a hash map, which is another
+# in each build. Each symbol leads out of a state into a state of its own, so the order of those is an order of the symbols.
+lrtable_in_order() {
+    change "$1/lib/statetable.rs" 's/for (&sym, ref_stidx) in sg\.edges(stidx) {/let mut edges: Vec<_> = sg.edges(stidx).iter().collect();\n            edges.sort_unstable_by_key(|(_, to)| usize::from(**to));\n            for (\&sym, ref_stidx) in edges {/'
+    change "$1/lib/mod.rs" '1i #![allow(warnings)]'
 }
 
 # target_cargo COMMAND [ARGUMENTS]: cargo for the selected target.
 target_cargo() {
     local command=$1; shift
     local cargo_config=()
-    need_sled_for_routers
+    need_sources_for_routers
     "$cargo" $command "${cargo_config[@]}" --target "$target" --target-dir "$target_dir" "$@"
 }
