@@ -136,7 +136,8 @@ pub struct Origin {
 }
 
 /// The record that a batch was copied from, when it came as a message about another node's record and not from a peer.
-/// It stands in the record, so that a repeat is recognised after a restart, and the copy is not sent out as news.
+/// It stands in the record, so that a repeat is recognised after a restart, and the copy is not sent out as news. For the same ends a record
+/// of a message that no node wrote has the start of the message's hash as `node`, run 0 and the message's packet identifier as `lsn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Relay {
     /// Who wrote the record.

@@ -64,13 +64,16 @@ pub(super) struct Message {
     pub topic: String,
     pub payload: Bytes,
     pub retain: bool,
+    /// Whether the broker delivered it before, as far as the broker knows.
+    pub again: bool,
     pub receipt: Receipt,
 }
 
 /// What a message is acknowledged with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Receipt {
-    packet: u16,
+    /// The packet identifier, which is the same when the message is delivered again; 0 for a message of QoS 0.
+    pub packet: u16,
     /// Nothing is to be acknowledged of a message of QoS 0.
     owed: bool,
 }
@@ -254,8 +257,8 @@ fn of_event_3(event: rumqttc::Event) -> Result<Event, Lost> {
         }
         Event3::Incoming(Packet::Publish(message)) => {
             let receipt = Receipt { packet: message.pkid, owed: message.qos != QoS::AtMostOnce };
-            let rumqttc::Publish { topic, payload, retain, .. } = message;
-            Event::Message(Message { topic, payload, retain, receipt })
+            let rumqttc::Publish { topic, payload, retain, dup: again, .. } = message;
+            Event::Message(Message { topic, payload, retain, again, receipt })
         }
         Event3::Outgoing(outgoing) => of_outgoing(outgoing),
         Event3::Incoming(_) => Event::Other,
@@ -285,7 +288,8 @@ fn of_event_5(event: v5::Event) -> Result<Event, Lost> {
         v5::Event::Incoming(Packet::Publish(message)) => {
             let receipt = Receipt { packet: message.pkid, owed: message.qos != QoS5::AtMostOnce };
             let topic = String::from_utf8_lossy(&message.topic).into_owned();
-            Event::Message(Message { topic, payload: message.payload, retain: message.retain, receipt })
+            let packet5::Publish { payload, retain, dup: again, .. } = message;
+            Event::Message(Message { topic, payload, retain, again, receipt })
         }
         v5::Event::Outgoing(outgoing) => of_outgoing(outgoing),
         v5::Event::Incoming(_) => Event::Other,

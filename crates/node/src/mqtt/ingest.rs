@@ -7,27 +7,32 @@
 //! cannot be read is counted, told with its topic, and acknowledged, because delivering it again would not mend it. When the
 //! log does not take a record, the session ends unacknowledged, and the broker delivers again.
 //!
+//! Messages of other programs ([`foreign`](super::foreign)) have no origin. One that the broker delivers again is known by topic, payload and
+//! packet identifier, which stand in the record in the origin's place.
+//!
 //! Messages about this node's own records are passed over, and copies are never published by the bridge, so two nodes on
 //! one broker do not echo each other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use tidelog_record::{BatchError, Lsn, Relay, Series, StreamId};
+use tidelog_record::{BatchError, Lsn, Relay, Series, SiteName, StreamId};
 use tidelog_store::{AppendError, ReadError, Store};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
 
 use super::client::{self, Client, Connection, Event, Gone, Options, Receipt};
+use super::foreign::{Delivery, FormError, Forms, Reading};
 use super::payload::{Message, PayloadError};
 use super::receipts::{Arrival, Receipts};
 use super::recent::{Place, Recent};
 use super::session::{FAREWELL_S_MAX, Link, LinkStatus, SessionEnd};
 use super::topic::TopicFilter;
 use crate::backoff::{Backoff, random};
+use crate::clock::EARLIEST_MS;
 use crate::context::NodeContext;
 use crate::reserved::{Reserved, reserved};
 use crate::rule;
@@ -50,6 +55,12 @@ const REQUESTS_MAX: usize = 65_536;
 /// Longest reason written to the log, in characters: it may quote the payload.
 const REASON_CHARS_MAX: usize = 200;
 
+/// Messages of other programs that are known again: twice what may be in hand when a node ends.
+const DELIVERIES_MAX: usize = 2 * IN_HAND_MAX as usize;
+
+/// How soon a node whose clock stands before this program was made looks at it again.
+const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(1);
+
 const VIA: &str = "mqtt";
 
 /// How ingest is, for the status document.
@@ -60,6 +71,9 @@ pub struct IngestStatus {
     pub link: LinkStatus,
     /// What is subscribed to.
     pub topic: String,
+    /// What is subscribed to of other programs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<String>,
 }
 
 /// Ingest, over all its sessions.
@@ -67,6 +81,7 @@ pub(super) struct Ingest {
     pub context: NodeContext,
     pub options: Options,
     pub topic: TopicFilter,
+    pub forms: Forms,
     pub link: Arc<Link>,
 }
 
@@ -81,6 +96,12 @@ enum Refusal {
         "commands do not come by MQTT: they are posted to a node or replicated; nor do this node's own words on its rules"
     )]
     Reserved,
+    #[error(transparent)]
+    Form(#[from] FormError),
+    #[error("{count} of its values cannot be taken; {reason}")]
+    Unfit { reason: String, count: usize },
+    #[error("it was published before the node subscribed")]
+    Retained,
 }
 
 impl Refusal {
@@ -88,29 +109,40 @@ impl Refusal {
     fn label(&self) -> &'static str {
         match self {
             Self::Payload(PayloadError::TooLong { .. })
+            | Self::Form(FormError::TooLong(_))
             | Self::Batch(
                 BatchError::TooLong { .. }
                 | BatchError::TooManyPoints { .. }
                 | BatchError::NamesTooLong { .. },
             ) => "too_long",
             Self::Payload(PayloadError::Version(_)) => "version",
-            Self::Payload(_) | Self::Batch(_) => "malformed",
+            Self::Payload(_) | Self::Batch(_) | Self::Form(_) | Self::Unfit { .. } => "malformed",
             Self::Reserved => "command",
+            Self::Retained => "retained",
         }
     }
 }
 
 /// A record to append, and what it was made of.
 struct Copy {
-    stream: StreamId,
-    place: Place,
+    site: SiteName,
+    source: Source,
     body: Vec<u8>,
     points: u64,
 }
 
+/// What a record is made of, in the books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Source {
+    /// Another node's record.
+    Node(Place),
+    /// A message of another program, and which one of this process it is.
+    Foreign(Delivery, u64),
+}
+
 /// What the log said about a copy.
 struct Answer {
-    place: Place,
+    source: Source,
     bytes: usize,
     points: u64,
     result: Result<(), AppendError>,
@@ -119,28 +151,69 @@ struct Answer {
 /// The books of ingest. Those of appends outlive a session: an append that was asked for is answered after it too.
 struct Books {
     recent: Recent,
+    deliveries: Deliveries,
     /// Copies that the log was given and did not answer for, with the messages of this session that wait for each.
-    asked: HashMap<Place, Vec<Arrival>>,
+    asked: HashMap<Source, Vec<Arrival>>,
     bytes: usize,
+    /// Messages of other programs that were read.
+    foreign: u64,
+    /// When the last message came, Unix nanoseconds.
+    arrived_ns: i64,
     answers: mpsc::Receiver<Answer>,
     answer: mpsc::Sender<Answer>,
+}
+
+/// The messages of other programs of which records were made last.
+#[derive(Debug, Default)]
+struct Deliveries {
+    newest: VecDeque<Delivery>,
+    held: HashSet<Delivery>,
+}
+
+impl Deliveries {
+    fn insert(&mut self, delivery: Delivery) {
+        if !self.held.insert(delivery) {
+            return;
+        }
+        self.newest.push_back(delivery);
+        if self.newest.len() > DELIVERIES_MAX
+            && let Some(oldest) = self.newest.pop_front()
+        {
+            self.held.remove(&oldest);
+        }
+    }
+}
+
+impl Books {
+    /// When a message came, Unix nanoseconds: each at a time of its own, for the time may be all that tells its points from the last.
+    fn arrived(&mut self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_ns = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+        self.arrived_ns = now_ns.max(self.arrived_ns.saturating_add(1));
+        self.arrived_ns
+    }
 }
 
 impl Ingest {
     /// Takes messages in until the node ends.
     pub async fn run(self) {
-        let recent = match learn(&self.context.store).await {
-            Ok(recent) => recent,
+        let (recent, deliveries) = match learn(&self.context.store).await {
+            Ok(learned) => learned,
             Err(error) => {
                 // A repeat would be stored twice, which no answer shows: better than no readings.
                 error!(%error, "what was taken in before could not be read");
-                Recent::default()
+                Default::default()
             }
         };
         let (answer, answers) = mpsc::channel(usize::from(IN_HAND_MAX));
-        let mut books = Books { recent, asked: HashMap::new(), bytes: 0, answers, answer };
+        let asked = HashMap::new();
+        let mut books =
+            Books { recent, deliveries, asked, bytes: 0, foreign: 0, arrived_ns: 0, answers, answer };
         let mut backoff = Backoff::new();
         while !self.context.shutdown.is_cancelled() {
+            if self.forms.need_clock() {
+                self.clock_is_set().await;
+            }
             let received = self.context.metrics.mqtt_received.get();
             let end = self.session(&mut books).await;
             self.link.ended(&end);
@@ -152,6 +225,13 @@ impl Ingest {
                 () = sleep(backoff.next(random())) => {}
                 () = self.context.shutdown.cancelled() => {}
             }
+        }
+    }
+
+    /// Waits for a clock that may be right: the broker keeps meanwhile what would get its time from it.
+    async fn clock_is_set(&self) {
+        while self.context.now_ms() < EARLIEST_MS && !self.context.shutdown.is_cancelled() {
+            sleep(CLOCK_LOOK_EVERY).await;
         }
     }
 
@@ -178,8 +258,11 @@ impl Ingest {
             match connection.next().await {
                 Ok(Event::Stands) => {
                     self.link.stands();
-                    if let Err(gone) = client.subscribe(self.topic.as_str()) {
-                        return gone.into();
+                    let own = std::iter::once(self.topic.to_string());
+                    for filter in own.chain(self.forms.filters()) {
+                        if let Err(gone) = client.subscribe(&filter) {
+                            return gone.into();
+                        }
                     }
                 }
                 Ok(Event::Message(message)) => {
@@ -229,31 +312,70 @@ impl Ingest {
     /// One message: a repeat, a copy to append, or nothing that can be read.
     fn take(&self, message: client::Message, books: &mut Books, receipts: &mut Receipts<Receipt>) {
         self.context.metrics.mqtt_received.inc();
-        let client::Message { topic, payload, receipt, .. } = message;
-        let arrival = receipts.arrived(receipt);
-        match self.read(&payload) {
+        let arrival = receipts.arrived(message.receipt);
+        let arrived_ns = books.arrived();
+        let foreign = self.forms.read(&message.topic, &message.payload, arrived_ns);
+        let copy = match foreign {
+            Some(reading) => reading.map_err(Refusal::from).and_then(|it| self.foreign(it, &message, books)),
+            None => self.read(&message.payload),
+        };
+        let copy = match copy {
             Err(refusal) => {
-                self.context.metrics.refused.with_label_values(&[VIA, refusal.label()]).inc();
-                let reason: String = refusal.to_string().chars().take(REASON_CHARS_MAX).collect();
-                warn!(topic, reason, "an MQTT message is refused");
-                receipts.settle(arrival);
+                self.refused(&message.topic, &refusal);
+                return receipts.settle(arrival);
             }
-            Ok(None) => {
+            Ok(copy) => copy.filter(|copy| match copy.source {
+                Source::Node(place) => !books.recent.holds(&place),
+                Source::Foreign(delivery, _) => !message.again || !books.deliveries.held.contains(&delivery),
+            }),
+        };
+        let Some(copy) = copy else {
+            self.context.metrics.repeats.with_label_values(&[VIA]).inc();
+            return receipts.settle(arrival);
+        };
+        match books.asked.get_mut(&copy.source) {
+            Some(waiting) => {
                 self.context.metrics.repeats.with_label_values(&[VIA]).inc();
-                receipts.settle(arrival);
+                waiting.push(arrival);
             }
-            Ok(Some(copy)) if books.recent.holds(&copy.place) => {
-                self.context.metrics.repeats.with_label_values(&[VIA]).inc();
-                receipts.settle(arrival);
-            }
-            Ok(Some(copy)) => match books.asked.get_mut(&copy.place) {
-                Some(waiting) => {
-                    self.context.metrics.repeats.with_label_values(&[VIA]).inc();
-                    waiting.push(arrival);
-                }
-                None => self.append(copy, payload.len(), arrival, books),
-            },
+            None => self.append(copy, message.payload.len(), arrival, books),
         }
+    }
+
+    fn refused(&self, topic: &str, refusal: &Refusal) {
+        self.context.metrics.refused.with_label_values(&[VIA, refusal.label()]).inc();
+        let reason: String = refusal.to_string().chars().take(REASON_CHARS_MAX).collect();
+        match refusal {
+            // They come with each connection.
+            Refusal::Retained => debug!(topic, reason, "an MQTT message is refused"),
+            _ => warn!(topic, reason, "an MQTT message is refused"),
+        }
+    }
+
+    /// The copy to append of another program's message.
+    fn foreign(
+        &self,
+        reading: Reading,
+        message: &client::Message,
+        books: &mut Books,
+    ) -> Result<Option<Copy>, Refusal> {
+        if message.retain {
+            return Err(Refusal::Retained);
+        }
+        let Reading { site, mut batch, unfit } = reading;
+        if let Some((reason, count)) = unfit {
+            let refusal = Refusal::Unfit { reason, count };
+            if batch.series.is_empty() {
+                return Err(refusal);
+            }
+            self.refused(&message.topic, &refusal);
+        }
+        batch.authored_ms = self.context.now_ms();
+        let delivery = Delivery::of(&message.topic, &message.payload, message.receipt.packet);
+        let body = batch.encode_relayed(&delivery.relay())?;
+        books.foreign += 1;
+        let source = Source::Foreign(delivery, books.foreign);
+        Ok(Some(Copy { site, source, body, points: batch.points() as u64 }))
     }
 
     /// The copy to append; `None` for a record that is held for another reason than having been copied.
@@ -292,16 +414,17 @@ impl Ingest {
             batch.origin = None;
         }
         let body = batch.encode_relayed(&relay)?;
-        Ok(Some(Copy { stream, place, body, points: batch.points() as u64 }))
+        let points = batch.points() as u64;
+        Ok(Some(Copy { site: stream.site, source: Source::Node(place), body, points }))
     }
 
     fn append(&self, copy: Copy, bytes: usize, arrival: Arrival, books: &mut Books) {
-        let Copy { stream, place, body, points } = copy;
-        books.asked.insert(place, vec![arrival]);
+        let Copy { site, source, body, points } = copy;
+        books.asked.insert(source, vec![arrival]);
         books.bytes += bytes;
         let answer = books.answer.clone();
-        self.context.store.append(&stream.site, body, move |result| {
-            let answered = answer.try_send(Answer { place, bytes, points, result: result.map(drop) });
+        self.context.store.append(&site, body, move |result| {
+            let answered = answer.try_send(Answer { source, bytes, points, result: result.map(drop) });
             if let Err(error) = answered {
                 // There is room for every append that was asked for, so only an ending node comes here.
                 debug!(%error, "nobody waits for an append any more");
@@ -315,18 +438,21 @@ impl Ingest {
         books: &mut Books,
         receipts: &mut Receipts<Receipt>,
     ) -> Result<(), SessionEnd> {
-        let Answer { place, bytes, points, result } = answer;
+        let Answer { source, bytes, points, result } = answer;
         books.bytes -= bytes;
-        let waiting = books.asked.remove(&place).unwrap_or_default();
+        let waiting = books.asked.remove(&source).unwrap_or_default();
         match result {
             Ok(()) => {
-                books.recent.insert(&place);
+                match source {
+                    Source::Node(place) => books.recent.insert(&place),
+                    Source::Foreign(delivery, _) => books.deliveries.insert(delivery),
+                }
                 self.context.metrics.points_in.with_label_values(&[VIA]).inc_by(points);
             }
             // Never again either: the same bytes are refused each time.
             Err(AppendError::TooLong { .. } | AppendError::Malformed(_)) => {
                 self.context.metrics.refused.with_label_values(&[VIA, "malformed"]).inc();
-                error!(lsn = %place.lsn, "a message became a record that the log does not take");
+                error!(?source, "a message became a record that the log does not take");
             }
             Err(error) => return Err(SessionEnd::Store(error)),
         }
@@ -394,15 +520,15 @@ fn place_of(own: &StreamId, relay: &Relay) -> Place {
     Place { stream: stream.key(), lsn: relay.lsn, first_point: relay.first_point }
 }
 
-pub(super) fn status(link: &Link, topic: &TopicFilter) -> IngestStatus {
-    IngestStatus { link: link.read(), topic: topic.to_string() }
+pub(super) fn status(link: &Link, topic: &TopicFilter, forms: &Forms) -> IngestStatus {
+    IngestStatus { link: link.read(), topic: topic.to_string(), messages: forms.filters().collect() }
 }
 
 /// Learns from the newest records of this node's own streams what they were copied from.
-async fn learn(store: &Store) -> Result<Recent, ReadError> {
+async fn learn(store: &Store) -> Result<(Recent, Deliveries), ReadError> {
     let store = store.clone();
     let learned = tokio::task::spawn_blocking(move || {
-        let mut recent = Recent::default();
+        let (mut recent, mut deliveries) = <(Recent, Deliveries)>::default();
         for (stream, head, _) in store.vector() {
             if stream.node != store.node() {
                 continue;
@@ -414,18 +540,21 @@ async fn learn(store: &Store) -> Result<Recent, ReadError> {
                 after = last.lsn;
                 for record in &records {
                     if let Ok(Some(relay)) = Relay::of_body(&record.body) {
-                        recent.insert(&place_of(&stream, &relay));
+                        match Delivery::of_relay(&relay) {
+                            Some(delivery) => deliveries.insert(delivery),
+                            None => recent.insert(&place_of(&stream, &relay)),
+                        }
                     }
                 }
             }
         }
-        Ok(recent)
+        Ok((recent, deliveries))
     });
     match learned.await {
-        Ok(recent) => recent,
+        Ok(learned) => learned,
         Err(error) => {
             error!(%error, "learning what was taken in before broke off");
-            Ok(Recent::default())
+            Ok(Default::default())
         }
     }
 }

@@ -4,13 +4,14 @@
 //! All are edges: the bridge is a cursor over the store's log, ingest is one more way in. What stands in a message is
 //! [`payload`]'s affair, where it is published [`topic`]'s; `docs/MQTT.md` tells both to those who subscribe.
 //!
-//! `client` speaks MQTT 3.1.1 or 5 and is the only one that knows which. Thin: no payloads of others (Sparkplug B, plain values) yet.
+//! `client` speaks MQTT 3.1.1 or 5 and is the only one that knows which. `foreign` reads what other programs publish.
 
 mod bridge;
 mod broker;
 mod client;
 mod control;
 mod discovery;
+mod foreign;
 mod ingest;
 pub mod payload;
 mod presence;
@@ -36,6 +37,7 @@ use bridge::{Bridge, Progress};
 use broker::{BrokerError, Login, client_id, options};
 use control::Control;
 use discovery::Discovery;
+use foreign::Forms;
 use ingest::{IN_HAND_MAX, Ingest};
 use payload::Encoding;
 use session::Link;
@@ -133,9 +135,14 @@ fn start_ingest(context: &NodeContext, settings: &IngestSettings, url: &BrokerUr
     options.keep_session(settings.session_expiry_s, IN_HAND_MAX);
     let link = Arc::new(Link::new("ingest", url, Arc::clone(&context.metrics)));
     let topic = settings.topic.clone();
-    let (shown_link, shown_topic) = (Arc::clone(&link), topic.clone());
-    context.status.section("ingest", move || json!(ingest::status(&shown_link, &shown_topic)));
-    let ingest = Ingest { context: context.clone(), options, topic, link };
+    let forms = match &settings.messages {
+        Some(path) => Forms::load(path, &context.site, topic.as_str())
+            .map_err(|error| StartError::Setting { key: "ingest.messages", reason: error.to_string() })?,
+        None => Forms::default(),
+    };
+    let (shown_link, shown_topic, shown_forms) = (Arc::clone(&link), topic.clone(), forms.clone());
+    context.status.section("ingest", move || json!(ingest::status(&shown_link, &shown_topic, &shown_forms)));
+    let ingest = Ingest { context: context.clone(), options, topic, forms, link };
     let tasks = context.tasks.clone();
     tasks.spawn(ingest.run());
     Ok(())

@@ -350,6 +350,10 @@ pub struct IngestSettings {
     #[arg(id = "ingest-topic", long = "ingest-topic", value_name = "FILTER", default_value = TOPIC_FILTER_DEFAULT)]
     pub topic: TopicFilter,
 
+    /// File that says how messages of other programs are read and taken in, TOML (MQTT.md). Read at the start.
+    #[arg(id = "ingest-messages", long = "ingest-messages", value_name = "FILE")]
+    pub messages: Option<PathBuf>,
+
     /// Client identifier towards the broker, different for every node; one made of the node's id without it. The broker
     /// keeps messages for it while the node is away.
     #[arg(id = "ingest-client-id", long = "ingest-client-id", value_name = "ID")]

@@ -24,6 +24,7 @@ mod bridge;
 mod broker;
 mod control;
 mod discovery;
+mod foreign;
 mod ingest;
 mod node;
 mod presence;
