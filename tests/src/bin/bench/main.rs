@@ -8,9 +8,11 @@
 //! $ tests/bench/run reopen
 //! $ tests/bench/run replication
 //! $ tests/bench/run sensors --minutes 1
+//! $ tests/bench/run sockets --devices 1000
 //! ```
 
 mod ask;
+mod crowd;
 mod forms;
 mod http;
 mod load;
@@ -18,6 +20,7 @@ mod process;
 mod reopen;
 mod replication;
 mod sensors;
+mod sockets;
 mod subjects;
 mod workload;
 
@@ -60,7 +63,9 @@ enum Command {
     Replication(Replication),
     /// Virtual sensors with the real firmware at one gateway: nothing lost, memory, processor time
     Sensors(sensors::Sensors),
-    /// Writes it once, then asks five questions
+    /// Devices that keep a connection: memory, how long a batch waits, how many a second; and mosquitto
+    Sockets(sockets::Sockets),
+    /// Writes it once, then asks five questions; and one in PromQL by many at once, where wrk is installed
     Queries {
         #[command(flatten)]
         options: Options,
@@ -165,6 +170,7 @@ fn main() -> ExitCode {
         Command::Reopen { options, rounds, open_points } => reopen::reopen(options, rounds, open_points),
         Command::Replication(options) => replication::replication(&options),
         Command::Sensors(options) => sensors::sensors(&options),
+        Command::Sockets(options) => sockets::sockets(&options),
         Command::Queries { options, runs, questions } => queries(&options, runs, &questions),
     };
     match outcome {
@@ -243,6 +249,11 @@ fn queries(options: &Options, runs: u32, questions: &[Question]) -> Result<(), B
             let wrong = *question == Question::Q4 && !asked.holds(&counted);
             let remark = if wrong { ": not the points that were written" } else { "" };
             println!("{:<18} {:<40} {}{remark}", subject.name(), question.says(), asked.show());
+        }
+        if crowd::is_installed()
+            && let Some(said) = crowd::crowd(subject, &process, bodies.written, dir.path())?
+        {
+            println!("{:<18} {said}", subject.name());
         }
         process.end()?;
     }

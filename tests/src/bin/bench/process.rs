@@ -115,6 +115,14 @@ impl Process {
         })
     }
 
+    /// What it has in memory now, in bytes.
+    pub fn resident_bytes(&self) -> Result<u64, Box<dyn Error>> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        let kib = line.split_whitespace().next().unwrap_or_default();
+        Ok(kib.parse::<u64>()? * 1024)
+    }
+
     /// Ends it without a warning.
     pub fn kill(mut self) -> io::Result<()> {
         self.child.kill()?;

@@ -149,6 +149,18 @@ impl Subject {
         Ok(())
     }
 
+    /// The path of a question in PromQL about one device, or none where it is not spoken.
+    pub fn asks_range(self, written: Written) -> Option<String> {
+        match self {
+            Self::Tidelog => {
+                let path = Self::Prometheus.asks(Question::Q2, written)?;
+                Some(format!("/prometheus/bench{path}"))
+            }
+            Self::VictoriaMetrics | Self::Prometheus => self.asks(Question::Q2, written),
+            Self::Influxdb => None,
+        }
+    }
+
     /// The path that asks a question, or none where there is no way to ask it.
     pub fn asks(self, question: Question, written: Written) -> Option<String> {
         let Written { start, end, device } = written;
