@@ -132,6 +132,7 @@ metrics! {
     mqtt_connected: gauges "tidelog_mqtt_connected" "1 while the session with the broker stands." ["role"];
     mqtt_sessions: counters "tidelog_mqtt_sessions_total" "Sessions made with the broker." ["role"];
     mqtt_failures: counters "tidelog_mqtt_failures_total" "Sessions lost or refused and messages not sent, by reason." ["role", "reason"];
+    sparkplug_missed: counter "tidelog_sparkplug_missed_messages_total" "Messages of Sparkplug B that did not come, as the numbers of those that did say." [];
     mqtt_published: counter "tidelog_mqtt_published_messages_total" "Messages that the broker acknowledged." [];
     mqtt_published_points: counter "tidelog_mqtt_published_points_total" "Points in messages that the broker acknowledged." [];
     mqtt_received: counter "tidelog_mqtt_received_messages_total" "Messages received for ingest." [];

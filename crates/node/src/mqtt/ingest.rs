@@ -15,8 +15,9 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rumqttc::QoS;
 use serde::Serialize;
 use tidelog_record::{BatchError, Lsn, Relay, Series, SiteName, StreamId};
 use tidelog_store::{AppendError, ReadError, Store};
@@ -30,12 +31,14 @@ use super::payload::{Message, PayloadError};
 use super::receipts::{Arrival, Receipts};
 use super::recent::{Place, Recent};
 use super::session::{FAREWELL_S_MAX, Link, LinkStatus, SessionEnd};
+use super::sparkplug::{self, Edges, Rebirths, SparkplugError};
 use super::topic::TopicFilter;
 use crate::backoff::{Backoff, random};
 use crate::clock::EARLIEST_MS;
 use crate::context::NodeContext;
 use crate::reserved::{Reserved, reserved};
 use crate::rule;
+use crate::settings::Sparkplug;
 
 /// Most messages taken from the broker and not yet acknowledged to it.
 pub(super) const IN_HAND_MAX: u16 = 1000;
@@ -74,6 +77,8 @@ pub struct IngestStatus {
     /// What is subscribed to of other programs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<String>,
+    /// Whether Sparkplug B is.
+    pub sparkplug: bool,
 }
 
 /// Ingest, over all its sessions.
@@ -82,6 +87,7 @@ pub(super) struct Ingest {
     pub options: Options,
     pub topic: TopicFilter,
     pub forms: Forms,
+    pub sparkplug: Sparkplug,
     pub link: Arc<Link>,
 }
 
@@ -98,6 +104,8 @@ enum Refusal {
     Reserved,
     #[error(transparent)]
     Form(#[from] FormError),
+    #[error(transparent)]
+    Sparkplug(#[from] SparkplugError),
     #[error("{count} of its values cannot be taken; {reason}")]
     Unfit { reason: String, count: usize },
     #[error("it was published before the node subscribed")]
@@ -110,13 +118,17 @@ impl Refusal {
         match self {
             Self::Payload(PayloadError::TooLong { .. })
             | Self::Form(FormError::TooLong(_))
+            | Self::Sparkplug(SparkplugError::TooLong(_))
             | Self::Batch(
                 BatchError::TooLong { .. }
                 | BatchError::TooManyPoints { .. }
                 | BatchError::NamesTooLong { .. },
             ) => "too_long",
             Self::Payload(PayloadError::Version(_)) => "version",
-            Self::Payload(_) | Self::Batch(_) | Self::Form(_) | Self::Unfit { .. } => "malformed",
+            Self::Sparkplug(SparkplugError::Unborn(..)) => "birth",
+            Self::Payload(_) | Self::Batch(_) | Self::Form(_) | Self::Sparkplug(_) | Self::Unfit { .. } => {
+                "malformed"
+            }
             Self::Reserved => "command",
             Self::Retained => "retained",
         }
@@ -157,6 +169,10 @@ struct Books {
     bytes: usize,
     /// Messages of other programs that were read.
     foreign: u64,
+    edges: Edges,
+    rebirths: Rebirths,
+    /// Edge nodes that are to be asked for their births.
+    unborn: Vec<sparkplug::Edge>,
     /// When the last message came, Unix nanoseconds.
     arrived_ns: i64,
     answers: mpsc::Receiver<Answer>,
@@ -206,9 +222,19 @@ impl Ingest {
             }
         };
         let (answer, answers) = mpsc::channel(usize::from(IN_HAND_MAX));
-        let asked = HashMap::new();
-        let mut books =
-            Books { recent, deliveries, asked, bytes: 0, foreign: 0, arrived_ns: 0, answers, answer };
+        let mut books = Books {
+            recent,
+            deliveries,
+            asked: HashMap::new(),
+            bytes: 0,
+            foreign: 0,
+            edges: Edges::default(),
+            rebirths: Rebirths::default(),
+            unborn: Vec::new(),
+            arrived_ns: 0,
+            answers,
+            answer,
+        };
         let mut backoff = Backoff::new();
         while !self.context.shutdown.is_cancelled() {
             if self.forms.need_clock() {
@@ -259,7 +285,8 @@ impl Ingest {
                 Ok(Event::Stands) => {
                     self.link.stands();
                     let own = std::iter::once(self.topic.to_string());
-                    for filter in own.chain(self.forms.filters()) {
+                    let sparkplug = self.sparkplug.is_heard().then(|| sparkplug::FILTER.to_owned());
+                    for filter in own.chain(self.forms.filters()).chain(sparkplug) {
                         if let Err(gone) = client.subscribe(&filter) {
                             return gone.into();
                         }
@@ -300,7 +327,15 @@ impl Ingest {
                     }
                 }
                 message = arriving.recv(), if room => match message {
-                    Some(message) => self.take(message, books, &mut receipts),
+                    Some(message) => {
+                        self.take(message, books, &mut receipts);
+                        for edge in books.unborn.drain(..) {
+                            let (topic, payload) = sparkplug::rebirth(&edge, self.context.now_ms());
+                            if let Err(gone) = client.publish(&topic, QoS::AtMostOnce, false, payload.into()).await {
+                                return gone.into();
+                            }
+                        }
+                    }
                     None => return Gone.into(),
                 },
             }
@@ -314,14 +349,21 @@ impl Ingest {
         self.context.metrics.mqtt_received.inc();
         let arrival = receipts.arrived(message.receipt);
         let arrived_ns = books.arrived();
-        let foreign = self.forms.read(&message.topic, &message.payload, arrived_ns);
-        let copy = match foreign {
+        let form = self.forms.read(&message.topic, &message.payload, arrived_ns);
+        let copy = match form {
             Some(reading) => reading.map_err(Refusal::from).and_then(|it| self.foreign(it, &message, books)),
+            None if self.sparkplug.is_heard() && message.topic.starts_with(sparkplug::NAMESPACE) => {
+                self.sparkplug(&message, arrived_ns, books)
+            }
             None => self.read(&message.payload),
         };
         let copy = match copy {
             Err(refusal) => {
                 self.refused(&message.topic, &refusal);
+                return receipts.settle(arrival);
+            }
+            // Nothing in it is a measurement.
+            Ok(copy) if copy.as_ref().is_some_and(|copy| copy.points == 0) => {
                 return receipts.settle(arrival);
             }
             Ok(copy) => copy.filter(|copy| match copy.source {
@@ -342,12 +384,39 @@ impl Ingest {
         }
     }
 
+    /// The copy to append of an edge node's message.
+    fn sparkplug(
+        &self,
+        message: &client::Message,
+        arrived_ns: i64,
+        books: &mut Books,
+    ) -> Result<Option<Copy>, Refusal> {
+        let heard = books.edges.read(&message.topic, &message.payload, arrived_ns);
+        let missed = heard.as_ref().map_or(0, |heard| heard.as_ref().map_or(0, |heard| heard.missed));
+        self.context.metrics.sparkplug_missed.inc_by(missed);
+        let is_unborn = matches!(heard, Err(SparkplugError::Unborn(..)));
+        if (missed > 0 || is_unborn)
+            && let Some(edge) = sparkplug::edge_of(&message.topic)
+            && books.rebirths.is_due(&edge, Instant::now())
+        {
+            warn!(topic = message.topic, missed, is_unborn, "messages of an edge node did not come");
+            if self.sparkplug == Sparkplug::Ask {
+                books.unborn.push(edge);
+            }
+        }
+        let heard = heard?.unwrap_or_default();
+        let reading = Reading { site: self.context.site.clone(), batch: heard.batch, unfit: heard.unfit };
+        self.foreign(reading, message, books)
+    }
+
     fn refused(&self, topic: &str, refusal: &Refusal) {
         self.context.metrics.refused.with_label_values(&[VIA, refusal.label()]).inc();
         let reason: String = refusal.to_string().chars().take(REASON_CHARS_MAX).collect();
         match refusal {
-            // They come with each connection.
-            Refusal::Retained => debug!(topic, reason, "an MQTT message is refused"),
+            // They come with each connection; and of whom nothing is known, it was told.
+            Refusal::Retained | Refusal::Sparkplug(SparkplugError::Unborn(..)) => {
+                debug!(topic, reason, "an MQTT message is refused");
+            }
             _ => warn!(topic, reason, "an MQTT message is refused"),
         }
     }
@@ -520,8 +589,9 @@ fn place_of(own: &StreamId, relay: &Relay) -> Place {
     Place { stream: stream.key(), lsn: relay.lsn, first_point: relay.first_point }
 }
 
-pub(super) fn status(link: &Link, topic: &TopicFilter, forms: &Forms) -> IngestStatus {
-    IngestStatus { link: link.read(), topic: topic.to_string(), messages: forms.filters().collect() }
+pub(super) fn status(link: &Link, topic: &TopicFilter, forms: &Forms, sparkplug: Sparkplug) -> IngestStatus {
+    let (topic, messages) = (topic.to_string(), forms.filters().collect());
+    IngestStatus { link: link.read(), topic, messages, sparkplug: sparkplug.is_heard() }
 }
 
 /// Learns from the newest records of this node's own streams what they were copied from.

@@ -4,7 +4,8 @@
 //! All are edges: the bridge is a cursor over the store's log, ingest is one more way in. What stands in a message is
 //! [`payload`]'s affair, where it is published [`topic`]'s; `docs/MQTT.md` tells both to those who subscribe.
 //!
-//! `client` speaks MQTT 3.1.1 or 5 and is the only one that knows which. `foreign` reads what other programs publish.
+//! `client` speaks MQTT 3.1.1 or 5 and is the only one that knows which. `foreign` reads what other
+//! programs publish, `sparkplug` what edge nodes of Sparkplug B do.
 
 mod bridge;
 mod broker;
@@ -18,6 +19,7 @@ mod presence;
 mod receipts;
 mod recent;
 mod session;
+mod sparkplug;
 pub mod topic;
 mod window;
 
@@ -135,14 +137,25 @@ fn start_ingest(context: &NodeContext, settings: &IngestSettings, url: &BrokerUr
     options.keep_session(settings.session_expiry_s, IN_HAND_MAX);
     let link = Arc::new(Link::new("ingest", url, Arc::clone(&context.metrics)));
     let topic = settings.topic.clone();
+    let mut taken = vec![topic.to_string()];
+    let sparkplug = settings.sparkplug;
+    if sparkplug.is_heard() {
+        if foreign::overlap(topic.as_str(), sparkplug::FILTER) {
+            let reason = format!("{topic:?} takes topics of Sparkplug B: {}", sparkplug::FILTER);
+            return Err(StartError::Setting { key: "ingest.topic", reason });
+        }
+        taken.push(sparkplug::FILTER.to_owned());
+    }
     let forms = match &settings.messages {
-        Some(path) => Forms::load(path, &context.site, topic.as_str())
+        Some(path) => Forms::load(path, &context.site, taken)
             .map_err(|error| StartError::Setting { key: "ingest.messages", reason: error.to_string() })?,
         None => Forms::default(),
     };
     let (shown_link, shown_topic, shown_forms) = (Arc::clone(&link), topic.clone(), forms.clone());
-    context.status.section("ingest", move || json!(ingest::status(&shown_link, &shown_topic, &shown_forms)));
-    let ingest = Ingest { context: context.clone(), options, topic, forms, link };
+    context
+        .status
+        .section("ingest", move || json!(ingest::status(&shown_link, &shown_topic, &shown_forms, sparkplug)));
+    let ingest = Ingest { context: context.clone(), options, topic, forms, sparkplug, link };
     let tasks = context.tasks.clone();
     tasks.spawn(ingest.run());
     Ok(())

@@ -301,6 +301,25 @@ pub enum MqttVersion {
     V5,
 }
 
+/// Whether Sparkplug B is taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Sparkplug {
+    /// No.
+    Off,
+    /// What edge nodes publish is.
+    Listen,
+    /// And edge nodes whose births did not come are asked for them, which takes the right to publish.
+    Ask,
+}
+
+impl Sparkplug {
+    /// Whether it is taken in.
+    #[must_use]
+    pub fn is_heard(self) -> bool {
+        self != Self::Off
+    }
+}
+
 /// How a published batch is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MqttPayload {
@@ -353,6 +372,10 @@ pub struct IngestSettings {
     /// File that says how messages of other programs are read and taken in, TOML (MQTT.md). Read at the start.
     #[arg(id = "ingest-messages", long = "ingest-messages", value_name = "FILE")]
     pub messages: Option<PathBuf>,
+
+    /// Whether edge nodes of Sparkplug B are listened to (MQTT.md), and asked for their births where these did not come.
+    #[arg(id = "ingest-sparkplug", long = "ingest-sparkplug", value_name = "MODE", default_value = "off")]
+    pub sparkplug: Sparkplug,
 
     /// Client identifier towards the broker, different for every node; one made of the node's id without it. The broker
     /// keeps messages for it while the node is away.

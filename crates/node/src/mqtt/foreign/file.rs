@@ -166,7 +166,7 @@ impl Forms {
     ///
     /// # Errors
     /// [`FormsFileError`] says what is wrong, and where.
-    pub fn load(path: &Path, site: &SiteName, taken: &str) -> Result<Self, FormsFileError> {
+    pub fn load(path: &Path, site: &SiteName, taken: Vec<String>) -> Result<Self, FormsFileError> {
         let unread = |source| FormsFileError::Read { path: path.to_owned(), source };
         let file = std::fs::File::open(path).map_err(unread)?;
         let mut text = String::new();
@@ -181,7 +181,7 @@ impl Forms {
         text: &str,
         path: &Path,
         site: &SiteName,
-        taken: &str,
+        taken: Vec<String>,
     ) -> Result<Self, FormsFileError> {
         let path = || path.to_owned();
         let written: Written = toml::from_str(text)
@@ -190,7 +190,7 @@ impl Forms {
         if !(1..=FORMS_MAX).contains(&count) {
             return Err(FormsFileError::Count { path: path(), count });
         }
-        let (mut forms, mut filters) = (Vec::with_capacity(count), vec![taken.to_owned()]);
+        let (mut forms, mut filters) = (Vec::with_capacity(count), taken);
         for written in written.message {
             let topic = written.topic.clone();
             let refused = |error| FormsFileError::Form { path: path(), topic: topic.clone(), error };

@@ -11,6 +11,7 @@ use tidelog_record::{Batch, Lsn, NodeId, Relay, Run, SiteName};
 
 use document::Form;
 pub use document::FormError;
+pub(super) use pattern::overlap;
 
 /// Most forms of a node; each is a subscription.
 pub const FORMS_MAX: usize = 64;

@@ -103,7 +103,7 @@ impl Pattern {
 }
 
 /// Whether two filters are of one topic, such as a broker might deliver twice.
-pub(super) fn overlap(one: &str, other: &str) -> bool {
+pub(in crate::mqtt) fn overlap(one: &str, other: &str) -> bool {
     let (mut one, mut other) = (one.split('/'), other.split('/'));
     loop {
         return match (one.next(), other.next()) {

@@ -11,7 +11,8 @@ const ARRIVED_NS: i64 = 1_795_248_000_000_000_123;
 
 fn forms(text: &str) -> Result<Forms, String> {
     let site = "plant".parse().unwrap();
-    Forms::parse(text, Path::new("messages.toml"), &site, "tidelog/+/+").map_err(|error| error.to_string())
+    Forms::parse(text, Path::new("messages.toml"), &site, vec!["tidelog/+/+".to_owned()])
+        .map_err(|error| error.to_string())
 }
 
 fn read(text: &str, topic: &str, payload: &[u8]) -> Option<Result<Reading, String>> {
