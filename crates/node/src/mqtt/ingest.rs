@@ -13,25 +13,25 @@
 //! Messages about this node's own records are passed over, and copies are never published by the bridge, so two nodes on
 //! one broker do not echo each other.
 
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rumqttc::QoS;
 use serde::Serialize;
-use tidelog_record::{BatchError, Lsn, Relay, Series, SiteName, StreamId};
-use tidelog_store::{AppendError, ReadError, Store};
+use tidelog_record::{BatchError, Relay, Series, SiteName};
+use tidelog_store::AppendError;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
 
+use super::books::{Answer, Books, Source, learn};
 use super::client::{self, Client, Connection, Event, Gone, Options, Receipt};
 use super::foreign::{Delivery, FormError, Forms, Reading};
 use super::payload::{Message, PayloadError};
 use super::receipts::{Arrival, Receipts};
-use super::recent::{Place, Recent};
+use super::recent::Place;
 use super::session::{FAREWELL_S_MAX, Link, LinkStatus, SessionEnd};
-use super::sparkplug::{self, Edges, Rebirths, SparkplugError};
+use super::sparkplug::{self, SparkplugError};
 use super::topic::TopicFilter;
 use crate::backoff::{Backoff, random};
 use crate::clock::EARLIEST_MS;
@@ -46,20 +46,11 @@ pub(super) const IN_HAND_MAX: u16 = 1000;
 /// Most bytes of payload in them, in bytes, unless one message alone is longer.
 const IN_HAND_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Records of each own stream that are read at the start to learn which were copied from where.
-const LEARN_RECORDS_MAX: u64 = 16_384;
-
-/// Most bytes of records read from the log at a time, while learning.
-const LEARN_BYTES_MAX: usize = 256 * 1024;
-
 /// Acknowledgements that wait inside the client: as many as there are packet identifiers, so that there is always room.
 const REQUESTS_MAX: usize = 65_536;
 
 /// Longest reason written to the log, in characters: it may quote the payload.
 const REASON_CHARS_MAX: usize = 200;
-
-/// Messages of other programs that are known again: twice what may be in hand when a node ends.
-const DELIVERIES_MAX: usize = 2 * IN_HAND_MAX as usize;
 
 /// How soon a node whose clock stands before this program was made looks at it again.
 const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -143,98 +134,17 @@ struct Copy {
     points: u64,
 }
 
-/// What a record is made of, in the books.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
-    /// Another node's record.
-    Node(Place),
-    /// A message of another program, and which one of this process it is.
-    Foreign(Delivery, u64),
-}
-
-/// What the log said about a copy.
-struct Answer {
-    source: Source,
-    bytes: usize,
-    points: u64,
-    result: Result<(), AppendError>,
-}
-
-/// The books of ingest. Those of appends outlive a session: an append that was asked for is answered after it too.
-struct Books {
-    recent: Recent,
-    deliveries: Deliveries,
-    /// Copies that the log was given and did not answer for, with the messages of this session that wait for each.
-    asked: HashMap<Source, Vec<Arrival>>,
-    bytes: usize,
-    /// Messages of other programs that were read.
-    foreign: u64,
-    edges: Edges,
-    rebirths: Rebirths,
-    /// Edge nodes that are to be asked for their births.
-    unborn: Vec<sparkplug::Edge>,
-    /// When the last message came, Unix nanoseconds.
-    arrived_ns: i64,
-    answers: mpsc::Receiver<Answer>,
-    answer: mpsc::Sender<Answer>,
-}
-
-/// The messages of other programs of which records were made last.
-#[derive(Debug, Default)]
-struct Deliveries {
-    newest: VecDeque<Delivery>,
-    held: HashSet<Delivery>,
-}
-
-impl Deliveries {
-    fn insert(&mut self, delivery: Delivery) {
-        if !self.held.insert(delivery) {
-            return;
-        }
-        self.newest.push_back(delivery);
-        if self.newest.len() > DELIVERIES_MAX
-            && let Some(oldest) = self.newest.pop_front()
-        {
-            self.held.remove(&oldest);
-        }
-    }
-}
-
-impl Books {
-    /// When a message came, Unix nanoseconds: each at a time of its own, for the time may be all that tells its points from the last.
-    fn arrived(&mut self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_ns = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
-        self.arrived_ns = now_ns.max(self.arrived_ns.saturating_add(1));
-        self.arrived_ns
-    }
-}
-
 impl Ingest {
     /// Takes messages in until the node ends.
     pub async fn run(self) {
-        let (recent, deliveries) = match learn(&self.context.store).await {
+        let mut books = Books::new(match learn(&self.context.store).await {
             Ok(learned) => learned,
             Err(error) => {
                 // A repeat would be stored twice, which no answer shows: better than no readings.
                 error!(%error, "what was taken in before could not be read");
                 Default::default()
             }
-        };
-        let (answer, answers) = mpsc::channel(usize::from(IN_HAND_MAX));
-        let mut books = Books {
-            recent,
-            deliveries,
-            asked: HashMap::new(),
-            bytes: 0,
-            foreign: 0,
-            edges: Edges::default(),
-            rebirths: Rebirths::default(),
-            unborn: Vec::new(),
-            arrived_ns: 0,
-            answers,
-            answer,
-        };
+        });
         let mut backoff = Backoff::new();
         while !self.context.shutdown.is_cancelled() {
             if self.forms.need_clock() {
@@ -368,7 +278,7 @@ impl Ingest {
             }
             Ok(copy) => copy.filter(|copy| match copy.source {
                 Source::Node(place) => !books.recent.holds(&place),
-                Source::Foreign(delivery, _) => !message.again || !books.deliveries.held.contains(&delivery),
+                Source::Foreign(delivery, _) => !message.again || !books.deliveries.hold(&delivery),
             }),
         };
         let Some(copy) = copy else {
@@ -584,47 +494,7 @@ impl Ingest {
     }
 }
 
-fn place_of(own: &StreamId, relay: &Relay) -> Place {
-    let stream = StreamId { site: own.site.clone(), node: relay.node, run: relay.run };
-    Place { stream: stream.key(), lsn: relay.lsn, first_point: relay.first_point }
-}
-
 pub(super) fn status(link: &Link, topic: &TopicFilter, forms: &Forms, sparkplug: Sparkplug) -> IngestStatus {
     let (topic, messages) = (topic.to_string(), forms.filters().collect());
     IngestStatus { link: link.read(), topic, messages, sparkplug: sparkplug.is_heard() }
-}
-
-/// Learns from the newest records of this node's own streams what they were copied from.
-async fn learn(store: &Store) -> Result<(Recent, Deliveries), ReadError> {
-    let store = store.clone();
-    let learned = tokio::task::spawn_blocking(move || {
-        let (mut recent, mut deliveries) = <(Recent, Deliveries)>::default();
-        for (stream, head, _) in store.vector() {
-            if stream.node != store.node() {
-                continue;
-            }
-            let mut after = Lsn(head.0.saturating_sub(LEARN_RECORDS_MAX));
-            loop {
-                let records = store.read(&stream, after, LEARN_BYTES_MAX)?;
-                let Some(last) = records.last() else { break };
-                after = last.lsn;
-                for record in &records {
-                    if let Ok(Some(relay)) = Relay::of_body(&record.body) {
-                        match Delivery::of_relay(&relay) {
-                            Some(delivery) => deliveries.insert(delivery),
-                            None => recent.insert(&place_of(&stream, &relay)),
-                        }
-                    }
-                }
-            }
-        }
-        Ok((recent, deliveries))
-    });
-    match learned.await {
-        Ok(learned) => learned,
-        Err(error) => {
-            error!(%error, "learning what was taken in before broke off");
-            Ok(Default::default())
-        }
-    }
 }

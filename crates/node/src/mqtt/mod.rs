@@ -7,6 +7,7 @@
 //! `client` speaks MQTT 3.1.1 or 5 and is the only one that knows which. `foreign` reads what other
 //! programs publish, `sparkplug` what edge nodes of Sparkplug B do.
 
+mod books;
 mod bridge;
 mod broker;
 mod client;
