@@ -10,10 +10,11 @@ use tidelog_store::Position;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::history::{self, HistoryError};
+use super::history;
 use super::issue::still_waiting;
 use super::order::{Order, device_of};
 use super::{METRIC, Waiting};
+use crate::asking::Unanswered;
 use crate::backoff::{Backoff, random};
 use crate::context::NodeContext;
 
@@ -93,7 +94,7 @@ impl Follower {
         Ok((last, true))
     }
 
-    fn look_up(&self) -> Result<(), HistoryError> {
+    fn look_up(&self) -> Result<(), Unanswered> {
         let (store, site) = (&self.context.store, &self.context.site);
         // A clock that has not been set yet looks at all there is.
         let issued = still_waiting(self.context.now_ms());

@@ -5,6 +5,7 @@ mod about;
 mod aggregate;
 mod answer;
 mod commands;
+mod devices;
 mod error;
 mod guard;
 mod level;
@@ -36,7 +37,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use tidelog_query::promql::Bounds;
 use tidelog_store::Position;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::context::NodeContext;
 use crate::door::Doors;
@@ -108,6 +109,8 @@ pub(crate) struct Api {
     sockets: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
     cloud_waiters: Arc<Semaphore>,
+    /// Whoever gives a device labels holds it.
+    labelling: Arc<Mutex<()>>,
     gathers: line::Gathers,
     once: Arc<once::Memory>,
 }
@@ -149,6 +152,7 @@ impl Api {
             tails: Arc::new(Semaphore::new(tail::TAILS_MAX)),
             sockets: Arc::new(Semaphore::new(sockets.min(Semaphore::MAX_PERMITS))),
             body_bytes: Arc::new(Semaphore::new(body_bytes)),
+            labelling: Arc::default(),
             gathers: line::Gathers::new(limits.body_bytes_max),
             once: Arc::default(),
         }
@@ -216,7 +220,7 @@ async fn count(State(api): State<Api>, request: Request, next: Next) -> Response
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     // Both come from the client; a label must not take more values than there are routes.
     let method = match *request.method() {
-        Method::GET | Method::POST | Method::HEAD => request.method().as_str(),
+        Method::GET | Method::POST | Method::PUT | Method::HEAD => request.method().as_str(),
         _ => "other",
     };
     let route = format!("{method} {}", path.as_deref().unwrap_or("other"));

@@ -53,6 +53,11 @@ impl Running {
         Answer::of(agent().get(format!("{}{path}", self.url)).header("accept", accept).call().unwrap())
     }
 
+    pub fn put(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
+        let put = agent().put(format!("{}{path}", self.url)).header("content-type", content_type);
+        Answer::of(put.send(body).unwrap())
+    }
+
     pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
         self.send(path, ("content-type", content_type), body)
     }

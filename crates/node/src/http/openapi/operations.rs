@@ -107,8 +107,24 @@ pub const SITES: Operation = Operation {
 
 pub const DEVICES: Operation = Operation {
     id: "getDevices",
-    summary: "The values of the label device, each with its metrics.",
+    summary: "The devices of a site, each with its metrics and the labels that people gave it.",
     answers: &[ok("The devices", &[(JSON, "Devices")])],
+    ..NOTHING
+};
+
+pub const DEVICE: Operation = Operation {
+    id: "getDevice",
+    summary: "What is known of a device: its metrics and the labels that people gave it.",
+    answers: &[ok("The device", &[(JSON, "Device")])],
+    ..NOTHING
+};
+
+pub const PUT_DEVICE: Operation = Operation {
+    id: "putDevice",
+    summary: "Gives a device these labels and no others, and answers when that is durable.",
+    query: &[ACK, ACK_TIMEOUT],
+    takes: &[(JSON, "DeviceLabels")],
+    answers: &[ok("The labels hold from set_ms on", &[(JSON, "Labelled")]), UNCONFIRMED],
     ..NOTHING
 };
 

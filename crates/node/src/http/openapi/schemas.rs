@@ -91,6 +91,17 @@ pub(super) fn all() -> Value {
         },
     });
     let names = json!({"type": "array", "items": {"type": "string"}});
+    let labels = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    let device_told = json!({
+        "type": "object",
+        "required": ["device", "metrics", "labels"],
+        "properties": {
+            "device": {"type": "string"},
+            "metrics": names,
+            "labels": labels,
+            "set_ms": {"type": "integer", "description": "Since when the labels hold, Unix milliseconds"},
+        },
+    });
     json!({
         "Text": {"type": "string"},
         "Bytes": {"description": "prometheus.WriteRequest in a snappy block"},
@@ -106,14 +117,24 @@ pub(super) fn all() -> Value {
             "type": "object",
             "required": ["devices"],
             "properties": {
-                "devices": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "required": ["device", "metrics"],
-                        "properties": {"device": {"type": "string"}, "metrics": names},
-                    },
-                },
+                "devices": {"type": "array", "items": device_told},
+            },
+        },
+        "Device": device_told,
+        "DeviceLabels": {
+            "type": "object",
+            "required": ["labels"],
+            "properties": {"labels": labels},
+            "additionalProperties": false,
+        },
+        "Labelled": {
+            "type": "object",
+            "required": ["device", "labels", "set_ms", "ack"],
+            "properties": {
+                "device": {"type": "string"},
+                "labels": labels,
+                "set_ms": {"type": "integer"},
+                "ack": {"type": "string", "enum": ["node", "cloud"]},
             },
         },
         "Post": {
