@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::ClockWatch;
-use crate::command::Issuing;
+use crate::command::{Issuing, Rooms};
 use crate::context::{NodeContext, StartError, StatusBoard, wall_ms};
 use crate::door::{Doors, Protection, check_binding, tokens_path};
 use crate::files::write_whole;
@@ -134,6 +134,7 @@ async fn start(
         held: HeldElsewhere::default(),
         ways: Ways::default(),
         issuing: Issuing::default(),
+        rooms: Rooms::default(),
         status: StatusBoard::default(),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),

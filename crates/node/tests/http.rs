@@ -27,6 +27,8 @@ mod prometheus;
 mod rules;
 #[path = "http/socket.rs"]
 mod socket;
+#[path = "http/socket_commands.rs"]
+mod socket_commands;
 #[path = "http/tail.rs"]
 mod tail;
 #[path = "http/tail_socket.rs"]

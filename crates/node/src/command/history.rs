@@ -133,6 +133,18 @@ pub(crate) fn history(
     Ok((kept.into_values().map(told).collect(), left_out))
 }
 
+/// Whether a command is one that was issued to this device.
+pub(crate) fn is_issued(
+    store: &Store,
+    site: &SiteName,
+    device: DeviceId,
+    id: CommandId,
+) -> Result<bool, Unanswered> {
+    let (at, mut is_issued) = (id.issued_ms().saturating_mul(NS_PER_MS), false);
+    each_order(store, site, Some(device), at..=at, |order| is_issued |= order.id == id)?;
+    Ok(is_issued)
+}
+
 /// Visits the commands issued within a time (ns), in no order.
 pub(super) fn each_order(
     store: &Store,

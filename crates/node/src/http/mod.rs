@@ -107,6 +107,7 @@ pub(crate) struct Api {
     queries: Arc<Semaphore>,
     tails: Arc<Semaphore>,
     sockets: Arc<Semaphore>,
+    claims: socket::Claims,
     body_bytes: Arc<Semaphore>,
     cloud_waiters: Arc<Semaphore>,
     /// Whoever gives a device labels holds it.
@@ -150,6 +151,7 @@ impl Api {
             node: Arc::new(OnceLock::new()),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             tails: Arc::new(Semaphore::new(tail::TAILS_MAX)),
+            claims: socket::Claims::default(),
             sockets: Arc::new(Semaphore::new(sockets.min(Semaphore::MAX_PERMITS))),
             body_bytes: Arc::new(Semaphore::new(body_bytes)),
             labelling: Arc::default(),

@@ -214,14 +214,27 @@ pub const POST_COMMAND: Operation = Operation {
 
 pub const SOCKET: Operation = Operation {
     id: "openSocket",
-    summary: "A WebSocket on which a device sends numbered batches, each answered when it is durable.",
+    summary: "A WebSocket on which a device sends numbered batches, each answered when it is durable, and is brought its commands.",
     query: &[
         optional(
             "form",
-            Kind::OneOf(&["json", "line"]),
+            Kind::OneOf(&["json", "line", "csv"]),
             "The form of the bodies in texts; those in binary messages are MessagePack",
         ),
-        optional("precision", Kind::OneOf(&["ns", "us", "ms", "s"]), "What the times of line protocol count"),
+        optional(
+            "precision",
+            Kind::OneOf(&["ns", "us", "ms", "s"]),
+            "What the times of line protocol and of tables count",
+        ),
+        optional("labels", Kind::Text, "Columns of a table that are labels, between commas"),
+        optional("texts", Kind::Text, "Columns of a table that are texts, between commas"),
+        ACK,
+        ACK_TIMEOUT,
+        optional(
+            "device",
+            Kind::Text,
+            "The device that the socket is of, by its EUI-64: its commands come down",
+        ),
     ],
     answers: &[SWITCHED],
     ..NOTHING
