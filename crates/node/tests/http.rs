@@ -11,6 +11,8 @@ mod commands;
 mod common;
 #[path = "http/devices.rs"]
 mod devices;
+#[path = "http/export.rs"]
+mod export;
 #[path = "http/forms.rs"]
 mod forms;
 #[path = "http/isolation.rs"]

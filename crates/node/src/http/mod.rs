@@ -20,6 +20,7 @@ mod read;
 mod routes;
 mod rows;
 mod server;
+mod sheet;
 mod socket;
 mod stream;
 mod tail;

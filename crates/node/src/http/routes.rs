@@ -109,6 +109,7 @@ pub(super) fn routes() -> Vec<Route> {
         ),
         Route::get("/api/v1/sites/{site}/points", READ, own, &says::POINTS, read::get_points),
         Route::post("/api/v1/sites/{site}/points", WRITE, own, &says::POST_POINTS, write::post_points),
+        Route::get("/api/v1/export", READ, own, &says::EXPORT, read::get_export),
         Route::get("/api/v1/sites/{site}/last", READ, own, &says::LAST, read::get_last),
         Route::get("/api/v1/sites/{site}/aggregate", READ, own, &says::AGGREGATE, aggregate::get_aggregate),
         Route::get("/api/v1/sites/{site}/commands", READ, own, &says::COMMANDS, commands::get_commands),

@@ -33,6 +33,11 @@ const START: Parameter = optional(
 const END: Parameter = optional("end", Kind::Text, "The last instant, included");
 const FORMAT: Parameter =
     optional("format", Kind::OneOf(&["json", "ndjson", "csv"]), "The form of the answer, before Accept");
+const SHEET_FORMAT: Parameter = optional(
+    "format",
+    Kind::OneOf(&["json", "ndjson", "csv", "msgpack", "arrow"]),
+    "The form of the answer, before Accept; not every program has arrow",
+);
 const ACK: Parameter = optional(
     "ack",
     Kind::OneOf(&["node", "cloud"]),
@@ -47,7 +52,9 @@ const IDEMPOTENCY_KEY: Parameter = optional(
     Kind::Text,
     "Names the post: one that is sent again is answered again and stored once",
 );
-const TABLES: &[(&str, &str)] = &[(JSON, "Series"), (NDJSON, "Lines"), (CSV, "Text")];
+const ARROW: &str = "application/vnd.apache.arrow.stream";
+const TABLES: &[(&str, &str)] =
+    &[(JSON, "Series"), (NDJSON, "Lines"), (CSV, "Text"), (MSGPACK, "Chunks"), (ARROW, "Batches")];
 const UNCONFIRMED: Answer = Answer {
     status: 202,
     about: "Durable on this node; the cloud has not said so in time",
@@ -131,7 +138,21 @@ pub const PUT_DEVICE: Operation = Operation {
 pub const POINTS: Operation = Operation {
     id: "getPoints",
     summary: "Points by selector and time.",
-    query: &[MATCH, START, END, FORMAT],
+    query: &[MATCH, START, END, SHEET_FORMAT],
+    answers: &[ok("The points", TABLES)],
+    ..NOTHING
+};
+
+pub const EXPORT: Operation = Operation {
+    id: "exportPoints",
+    summary: "Points by selector and time, of a site that is named as in questions of Prometheus's.",
+    query: &[
+        optional("site", Kind::Text, "The site; else that of X-Tidelog-Site, else the node's own"),
+        MATCH,
+        START,
+        END,
+        SHEET_FORMAT,
+    ],
     answers: &[ok("The points", TABLES)],
     ..NOTHING
 };
@@ -154,7 +175,7 @@ pub const POST_POINTS: Operation = Operation {
 pub const LAST: Operation = Operation {
     id: "getLast",
     summary: "The last point of each series.",
-    query: &[MATCH, FORMAT],
+    query: &[MATCH, SHEET_FORMAT],
     answers: &[ok("The points", TABLES)],
     ..NOTHING
 };

@@ -105,6 +105,8 @@ pub(super) fn all() -> Value {
     json!({
         "Text": {"type": "string"},
         "Bytes": {"description": "prometheus.WriteRequest in a snappy block"},
+        "Chunks": {"description": "MessagePack maps one behind the other, each a chunk of one series"},
+        "Batches": {"description": "Record batches in the stream format of Arrow's IPC"},
         "Lines": {"type": "string", "description": "A JSON object on each line"},
         "Status": {"type": "object"},
         "Readiness": {
