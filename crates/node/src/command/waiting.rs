@@ -28,6 +28,15 @@ pub struct Waiting {
     changed: watch::Sender<()>,
 }
 
+/// A command that a device was told it may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claimed {
+    /// What was claimed before it, for [`Waiting::release`].
+    pub before: Option<CommandId>,
+    /// From this moment on it must not be begun, Unix milliseconds.
+    pub expires_ms: i64,
+}
+
 /// Why a device may not begin a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MayNot {
@@ -79,14 +88,8 @@ impl Waiting {
         self.changed.subscribe()
     }
 
-    /// A device wants to begin a command. Of all that want to, one is told that it may; with what was claimed before, for
-    /// [`Self::release`].
-    pub(crate) fn claim(
-        &self,
-        device: DeviceId,
-        id: CommandId,
-        now_ms: i64,
-    ) -> Result<Option<CommandId>, MayNot> {
+    /// A device wants to begin a command. Of all that want to, one is told that it may.
+    pub(crate) fn claim(&self, device: DeviceId, id: CommandId, now_ms: i64) -> Result<Claimed, MayNot> {
         let mut all = self.lock();
         let kept = all.get_mut(&device).ok_or(MayNot::Unknown)?;
         if kept.upto() >= Some(id) {
@@ -96,7 +99,8 @@ impl Waiting {
         if now_ms < EARLIEST_MS || now_ms >= command.expires_ms {
             return Err(MayNot::Expired);
         }
-        Ok(kept.claimed.replace(id))
+        let expires_ms = command.expires_ms;
+        Ok(Claimed { before: kept.claimed.replace(id), expires_ms })
     }
 
     /// A command that was claimed was not begun after all: that could not be put down.
@@ -313,13 +317,14 @@ mod tests {
             assert!(waiting.issued(device(1), command, NOW_MS));
         }
         let changed = waiting.changed();
-        let before = waiting.claim(device(1), commands[0].id, NOW_MS).unwrap();
+        let claimed = |before| Ok(Claimed { before, expires_ms: NOW_MS + 10_000 });
+        let before = waiting.claim(device(1), commands[0].id, NOW_MS).unwrap().before;
         assert_eq!(waiting.next(device(1), NOW_MS), Some(commands[1]));
         waiting.release(device(1), commands[0].id, before);
         assert_eq!(waiting.next(device(1), NOW_MS), Some(commands[0]));
         assert!(changed.has_changed().unwrap());
-        assert_eq!(waiting.claim(device(1), commands[0].id, NOW_MS), Ok(None));
-        assert_eq!(waiting.claim(device(1), commands[1].id, NOW_MS), Ok(Some(commands[0].id)));
+        assert_eq!(waiting.claim(device(1), commands[0].id, NOW_MS), claimed(None));
+        assert_eq!(waiting.claim(device(1), commands[1].id, NOW_MS), claimed(Some(commands[0].id)));
         waiting.release(device(1), commands[0].id, None);
         assert_eq!(waiting.next(device(1), NOW_MS), None, "the later one is claimed all the same");
         let times = [NOW_MS, NOW_MS, NOW_MS - 5, NOW_MS + 50].map(|now| waiting.word_at(device(1), now));

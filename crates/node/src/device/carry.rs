@@ -19,6 +19,9 @@ use crate::context::NodeContext;
 /// How often it is looked what would go soon.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 
+/// Devices whose labels are written as one record; those of one take some kilobytes at most.
+const DEVICES_A_RECORD: usize = 64;
+
 /// Where bytes or a full disk decide what goes, it is written again after so long.
 const WITHOUT_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -119,10 +122,14 @@ impl Carrier {
             let Some(lasts_ns) = lasts_ns(keep, self.retention.drop_when_full, horizon, now_ns) else {
                 continue;
             };
-            for (device, carried) in self.all(&site)? {
-                if carried.is_due(now_ns, lasts_ns) {
-                    self.write(&site, &device, &carried, now_ms);
+            let mut due = self.all(&site)?;
+            due.retain(|_, carried| carried.is_due(now_ns, lasts_ns));
+            let due: Vec<(String, Carried)> = due.into_iter().collect();
+            for some in due.chunks(DEVICES_A_RECORD) {
+                if self.context.shutdown.is_cancelled() {
+                    return Ok(());
                 }
+                self.write(&site, some, now_ms);
             }
         }
         Ok(())
@@ -140,16 +147,20 @@ impl Carrier {
         Ok(all)
     }
 
-    fn write(&self, site: &SiteName, device: &str, carried: &Carried, now_ms: i64) {
-        let Some((series, value)) = series(device).ok().zip(carried.said.value()) else { return };
-        let at_ns =
-            now_ms.saturating_mul(NS_PER_MS).max(carried.other_ns.unwrap_or(i64::MIN).saturating_add(1));
-        let batch = Batch { authored_ms: now_ms, origin: None, series: vec![(series, vec![(at_ns, value)])] };
+    fn write(&self, site: &SiteName, due: &[(String, Carried)], now_ms: i64) {
+        let point = |(device, carried): &(String, Carried)| {
+            let (series, value) = series(device).ok().zip(carried.said.value())?;
+            let behind_ns = carried.other_ns.unwrap_or(i64::MIN).saturating_add(1);
+            Some((series, vec![(now_ms.saturating_mul(NS_PER_MS).max(behind_ns), value)]))
+        };
+        let batch =
+            Batch { authored_ms: now_ms, origin: None, series: due.iter().filter_map(point).collect() };
         let written = batch.encode().map_err(|error| error.to_string()).and_then(|record| {
             self.context.store.append_blocking(site, record).map_err(|error| error.to_string())
         });
         if let Err(reason) = written {
-            tracing::warn!(%site, device, reason, "a device's labels are not written again; trying on");
+            let devices = due.len();
+            tracing::warn!(%site, devices, reason, "labels of devices are not written again; trying on");
         }
     }
 }

@@ -174,6 +174,27 @@ fn a_command_that_expired_is_not_begun() {
 }
 
 #[test]
+fn a_command_that_expires_while_its_start_is_put_down_is_not_begun_and_has_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    node(dir.path()).stop();
+    let running = Running::start(dir.path(), &["--site", "plant", "--commit-interval-ms", "1000"]);
+    let id = issue(&running, &json!("reboot"), 3);
+    let mut socket = open(&running);
+    let message = socket.next().unwrap();
+    let left_ms = message["command"]["expires_ms"].as_u64().unwrap() - message["now_ms"].as_u64().unwrap();
+    // It asks while there is time, and the second that a commit takes is longer than that.
+    std::thread::sleep(std::time::Duration::from_millis(left_ms - 500));
+    say(&mut socket, &id, "started");
+    say(&mut socket, &id, "done");
+    assert_eq!(refused(&mut socket, &id), "command_expired");
+    assert_eq!(socket.next(), told(&id, "done"), "words are put down one behind the other");
+    let command = running.get(&format!("{COMMANDS}?id={id}")).json()["commands"][0].clone();
+    assert_eq!(command["state"], "failed", "the first word of its end counts: {command}");
+    assert!(command["started_ms"].as_i64() < command["ended_ms"].as_i64(), "{command}");
+    running.stop();
+}
+
+#[test]
 fn of_two_sockets_that_say_that_they_are_one_device_the_newer_is() {
     let dir = tempfile::tempdir().unwrap();
     let running = node(dir.path());

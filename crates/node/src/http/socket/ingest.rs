@@ -102,6 +102,8 @@ enum Of {
 struct UnderWay {
     batches: FuturesOrdered<BoxFuture<'static, Settled>>,
     bytes: usize,
+    /// How many of them are words of commands.
+    words: usize,
 }
 
 impl UnderWay {
@@ -113,6 +115,7 @@ impl UnderWay {
     async fn first(&mut self) -> Settled {
         let Some(settled) = self.batches.next().await else { return std::future::pending().await };
         self.bytes = self.bytes.saturating_sub(settled.bytes);
+        self.words = self.words.saturating_sub(usize::from(matches!(settled.of, Of::Word(..))));
         settled
     }
 }
@@ -163,19 +166,22 @@ impl Session {
                 () = self.context.shutdown.cancelled() => Err(End::Ending),
                 _ = look.tick() => match self.still_admitted() {
                     // What was brought may have expired meanwhile.
-                    Ok(()) => self.bring(socket, orders.as_mut()).await,
+                    Ok(()) => self.bring(socket, orders.as_mut(), under_way.words).await,
                     revoked => revoked,
                 },
                 news = news(orders.as_mut()) => match news {
                     News::Lost => Err(End::Replaced),
-                    News::Changed => self.bring(socket, orders.as_mut()).await,
+                    News::Changed => self.bring(socket, orders.as_mut(), under_way.words).await,
                 },
                 settled = under_way.first() => {
                     let answered = self.answer(socket, under_way, settled).await;
                     if was_full {
                         socket.heard_something();
                     }
-                    answered
+                    match answered {
+                        Ok(()) => self.bring(socket, orders.as_mut(), under_way.words).await,
+                        end => end,
+                    }
                 }
                 heard = socket.attend(!was_full) => heard.and_then(|heard| self.take(heard, under_way)),
             };
@@ -185,8 +191,14 @@ impl Session {
         }
     }
 
-    /// Asks the device to begin what waits for it.
-    async fn bring(&self, socket: &mut Socket, orders: Option<&mut Orders>) -> Result<(), End> {
+    /// Asks the device to begin what waits for it; not before it was answered to what it says of those before.
+    async fn bring(
+        &self,
+        socket: &mut Socket,
+        orders: Option<&mut Orders>,
+        words_under_way: usize,
+    ) -> Result<(), End> {
+        let orders = orders.filter(|_| words_under_way == 0);
         let Some(next) = orders.and_then(|orders| orders.next(self.context.now_ms())) else { return Ok(()) };
         self.context.metrics.commands_handed.inc();
         socket.say(next).await
@@ -208,6 +220,7 @@ impl Session {
             Some(speaker) if form.is_some() && message.first() == Some(&b'{') => {
                 let word = Word::of(&message).ok_or(End::Unwanted(NO_WORD))?;
                 let said = speaker.clone().put_down(self.context.clone(), word);
+                under_way.words += 1;
                 async move { Settled { bytes, of: Of::Word(word.id, said.await) } }.boxed()
             }
             _ => {

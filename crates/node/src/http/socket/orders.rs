@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tidelog_record::uplink::{COMMAND_ID_METRIC, COMMAND_STATE_METRIC, Command, CommandId, CommandState};
 use tidelog_record::{Batch, DeviceId, Series, SiteName, Value};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::super::Api;
 use super::super::error::{ApiError, ErrorCode};
@@ -131,7 +131,8 @@ impl Orders {
 
     /// Whose word it is that comes on this socket.
     pub fn speaker(&self) -> Speaker {
-        Speaker { site: self.site.clone(), device: self.device, waiting: Arc::clone(&self.waiting) }
+        let (site, waiting) = (self.site.clone(), Arc::clone(&self.waiting));
+        Speaker { site, device: self.device, waiting, turn: Arc::default() }
     }
 }
 
@@ -141,6 +142,8 @@ pub(super) struct Speaker {
     site: SiteName,
     device: DeviceId,
     waiting: Arc<Waiting>,
+    /// Words are put down one behind the other, as they were said.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Speaker {
@@ -150,8 +153,11 @@ impl Speaker {
     /// # Errors
     /// The device may not begin, or what it says is none of its commands' affair.
     pub async fn put_down(self, context: NodeContext, word: Word) -> Result<CommandState, ApiError> {
-        let tasks = context.tasks.clone();
-        let task = tasks.spawn(async move { self.said(&context, word).await });
+        let (tasks, turn) = (context.tasks.clone(), Arc::clone(&self.turn).lock_owned().await);
+        let task = tasks.spawn(async move {
+            let _turn = turn;
+            self.said(&context, word).await
+        });
         task.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))?
     }
 
@@ -162,13 +168,19 @@ impl Speaker {
         })?;
         let now_ms = context.now_ms();
         if state == CommandState::Started {
-            let before = self.waiting.claim(self.device, id, now_ms)?;
-            let written = self.write(context, id, state, now_ms).await;
-            if written.is_err() {
+            let claimed = self.waiting.claim(self.device, id, now_ms)?;
+            if let Err(error) = self.write(context, id, state, now_ms).await {
                 // It is not known to have begun, so it waits on.
-                self.waiting.release(self.device, id, before);
+                self.waiting.release(self.device, id, claimed.before);
+                return Err(error);
             }
-            return written.map(|()| state);
+            let now_ms = context.now_ms();
+            if now_ms >= claimed.expires_ms {
+                // The disk took too long: the device is not told that it may, and so it will not.
+                self.write(context, id, CommandState::Failed, now_ms).await?;
+                return Err(MayNot::Expired.into());
+            }
+            return Ok(state);
         }
         let (store, site, device) = (context.store.clone(), self.site.clone(), self.device);
         let known = tokio::task::spawn_blocking(move || is_issued(&store, &site, device, id)).await;
