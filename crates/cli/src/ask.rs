@@ -60,7 +60,12 @@ impl Whom {
 
     /// The answer to a POST of this document, once it is known that it is no refusal.
     pub fn post(&self, path: &str, document: &serde_json::Value) -> Result<serde_json::Value, AskError> {
-        self::document(self.send(path, Some(document))?)
+        self::document(self.send(path, Some(("POST", document)))?)
+    }
+
+    /// The same of a PUT.
+    pub fn put(&self, path: &str, document: &serde_json::Value) -> Result<serde_json::Value, AskError> {
+        self::document(self.send(path, Some(("PUT", document)))?)
     }
 
     /// The answer to a GET of this path, once it is known that it is no refusal; and the whole address.
@@ -71,7 +76,7 @@ impl Whom {
     fn send(
         &self,
         path: &str,
-        document: Option<&serde_json::Value>,
+        document: Option<(&str, &serde_json::Value)>,
     ) -> Result<(ureq::http::Response<ureq::Body>, String), AskError> {
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
         let mut config = ureq::Agent::config_builder()
@@ -89,8 +94,8 @@ impl Whom {
         let unreachable = |source| AskError::Unreachable { url: url.clone(), source };
         let answered = match document {
             None => request.body(()).map_err(ureq::Error::from).and_then(|request| agent.run(request)),
-            Some(document) => {
-                let request = request.method("POST").header("content-type", "application/json");
+            Some((method, document)) => {
+                let request = request.method(method).header("content-type", "application/json");
                 let request = request.body(document.to_string()).map_err(ureq::Error::from);
                 request.and_then(|request| agent.run(request))
             }

@@ -1,11 +1,12 @@
-//! The `tidelog` command: asks a node over HTTP and prints what it says (`status`, `query`, `peers`, `commands`), tells devices through it
-//! what to do (`command`), keeps the authority
-//! whose certificates nodes prove themselves with (`ca`), the tokens that open their HTTP API (`token`), and checks a store that no node
+//! The `tidelog` command: asks a node over HTTP and prints what it says (`status`, `query`, `peers`, `devices`, `commands`), gives
+//! devices labels (`label`), tells them through it what to do (`command`), keeps the authority whose certificates nodes prove
+//! themselves with (`ca`), the tokens that open their HTTP API (`token`), and checks a store that no node
 //! has open (`verify`). It holds no options of a node and changes no log.
 
 mod ask;
 mod ca;
 mod command;
+mod device;
 mod new_files;
 mod peers;
 mod status;
@@ -24,6 +25,7 @@ use tidelog_store::VerifyError;
 use ask::{AskError, Whom};
 use ca::{CaError, CaVerb};
 use command::Sending;
+use device::Labelling;
 use token::{TokenError, TokenVerb};
 use verify::Aside;
 
@@ -98,6 +100,19 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// The devices of a site: labels and metrics.
+    Devices {
+        #[command(flatten)]
+        whom: Whom,
+        /// Site of the devices.
+        #[arg(long, default_value = "default")]
+        site: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what a device is and where, through any node of its cluster: labels that PromQL joins to its readings.
+    Label(Labelling),
     /// Check a node's data folder for damage while the node is stopped: every checksum, every chain. Nothing is changed.
     ///
     /// Exit status: 0 good, 1 damage found, 2 cannot be checked.
@@ -227,6 +242,15 @@ fn run(verb: Verb, out: &mut impl Write) -> Result<ExitCode, CommandError> {
                 write!(out, "{}", command::in_words(&told))?;
             }
         }
+        Verb::Devices { whom, site, json } => {
+            let told = device::list(&whom, &site)?;
+            if json {
+                writeln!(out, "{told:#}")?;
+            } else {
+                write!(out, "{}", device::in_words(&told))?;
+            }
+        }
+        Verb::Label(labelling) => labelling.run(out)?,
         Verb::Verify { path, json } => {
             let aside = if io::stderr().is_terminal() { Aside::Bar } else { Aside::Lines };
             if !verify::run(&path, json, out, aside)? {
@@ -295,6 +319,14 @@ mod tests {
         }
         assert_eq!(command(&["--wait", "0", "read"]).unwrap().lines().last(), Some("waiting"));
         assert!(command(&["every", "soon"]).is_err());
+
+        let label = |words: &[&str]| said(&[&["tidelog", "label", &url, "d 1"], words].concat());
+        let labels = "location=\"boiler room\" type=\"sht4x\"\n";
+        assert_eq!(label(&["location=boiler room", "type=sht4x"]).unwrap(), labels);
+        let told = said(&["tidelog", "devices", &url]).unwrap();
+        assert!(told.contains(labels.trim_end()) && told.contains(device), "{told}");
+        assert!(label(&["device=x"]).unwrap_err().starts_with("400: "));
+        assert_eq!(label(&[]).unwrap(), "-\n");
         runtime.block_on(node.stop());
         assert!(said(&["tidelog", "status", &url]).unwrap_err().contains(&url));
     }

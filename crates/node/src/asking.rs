@@ -9,6 +9,17 @@ use tidelog_record::{Series, SiteName};
 use tidelog_store::catalogue::{CatalogueError, MatchOp, Matcher, MatcherError};
 use tidelog_store::{Points, ScanError, Store};
 
+/// Why the store has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    #[error(transparent)]
+    Matcher(#[from] MatcherError),
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+}
+
 /// The label of series that names a device.
 pub(crate) const DEVICE_LABEL: &str = "device";
 

@@ -13,7 +13,7 @@ use tidelog_store::{Store, WriteState};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::command::Issuing;
+use crate::command::{Issuing, Rooms};
 use crate::held::HeldElsewhere;
 use crate::metrics::Metrics;
 use crate::ways::Ways;
@@ -41,6 +41,8 @@ pub struct NodeContext {
     pub ways: Ways,
     /// One command is issued at a time.
     pub issuing: Issuing,
+    /// The commands that wait at this node for their devices.
+    pub rooms: Rooms,
     /// Sections of `/api/v1/status`.
     pub status: StatusBoard,
     /// Cancelled when the node is to end. A part then finishes what it has in hand within [`crate::SHUTDOWN_S_MAX`].

@@ -7,6 +7,7 @@ mod clock;
 pub mod command;
 mod context;
 pub mod daemon;
+mod device;
 pub mod door;
 pub mod files;
 pub mod held;

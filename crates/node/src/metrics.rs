@@ -114,7 +114,7 @@ metrics! {
     http_certificate_until: gauge "tidelog_http_certificate_until_seconds" "The last second of the HTTP API's certificate, Unix time; 0 without TLS." [];
     denied: counters "tidelog_http_denied_total" "HTTP requests refused at the door, by reason: no_token, malformed, unknown_token, scope, site." ["reason"];
     sockets: gauge "tidelog_sockets" "WebSockets of devices that send points now." [];
-    sockets_ended: counters "tidelog_sockets_ended_total" "WebSockets that ended, of devices and of clients that follow the log, by reason: told, client_left, silent, timeout, broken, too_long, malformed, unwanted, revoked, shutdown, read_failed." ["reason"];
+    sockets_ended: counters "tidelog_sockets_ended_total" "WebSockets that ended, of devices and of clients that follow the log, by reason: told, client_left, silent, timeout, broken, too_long, malformed, unwanted, replaced, revoked, shutdown, read_failed." ["reason"];
     tails: gauge "tidelog_tails" "Clients that follow the log now." [];
     tail_missed: counter "tidelog_tail_missed_records_total" "Records that were dropped or rotten before a client that follows the log had read them." [];
     points_out: counter "tidelog_query_points_total" "Points written into answers." [];

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::ClockWatch;
-use crate::command::Issuing;
+use crate::command::{Issuing, Rooms};
 use crate::context::{NodeContext, StartError, StatusBoard, wall_ms};
 use crate::door::{Doors, Protection, check_binding, tokens_path};
 use crate::files::write_whole;
@@ -28,7 +28,7 @@ use crate::room::{Disk, Room};
 use crate::rule::{self, Rules};
 use crate::settings::Common;
 use crate::ways::Ways;
-use crate::{mqtt, peering};
+use crate::{device, mqtt, peering};
 
 /// The bound HTTP address stands in this file of the node's directory while the node runs.
 pub const HTTP_ADDRESS_FILE: &str = "http.addr";
@@ -134,6 +134,7 @@ async fn start(
         held: HeldElsewhere::default(),
         ways: Ways::default(),
         issuing: Issuing::default(),
+        rooms: Rooms::default(),
         status: StatusBoard::default(),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
@@ -249,12 +250,14 @@ async fn open_store(common: &Common, version: &str, identity: &Identity) -> Resu
     Ok(store)
 }
 
-/// Starts the edges: peers, the bridge, ingest, and the rules.
+/// Starts the edges: peers, the bridge, ingest, the rules, and what carries devices' labels.
 async fn start_parts(context: &NodeContext, common: &Common, identity: &Identity) -> Result<(), StartError> {
     peering::start(context, &common.peering, identity).await?;
     let rules = Rules::load(common)?;
     mqtt::start(context, &common.mqtt, &common.ingest, &rules)?;
     rule::start(context, &rules);
+    let options = common.store.options(identity.node, machine_bytes()).map_err(StartError::KeepTwice)?;
+    device::carry(context, options.upkeep.retention);
     Ok(())
 }
 

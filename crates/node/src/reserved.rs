@@ -1,17 +1,17 @@
 //! Metrics that nobody but the node itself writes: commands, for who may write readings need not be one who may command; what rules
-//! say, for it is believed at a start; and how many sensors a gateway has, for others send theirs by it. Every way in for points asks
+//! say, for it is believed at a start; labels that people give devices; and how many sensors a gateway has, for others send theirs by it. Every way in for points asks
 //! here first.
 
 use memchr::memmem;
 use tidelog_record::Body;
 
-use crate::{command, rule};
+use crate::{command, device, rule};
 
 /// How many sensors a gateway serves: a whole number, with the label `gateway`.
 pub const LOAD_METRIC: &str = "tidelog_gateway_sensors";
 
 /// What their names begin with.
-const BEGINNINGS: [&str; 3] = [command::METRIC, rule::record::METRIC, LOAD_METRIC];
+const BEGINNINGS: [&str; 4] = [command::METRIC, rule::record::METRIC, LOAD_METRIC, device::METRIC];
 
 /// Who writes a metric that others may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,7 @@ pub(crate) enum Reserved {
     Command,
     Rule,
     Gateway,
+    Device,
 }
 
 /// For whom a metric is reserved, if it is.
@@ -27,6 +28,7 @@ pub(crate) fn reserved(metric: &str) -> Option<Reserved> {
         command::METRIC => Some(Reserved::Command),
         rule::record::METRIC | rule::record::VALUE_METRIC => Some(Reserved::Rule),
         LOAD_METRIC => Some(Reserved::Gateway),
+        device::METRIC => Some(Reserved::Device),
         _ => None,
     }
 }
@@ -57,10 +59,12 @@ mod tests {
         assert_eq!(reserved_in(&body("tidelog_rule", "x")), Some(Reserved::Rule));
         assert_eq!(reserved_in(&body("tidelog_rule_value", "x")), Some(Reserved::Rule));
         assert_eq!(reserved_in(&body("tidelog_gateway_sensors", "x")), Some(Reserved::Gateway));
+        assert_eq!(reserved_in(&body("tidelog_device_labels", "x")), Some(Reserved::Device));
         for (metric, text) in [
             ("temperature", "x"),
             ("temperature", "tidelog_command"),
             ("tidelog_rules", "x"),
+            ("device_info", "x"),
             ("tidelog_commands_waiting", "x"),
         ] {
             assert_eq!(reserved_in(&body(metric, text)), None, "{metric} {text}");

@@ -9,6 +9,10 @@ mod aggregate;
 #[path = "http/commands.rs"]
 mod commands;
 mod common;
+#[path = "http/devices.rs"]
+mod devices;
+#[path = "http/export.rs"]
+mod export;
 #[path = "http/forms.rs"]
 mod forms;
 #[path = "http/isolation.rs"]
@@ -25,6 +29,8 @@ mod prometheus;
 mod rules;
 #[path = "http/socket.rs"]
 mod socket;
+#[path = "http/socket_commands.rs"]
+mod socket_commands;
 #[path = "http/tail.rs"]
 mod tail;
 #[path = "http/tail_socket.rs"]
@@ -332,7 +338,7 @@ fn sites_and_devices_are_those_that_sent_something() {
     let no_device = json!({"points": [{"metric": "load", "timestamp_ns": 1, "value": 1}]});
     assert_eq!(running.post_json("house", &no_device).status, 200);
     assert_eq!(running.get("/api/v1/sites").json(), json!({"sites": ["house", "plant"]}));
-    let device = |name: &str| json!({"device": name, "metrics": ["temp"]});
+    let device = |name: &str| json!({"device": name, "metrics": ["temp"], "labels": {}});
     let expected = json!({"devices": [device("0"), device("1"), device("2")]});
     assert_eq!(running.get("/api/v1/sites/plant/devices").json(), expected);
     assert_eq!(running.get("/api/v1/sites/house/devices").json(), json!({"devices": []}));

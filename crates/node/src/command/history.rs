@@ -6,26 +6,14 @@ use std::ops::{ControlFlow, RangeInclusive};
 use serde::Serialize;
 use tidelog_record::uplink::{COMMAND_ID_METRIC, COMMAND_STATE_METRIC, CommandId, CommandState};
 use tidelog_record::{DeviceId, SiteName, Value};
-use tidelog_store::catalogue::{CatalogueError, MatcherError};
-use tidelog_store::{ScanError, Store};
+use tidelog_store::Store;
 
 use super::order::{device_of, metric_is};
 use super::{ActForm, METRIC, NS_PER_MS, Order};
-use crate::asking;
+use crate::asking::{self, Unanswered};
 
 /// Words kept of one command at most: it says two, and who repeats itself says nothing new.
 const WORDS_PER_COMMAND_MAX: usize = 4;
-
-/// What the log cannot tell.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum HistoryError {
-    #[error(transparent)]
-    Matcher(#[from] MatcherError),
-    #[error(transparent)]
-    Catalogue(#[from] CatalogueError),
-    #[error(transparent)]
-    Scan(#[from] ScanError),
-}
 
 /// How far a command is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -103,7 +91,7 @@ pub(crate) fn history(
     site: &SiteName,
     meant: &Meant,
     now_ms: i64,
-) -> Result<(Vec<Told>, u64), HistoryError> {
+) -> Result<(Vec<Told>, u64), Unanswered> {
     let (mut kept, mut left_out) = (BTreeMap::new(), 0);
     each_order(store, site, meant.device, meant.issued.clone(), |order| {
         if meant.id.is_none_or(|id| id == order.id) {
@@ -145,6 +133,18 @@ pub(crate) fn history(
     Ok((kept.into_values().map(told).collect(), left_out))
 }
 
+/// Whether a command is one that was issued to this device.
+pub(crate) fn is_issued(
+    store: &Store,
+    site: &SiteName,
+    device: DeviceId,
+    id: CommandId,
+) -> Result<bool, Unanswered> {
+    let (at, mut is_issued) = (id.issued_ms().saturating_mul(NS_PER_MS), false);
+    each_order(store, site, Some(device), at..=at, |order| is_issued |= order.id == id)?;
+    Ok(is_issued)
+}
+
 /// Visits the commands issued within a time (ns), in no order.
 pub(super) fn each_order(
     store: &Store,
@@ -152,7 +152,7 @@ pub(super) fn each_order(
     device: Option<DeviceId>,
     issued: RangeInclusive<i64>,
     mut visit: impl FnMut(Order),
-) -> Result<(), HistoryError> {
+) -> Result<(), Unanswered> {
     let series = asking::chosen(store, site, &vec![metric_is(METRIC, device)?])?;
     asking::each_points(store, site, &series, issued, |series, points| {
         points.iter().filter_map(|(at, value)| Order::of(series, at, &value)).for_each(&mut visit);
@@ -167,7 +167,7 @@ pub(super) fn begun(
     site: &SiteName,
     device: Option<DeviceId>,
     start: i64,
-) -> Result<BTreeMap<DeviceId, CommandId>, HistoryError> {
+) -> Result<BTreeMap<DeviceId, CommandId>, Unanswered> {
     let mut begun = BTreeMap::new();
     each_number(store, site, (COMMAND_ID_METRIC, device), start, |device, _, number| {
         if let Some(id) = u64::try_from(number).ok().and_then(CommandId::from_number) {
@@ -185,7 +185,7 @@ fn words(
     device: Option<DeviceId>,
     start: i64,
     of: &BTreeMap<(CommandId, [u8; 8]), Order>,
-) -> Result<BTreeMap<(CommandId, [u8; 8]), Word>, HistoryError> {
+) -> Result<BTreeMap<(CommandId, [u8; 8]), Word>, Unanswered> {
     let (mut moments, mut counts) = (BTreeMap::new(), BTreeMap::new());
     each_number(store, site, (COMMAND_ID_METRIC, device), start, |device, at, number| {
         let id = u64::try_from(number).ok().and_then(CommandId::from_number);
@@ -216,7 +216,7 @@ fn each_number(
     (metric, device): (&str, Option<DeviceId>),
     start: i64,
     mut visit: impl FnMut(DeviceId, i64, i64),
-) -> Result<(), HistoryError> {
+) -> Result<(), Unanswered> {
     let series = asking::chosen(store, site, &vec![metric_is(metric, device)?])?;
     asking::each_points(store, site, &series, start..=i64::MAX, |series, points| {
         if let Some(device) = device_of(series).filter(|_| series.labels().count() == 1) {

@@ -11,12 +11,13 @@ use tidelog_store::catalogue::{CatalogueError, MatcherError};
 use tidelog_store::{AppendError, Appended, Store};
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 
-use super::history::{HistoryError, begun, each_order};
+use super::history::{begun, each_order};
 use super::order::device_is;
 use super::{ActForm, EXPIRES_S_MAX, METRIC, NS_PER_MS, Order, WAITING_PER_DEVICE_MAX};
-use crate::asking;
+use crate::asking::{self, Unanswered};
 use crate::clock::EARLIEST_MS;
 use crate::context::NodeContext;
+use crate::device;
 
 /// How long a command may wait to be begun when nobody says, in seconds.
 const EXPIRES_S_DEFAULT: u32 = 3600;
@@ -70,7 +71,7 @@ pub(crate) enum IssueError {
     #[error("this node's clock is not set: a command could not be said to expire")]
     Clock,
     #[error(transparent)]
-    History(#[from] HistoryError),
+    History(#[from] Unanswered),
     #[error(transparent)]
     Append(#[from] AppendError),
     #[error("the command cannot be written")]
@@ -141,7 +142,9 @@ pub(crate) async fn order(
 /// The moment that the next command to the device is issued at, if there may be one.
 fn next_issued_ms(store: &Store, site: &SiteName, device: DeviceId, now_ms: i64) -> Result<i64, IssueError> {
     let of_device = asking::chosen(store, site, &vec![vec![device_is(device)?]])?;
-    if of_device.iter().all(|series| series.metric() == METRIC) {
+    // What people say of a device and to it is no word of the device's.
+    let is_of_people = |metric: &str| [METRIC, device::METRIC].contains(&metric);
+    if of_device.iter().all(|series| is_of_people(series.metric())) {
         return Err(IssueError::UnknownDevice { device, site: site.clone() });
     }
     let issued = still_waiting(now_ms);

@@ -1,6 +1,7 @@
 //! Commands to devices. A command is a point like any other, so it reaches the gateway that hears its device, whichever that is, as
 //! all points do; the device's word about it comes back the same way (invariant 12: at most once, never after it expired,
-//! never before the target knows its own history; the last word in all three is the device's, `firmware::App`).
+//! never before the target knows its own history; the last word in all three is the device's, `firmware::App`; of a device on a socket,
+//! which may have no memory, this node has it, `Waiting::claim`).
 //!
 //! ```text
 //! tidelog_command{device="02124b0000000001", node="…"}   at the moment it was issued   {"act": …, "expires_ms": …} as text
@@ -15,9 +16,10 @@ pub(crate) mod issue;
 mod order;
 mod waiting;
 
-pub use follow::follow;
+pub use follow::{Rooms, follow};
 pub use issue::Issuing;
 pub(crate) use order::{ActForm, Order};
+pub(crate) use waiting::MayNot;
 pub use waiting::Waiting;
 
 /// The metric of commands: reserved, nothing else may write it.

@@ -35,6 +35,20 @@ impl From<ActForm> for Act {
     }
 }
 
+impl ActForm {
+    /// The form of what is to be done; none of what is not known here.
+    pub fn of(act: Act) -> Option<Self> {
+        Some(match act {
+            Act::Read => Self::Read,
+            Act::Every { interval_ms } => Self::Every { interval_ms },
+            Act::Switch { output, on } => Self::Switch { output, on },
+            Act::Reboot => Self::Reboot,
+            Act::Identify { seconds } => Self::Identify { seconds },
+            Act::Unknown(_) => return None,
+        })
+    }
+}
+
 /// The text of the point.
 #[derive(Debug, Serialize, Deserialize)]
 struct Written {
@@ -160,6 +174,7 @@ mod tests {
         for (text, act) in cases {
             assert_eq!(serde_json::from_str::<ActForm>(text).unwrap(), act);
             assert_eq!(serde_json::to_string(&act).unwrap(), text);
+            assert_eq!(ActForm::of(act.into()), Some(act));
         }
         for text in [r#""explode""#, r#"{"every":{}}"#, r#"{"switch":{"output":0,"on":true,"off":1}}"#] {
             assert!(serde_json::from_str::<ActForm>(text).is_err(), "{text}");

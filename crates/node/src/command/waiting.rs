@@ -1,11 +1,13 @@
 //! The commands that wait here for their devices, by device and in the order of their ids: what the next answer to a device brings.
-//! It knows no log and no clock, and never says of itself that a command was begun: that is the device's word.
+//! It knows no log and no clock, and never says of itself that a command was begun: that is the device's word. A device that asks before it
+//! begins is told once that it may.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tidelog_record::DeviceId;
 use tidelog_record::uplink::{Command, CommandId};
+use tokio::sync::watch;
 
 use crate::clock::EARLIEST_MS;
 
@@ -21,13 +23,50 @@ const AHEAD_MS_MAX: i64 = 60_000;
 
 /// The waiting room.
 #[derive(Debug, Default)]
-pub struct Waiting(Mutex<HashMap<DeviceId, Kept>>);
+pub struct Waiting {
+    all: Mutex<HashMap<DeviceId, Kept>>,
+    changed: watch::Sender<()>,
+}
+
+/// A command that a device was told it may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claimed {
+    /// What was claimed before it, for [`Waiting::release`].
+    pub before: Option<CommandId>,
+    /// From this moment on it must not be begun, Unix milliseconds.
+    pub expires_ms: i64,
+}
+
+/// Why a device may not begin a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MayNot {
+    /// It does not wait here for this device.
+    #[error("no such command is known here to be the device's")]
+    Unknown,
+    /// It, or one that was issued later, was begun.
+    #[error("the command, or one that was issued later, was begun already")]
+    Begun,
+    /// Its time is over.
+    #[error("the command has expired")]
+    Expired,
+}
 
 #[derive(Debug, Default)]
 struct Kept {
     commands: BTreeMap<CommandId, Command>,
     /// The greatest that the device is known to have begun: it begins none before it any more.
     begun: Option<CommandId>,
+    /// The greatest that it was told it may begin; the log says so a moment later.
+    claimed: Option<CommandId>,
+    /// When it was last heard of a command, Unix milliseconds.
+    word_ms: i64,
+}
+
+impl Kept {
+    /// The greatest that it has begun, or was told it may.
+    fn upto(&self) -> Option<CommandId> {
+        self.begun.max(self.claimed)
+    }
 }
 
 impl Waiting {
@@ -38,9 +77,49 @@ impl Waiting {
             return None;
         }
         let all = self.lock();
-        let waiting = all.get(&device)?.commands.values();
+        let kept = all.get(&device)?;
+        let waiting = kept.commands.values().filter(|it| Some(it.id) > kept.upto());
         let mut may_begin = waiting.filter(|it| now_ms < it.expires_ms);
         may_begin.find(|it| it.id.issued_ms() <= now_ms.saturating_add(AHEAD_MS_MAX)).copied()
+    }
+
+    /// Says whenever something else may wait.
+    pub(crate) fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// A device wants to begin a command. Of all that want to, one is told that it may.
+    pub(crate) fn claim(&self, device: DeviceId, id: CommandId, now_ms: i64) -> Result<Claimed, MayNot> {
+        let mut all = self.lock();
+        let kept = all.get_mut(&device).ok_or(MayNot::Unknown)?;
+        if kept.upto() >= Some(id) {
+            return Err(MayNot::Begun);
+        }
+        let command = kept.commands.get(&id).ok_or(MayNot::Unknown)?;
+        if now_ms < EARLIEST_MS || now_ms >= command.expires_ms {
+            return Err(MayNot::Expired);
+        }
+        let expires_ms = command.expires_ms;
+        Ok(Claimed { before: kept.claimed.replace(id), expires_ms })
+    }
+
+    /// A command that was claimed was not begun after all: that could not be put down.
+    pub(crate) fn release(&self, device: DeviceId, id: CommandId, before: Option<CommandId>) {
+        if let Some(kept) = self.lock().get_mut(&device).filter(|kept| kept.claimed == Some(id)) {
+            kept.claimed = before;
+        }
+        self.changed.send_replace(());
+    }
+
+    /// The time of a device's next word about a command: now, and later than the one before. Unix milliseconds.
+    pub(crate) fn word_at(&self, device: DeviceId, now_ms: i64) -> i64 {
+        match self.lock().get_mut(&device) {
+            Some(kept) => {
+                kept.word_ms = now_ms.max(kept.word_ms.saturating_add(1));
+                kept.word_ms
+            }
+            None => now_ms,
+        }
     }
 
     /// A command was issued. Whether there was room for it; what has expired by `now_ms` takes none.
@@ -57,6 +136,7 @@ impl Waiting {
             return true;
         }
         kept.commands.insert(command.id, command);
+        self.changed.send_replace(());
         if kept.commands.len() > KEPT_PER_DEVICE_MAX {
             kept.commands.retain(|_, it| !has_expired(it, now_ms));
         }
@@ -73,6 +153,7 @@ impl Waiting {
         let kept = all.entry(device).or_default();
         kept.begun = kept.begun.max(Some(id));
         kept.commands.retain(|waiting, _| *waiting > id);
+        self.changed.send_replace(());
     }
 
     /// Forgets what has expired, as far as the clock can be believed.
@@ -86,7 +167,7 @@ impl Waiting {
         }
         let oldest_ms = now_ms.saturating_sub(i64::from(super::EXPIRES_S_MAX) * 1000);
         all.retain(|_, kept| {
-            !kept.commands.is_empty() || kept.begun.is_some_and(|begun| begun.issued_ms() >= oldest_ms)
+            !kept.commands.is_empty() || kept.upto().is_some_and(|begun| begun.issued_ms() >= oldest_ms)
         });
     }
 
@@ -104,7 +185,7 @@ impl Waiting {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, Kept>> {
         // What it holds is whole after each call.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -182,6 +263,72 @@ mod tests {
                 }
             }
         }
+    }
+
+    proptest! {
+        /// The model remembers what was issued, begun and claimed, and judges each wish by it.
+        #[test]
+        fn each_command_is_claimed_once_at_most_and_none_that_expired_or_was_overtaken(
+            steps in prop::collection::vec((0..4u8, 0..2u8, 0..8i64, 0..30i64), 0..40),
+        ) {
+            let waiting = Waiting::default();
+            let (mut issued, mut upto, mut now) = (BTreeMap::new(), BTreeMap::<u8, CommandId>::new(), NOW_MS);
+            for (what, n, at, expires) in steps {
+                let command = command(NOW_MS + at, 1, NOW_MS + expires);
+                match what {
+                    0 => {
+                        // What has expired is not taken up, and of what was begun it is known already.
+                        waiting.issued(device(n), command, now);
+                        let is_open = now < command.expires_ms && upto.get(&n).is_none_or(|upto| *upto < command.id);
+                        if is_open {
+                            issued.insert((n, command.id), command.expires_ms);
+                        }
+                    }
+                    1 => {
+                        waiting.begun(device(n), command.id);
+                        let upto = upto.entry(n).or_insert(command.id);
+                        *upto = command.id.max(*upto);
+                    }
+                    2 => now = now.max(NOW_MS + expires),
+                    _ => {
+                        let claimed = waiting.claim(device(n), command.id, now);
+                        let expected = match issued.get(&(n, command.id)) {
+                            _ if upto.get(&n).is_some_and(|upto| command.id <= *upto) => Err(MayNot::Begun),
+                            None => Err(MayNot::Unknown),
+                            Some(expires_ms) if now >= *expires_ms => Err(MayNot::Expired),
+                            Some(_) => Ok(()),
+                        };
+                        prop_assert_eq!(claimed.map(|_| ()), expected);
+                        if claimed.is_ok() {
+                            upto.insert(n, command.id);
+                            prop_assert!(waiting.next(device(n), now).is_none_or(|next| next.id > command.id));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_claimed_and_not_put_down_waits_on_and_words_have_times_of_their_own() {
+        let waiting = Waiting::default();
+        let commands = [1, 2].map(|ms| command(NOW_MS + ms, 1, NOW_MS + 10_000));
+        for command in commands {
+            assert!(waiting.issued(device(1), command, NOW_MS));
+        }
+        let changed = waiting.changed();
+        let claimed = |before| Ok(Claimed { before, expires_ms: NOW_MS + 10_000 });
+        let before = waiting.claim(device(1), commands[0].id, NOW_MS).unwrap().before;
+        assert_eq!(waiting.next(device(1), NOW_MS), Some(commands[1]));
+        waiting.release(device(1), commands[0].id, before);
+        assert_eq!(waiting.next(device(1), NOW_MS), Some(commands[0]));
+        assert!(changed.has_changed().unwrap());
+        assert_eq!(waiting.claim(device(1), commands[0].id, NOW_MS), claimed(None));
+        assert_eq!(waiting.claim(device(1), commands[1].id, NOW_MS), claimed(Some(commands[0].id)));
+        waiting.release(device(1), commands[0].id, None);
+        assert_eq!(waiting.next(device(1), NOW_MS), None, "the later one is claimed all the same");
+        let times = [NOW_MS, NOW_MS, NOW_MS - 5, NOW_MS + 50].map(|now| waiting.word_at(device(1), now));
+        assert_eq!(times, [NOW_MS, NOW_MS + 1, NOW_MS + 2, NOW_MS + 50]);
     }
 
     #[test]

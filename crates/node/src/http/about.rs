@@ -1,20 +1,16 @@
 //! What the node says of itself: whether it lives, whether it is ready, its counters and its status.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use prometheus::IntCounter;
 use serde_json::{Map, Value, json};
 use tidelog_record::{Lsn, SiteName, StreamId};
-use tidelog_store::catalogue::{MatchOp, Matcher};
 
 use super::Api;
 use super::error::{ApiError, ErrorCode};
 use super::guard::Visitor;
-use crate::asking::{self, DEVICE_LABEL};
 use crate::context::NodeContext;
 use crate::held::Cloud;
 use crate::metrics::METRICS_CONTENT_TYPE;
@@ -191,32 +187,4 @@ pub(super) async fn sites(State(api): State<Api>, visitor: Visitor) -> Result<Js
     let sites = api.running()?.store.sites();
     let seen: Vec<_> = sites.iter().filter(|site| visitor.sees(site)).map(SiteName::as_str).collect();
     Ok(Json(json!({"sites": seen})))
-}
-
-/// The devices of a site. Thin: they are read off the label `device` of its series; there is no registry yet, so nothing
-/// is known of a device that never sent.
-pub(super) async fn devices(
-    State(api): State<Api>,
-    visitor: Visitor,
-    Path(site): Path<String>,
-) -> Result<Json<Value>, ApiError> {
-    let (site, store) = (visitor.site(&site)?, api.running()?.store.clone());
-    let found = tokio::task::spawn_blocking(move || {
-        let has_device =
-            Matcher::new(DEVICE_LABEL, MatchOp::NotEqual, "").map_err(|error| error.to_string())?;
-        let series =
-            asking::chosen(&store, &site, &vec![vec![has_device]]).map_err(|error| error.to_string())?;
-        let mut devices: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for series in series {
-            if let Some(device) = series.label(DEVICE_LABEL) {
-                devices.entry(device.to_owned()).or_default().insert(series.metric().to_owned());
-            }
-        }
-        Ok::<_, String>(devices)
-    });
-    let found = found.await.map_err(|error| ApiError::new(ErrorCode::Unavailable, error.to_string()))?;
-    let found = found.map_err(|error| ApiError::new(ErrorCode::ReadFailed, error))?;
-    let devices: Vec<Value> =
-        found.into_iter().map(|(device, metrics)| json!({"device": device, "metrics": metrics})).collect();
-    Ok(Json(json!({"devices": devices})))
 }

@@ -15,6 +15,7 @@ use tidelog_record::{Series, Value};
 use tidelog_store::aggregate::{Aggregates, Function, Steps};
 
 use super::Api;
+use super::answer::AnswerForm;
 use super::error::ApiError;
 use super::guard::Visitor;
 use super::question::{Question, bad};
@@ -46,7 +47,8 @@ pub(super) async fn get_aggregate(
     let question = Question::read(&visitor, &site, &query, &headers, &["start", "end", "step", "fn", "by"])?;
     let how = How::read(&question)?;
     let series_max = api.limits.query.series_max;
-    stream(&api, question.form, move |sender| write(&question, &how, series_max, sender)).await
+    let form = question.text_form(&headers)?;
+    stream(&api, form.content_type(), move |sender| write(&question, form, &how, series_max, sender)).await
 }
 
 impl How {
@@ -122,11 +124,17 @@ impl How {
     }
 }
 
-fn write(question: &Question, how: &How, series_max: u64, sender: &Sender) -> io::Result<Vec<u8>> {
+fn write(
+    question: &Question,
+    form: AnswerForm,
+    how: &How,
+    series_max: u64,
+    sender: &Sender,
+) -> io::Result<Vec<u8>> {
     let (site, store) = (&question.site, &sender.context.store);
     // Where nothing was said of a start, the one step has none to show.
     let shows_start = question.start.is_some();
-    let mut rows = Rows::begin(question.form, site, &how.functions, shows_start);
+    let mut rows = Rows::begin(form, site, &how.functions, shows_start);
     let mut tell = |head: &Group, aggregates: &Aggregates| {
         let written = rows.group(head, aggregates, PIECE_BYTES, |bytes| sender.send(bytes));
         if written.is_err() || sender.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -185,14 +185,7 @@ pub(super) fn head<'l>(
     metric: Option<&str>,
     labels: impl Iterator<Item = (&'l str, &'l str)>,
 ) -> Vec<u8> {
-    let mut object = Vec::new();
-    for (name, value) in labels {
-        object.push(if object.is_empty() { b'{' } else { b',' });
-        put_json(&mut object, name);
-        object.push(b':');
-        put_json(&mut object, value);
-    }
-    object.extend_from_slice(if object.is_empty() { b"{}" } else { b"}" });
+    let object = labels_object(labels);
     let mut out = Vec::new();
     match form {
         AnswerForm::Csv => {
@@ -211,6 +204,19 @@ pub(super) fn head<'l>(
         }
     }
     out
+}
+
+/// Labels as a JSON object.
+pub(super) fn labels_object<'l>(labels: impl Iterator<Item = (&'l str, &'l str)>) -> Vec<u8> {
+    let mut object = Vec::new();
+    for (name, value) in labels {
+        object.push(if object.is_empty() { b'{' } else { b',' });
+        put_json(&mut object, name);
+        object.push(b':');
+        put_json(&mut object, value);
+    }
+    object.extend_from_slice(if object.is_empty() { b"{}" } else { b"}" });
+    object
 }
 
 pub(super) fn put_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {

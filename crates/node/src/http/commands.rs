@@ -19,7 +19,8 @@ use super::guard::Visitor;
 use super::level::{Asked, Level, Positions, unconfirmed};
 use super::question::bad;
 use super::write::collect;
-use crate::command::history::{HistoryError, Meant, history};
+use crate::asking::Unanswered;
+use crate::command::history::{Meant, history};
 use crate::command::issue::{IssueError, Wish, issue, still_waiting};
 use crate::command::{ActForm, NS_PER_MS};
 
@@ -155,8 +156,8 @@ pub(super) async fn get_commands(
     Ok(Json(json!({"site": site.as_str(), "commands": told, "left_out": left_out})))
 }
 
-impl From<HistoryError> for ApiError {
-    fn from(error: HistoryError) -> Self {
+impl From<Unanswered> for ApiError {
+    fn from(error: Unanswered) -> Self {
         Self::new(ErrorCode::ReadFailed, error.to_string())
     }
 }

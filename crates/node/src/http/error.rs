@@ -46,6 +46,10 @@ pub(crate) enum ErrorCode {
     Timeout,
     /// The body or one record of it is longer than the most.
     TooLarge,
+    /// A command that a device wants to begin was begun already.
+    CommandBegun,
+    /// A command that a device wants to begin has expired.
+    CommandExpired,
     /// The `Idempotency-Key` stands for another request.
     IdempotencyKeyReused,
     /// The body's content type is not understood.
@@ -71,7 +75,7 @@ impl ErrorCode {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::CursorUnknown => StatusCode::CONFLICT,
+            Self::CursorUnknown | Self::CommandBegun | Self::CommandExpired => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
@@ -103,6 +107,8 @@ impl ErrorCode {
             Self::UpgradeRequired => "upgrade_required",
             Self::Timeout => "timeout",
             Self::TooLarge => "too_large",
+            Self::CommandBegun => "command_begun",
+            Self::CommandExpired => "command_expired",
             Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Busy => "busy",
@@ -236,6 +242,8 @@ mod tests {
             UpgradeRequired,
             Timeout,
             TooLarge,
+            CommandBegun,
+            CommandExpired,
             IdempotencyKeyReused,
             UnsupportedMediaType,
             Busy,

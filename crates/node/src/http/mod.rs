@@ -5,6 +5,7 @@ mod about;
 mod aggregate;
 mod answer;
 mod commands;
+mod devices;
 mod error;
 mod guard;
 mod level;
@@ -19,6 +20,7 @@ mod read;
 mod routes;
 mod rows;
 mod server;
+mod sheet;
 mod socket;
 mod stream;
 mod tail;
@@ -36,7 +38,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use tidelog_query::promql::Bounds;
 use tidelog_store::Position;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::context::NodeContext;
 use crate::door::Doors;
@@ -106,8 +108,11 @@ pub(crate) struct Api {
     queries: Arc<Semaphore>,
     tails: Arc<Semaphore>,
     sockets: Arc<Semaphore>,
+    claims: socket::Claims,
     body_bytes: Arc<Semaphore>,
     cloud_waiters: Arc<Semaphore>,
+    /// Whoever gives a device labels holds it.
+    labelling: Arc<Mutex<()>>,
     gathers: line::Gathers,
     once: Arc<once::Memory>,
 }
@@ -147,8 +152,10 @@ impl Api {
             node: Arc::new(OnceLock::new()),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             tails: Arc::new(Semaphore::new(tail::TAILS_MAX)),
+            claims: socket::Claims::default(),
             sockets: Arc::new(Semaphore::new(sockets.min(Semaphore::MAX_PERMITS))),
             body_bytes: Arc::new(Semaphore::new(body_bytes)),
+            labelling: Arc::default(),
             gathers: line::Gathers::new(limits.body_bytes_max),
             once: Arc::default(),
         }
@@ -216,7 +223,7 @@ async fn count(State(api): State<Api>, request: Request, next: Next) -> Response
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     // Both come from the client; a label must not take more values than there are routes.
     let method = match *request.method() {
-        Method::GET | Method::POST | Method::HEAD => request.method().as_str(),
+        Method::GET | Method::POST | Method::PUT | Method::HEAD => request.method().as_str(),
         _ => "other",
     };
     let route = format!("{method} {}", path.as_deref().unwrap_or("other"));

@@ -10,6 +10,7 @@ use tidelog_record::SiteName;
 use super::answer::AnswerForm;
 use super::error::{ApiError, ErrorCode};
 use super::guard::Visitor;
+use super::sheet::{HAS_ARROW, SheetForm};
 use crate::asking::{Alternatives, alternatives};
 
 /// A parameter is bad.
@@ -24,7 +25,9 @@ pub(super) struct Question {
     pub series: Alternatives,
     pub start: Option<i64>,
     pub end: Option<i64>,
-    pub form: AnswerForm,
+    pub form: SheetForm,
+    /// The URL says so.
+    names_form: bool,
     /// The parameters of this question alone, in the order of the URL.
     others: Vec<(String, String)>,
 }
@@ -74,7 +77,8 @@ impl Question {
         };
         let (start, end) = (instant("start", start)?, instant("end", end)?);
         let form = form_of(format.as_deref(), headers)?;
-        let question = Self { site, series, start, end, form, others: kept };
+        let names_form = format.is_some();
+        let question = Self { site, series, start, end, form, names_form, others: kept };
         if question.range().is_empty() {
             return Err(bad("start is after end"));
         }
@@ -84,6 +88,24 @@ impl Question {
     /// The range asked for: all of time where nothing else is said.
     pub fn range(&self) -> RangeInclusive<i64> {
         self.start.unwrap_or(i64::MIN)..=self.end.unwrap_or(i64::MAX)
+    }
+
+    /// The form, where the answer is not one of points.
+    ///
+    /// # Errors
+    /// It is one that only points have.
+    pub fn text_form(&self, headers: &HeaderMap) -> Result<AnswerForm, ApiError> {
+        if let SheetForm::Text(form) = self.form {
+            return Ok(form);
+        }
+        // Whoever accepts several may accept one of these, too.
+        let accept = headers.get(header::ACCEPT).filter(|_| !self.names_form);
+        accept.and_then(|accept| AnswerForm::of_accept(accept.to_str().unwrap_or_default())).ok_or_else(
+            || {
+                let message = "msgpack and arrow are for points: this is told as json, ndjson or csv";
+                ApiError::new(ErrorCode::NotAcceptable, message)
+            },
+        )
     }
 
     /// A parameter that may stand once.
@@ -105,14 +127,27 @@ impl Question {
     }
 }
 
-fn form_of(format: Option<&str>, headers: &HeaderMap) -> Result<AnswerForm, ApiError> {
-    if let Some(name) = format {
-        return AnswerForm::of_name(name)
-            .ok_or_else(|| bad(format!("format {name:?}: there are json, ndjson and csv")));
+fn form_of(format: Option<&str>, headers: &HeaderMap) -> Result<SheetForm, ApiError> {
+    let form = match (format, headers.get(header::ACCEPT)) {
+        (Some(name), _) => SheetForm::of_name(name)
+            .ok_or_else(|| bad(format!("format {name:?}: there are json, ndjson, csv, msgpack and arrow")))?,
+        (None, None) => SheetForm::Text(AnswerForm::Json),
+        (None, Some(accept)) => {
+            SheetForm::of_accept(accept.to_str().unwrap_or_default()).ok_or_else(|| {
+                let mut message =
+                    "answers are application/json, application/x-ndjson, text/csv, application/msgpack \
+                                   and application/vnd.apache.arrow.stream"
+                        .to_owned();
+                if !HAS_ARROW {
+                    message.push_str("; the last only of nodes of the cloud");
+                }
+                ApiError::new(ErrorCode::NotAcceptable, message)
+            })?
+        }
+    };
+    if form == SheetForm::Arrow && !HAS_ARROW {
+        let message = "this program has no Arrow, which nodes of the cloud have; msgpack says the same";
+        return Err(ApiError::new(ErrorCode::NotAcceptable, message));
     }
-    let Some(accept) = headers.get(header::ACCEPT) else { return Ok(AnswerForm::Json) };
-    AnswerForm::of_accept(accept.to_str().unwrap_or_default()).ok_or_else(|| {
-        let message = "answers are application/json, application/x-ndjson or text/csv";
-        ApiError::new(ErrorCode::NotAcceptable, message)
-    })
+    Ok(form)
 }

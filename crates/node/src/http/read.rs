@@ -1,5 +1,5 @@
-//! `GET /api/v1/sites/{site}/points` and `…/last`: the points of the series that are meant, in a range of time, or the last one of
-//! each.
+//! `GET /api/v1/sites/{site}/points`, `/api/v1/export` and `…/last`: the points of the series that are meant, in a range of time, or the
+//! last one of each.
 //!
 //! Series stand in canonical order and points in order of time, so equal content gives equal bytes on every node
 //! (invariant 7). Memory is bounded by what one group of series takes in the store, and by the queue of a streamed answer.
@@ -9,17 +9,18 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, RawPathParams, RawQuery, State};
 use axum::http::{HeaderMap, Response};
 use tidelog_record::Series;
 use tidelog_store::Points;
 
 use super::Api;
-use super::answer::Answer;
 use super::error::ApiError;
 use super::guard::Visitor;
+use super::prometheus::site_of;
 use super::question::Question;
-use super::stream::{Gone, PIECE_BYTES, Sender, bounded, stream, unanswered, unread};
+use super::sheet::{Sheet, Stop};
+use super::stream::{PIECE_BYTES, Sender, bounded, stream, unanswered, unread};
 use crate::asking;
 
 pub(super) async fn get_points(
@@ -32,7 +33,29 @@ pub(super) async fn get_points(
     api.running()?;
     let question =
         Question::read(&visitor, &site, query.as_deref().unwrap_or_default(), &headers, &["start", "end"])?;
-    stream(&api, question.form, move |sender| write_points(&question, sender)).await
+    answer_points(&api, question).await
+}
+
+/// The same, for programs that cannot make a path: the site is named as in questions of Prometheus's.
+pub(super) async fn get_export(
+    State(api): State<Api>,
+    visitor: Visitor,
+    path: RawPathParams,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response<Body>, ApiError> {
+    let context = api.running()?;
+    let query = query.as_deref().unwrap_or_default();
+    let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let site = site_of(&visitor, context, &path, &pairs, &headers)?;
+    let others = ["start", "end", "site"];
+    let question = Question::read(&visitor, site.as_str(), query, &headers, &others)?;
+    question.one("site")?;
+    answer_points(&api, question).await
+}
+
+async fn answer_points(api: &Api, question: Question) -> Result<Response<Body>, ApiError> {
+    stream(api, question.form.content_type(), move |sender| write_points(&question, sender)).await
 }
 
 pub(super) async fn get_last(
@@ -45,7 +68,7 @@ pub(super) async fn get_last(
     api.running()?;
     let question = Question::read(&visitor, &site, query.as_deref().unwrap_or_default(), &headers, &[])?;
     let series_max = api.limits.query.series_max;
-    stream(&api, question.form, move |sender| write_last(&question, series_max, sender)).await
+    stream(&api, question.form.content_type(), move |sender| write_last(&question, series_max, sender)).await
 }
 
 fn write_points(question: &Question, sender: &Sender) -> io::Result<Vec<u8>> {
@@ -54,13 +77,17 @@ fn write_points(question: &Question, sender: &Sender) -> io::Result<Vec<u8>> {
     if !sender.takes_series(series.len()) {
         return Ok(Vec::new());
     }
-    let mut answer = Answer::begin(question.form, site);
+    let (mut sheet, mut unwritten) = (Sheet::begin(question.form, site)?, None);
     let visit = |series: &Arc<Series>, points: &Points| {
         sender.tells(points.len());
-        match answer.series(series, points.iter(), PIECE_BYTES, |bytes| sender.send(bytes)) {
+        match sheet.series(series, points.iter(), PIECE_BYTES, |bytes| sender.send(bytes)) {
             Ok(()) if sender.is_over() => ControlFlow::Break(()),
             Ok(()) => ControlFlow::Continue(()),
-            Err(Gone) => ControlFlow::Break(()),
+            Err(Stop::Gone) => ControlFlow::Break(()),
+            Err(Stop::Unwritten(error)) => {
+                unwritten = Some(error);
+                ControlFlow::Break(())
+            }
         }
     };
     match sender.points_max() {
@@ -74,7 +101,7 @@ fn write_points(question: &Question, sender: &Sender) -> io::Result<Vec<u8>> {
             }
         }
     }
-    Ok(answer.end())
+    unwritten.map_or_else(|| sheet.end(), Err)
 }
 
 fn write_last(question: &Question, series_max: u64, sender: &Sender) -> io::Result<Vec<u8>> {
@@ -86,13 +113,15 @@ fn write_last(question: &Question, series_max: u64, sender: &Sender) -> io::Resu
     }
     let last = context.store.last(site, &series, &|| sender.halts()).map_err(unanswered)?;
     sender.tells(last.len());
-    let mut answer = Answer::begin(question.form, site);
+    let mut sheet = Sheet::begin(question.form, site)?;
     for (series, time, value) in last {
-        let written =
-            answer.series(&series, std::iter::once((time, value)), PIECE_BYTES, |bytes| sender.send(bytes));
-        if written.is_err() || sender.is_over() {
-            break;
+        let point = std::iter::once((time, value));
+        match sheet.series(&series, point, PIECE_BYTES, |bytes| sender.send(bytes)) {
+            Ok(()) if sender.is_over() => break,
+            Ok(()) => {}
+            Err(Stop::Gone) => break,
+            Err(Stop::Unwritten(error)) => return Err(error),
         }
     }
-    Ok(answer.end())
+    sheet.end()
 }

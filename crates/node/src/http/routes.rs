@@ -10,7 +10,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::guard::{Guard, Manner, Need, guard};
 use super::line::{self, Dialect};
 use super::openapi::{self, Operation, operations as says};
-use super::{Api, about, aggregate, commands, prometheus, read, socket, tail, write};
+use super::{Api, about, aggregate, commands, devices, prometheus, read, socket, tail, write};
 use crate::door::Scope;
 
 /// One method of one path.
@@ -45,12 +45,23 @@ impl Route {
         let (method, path) = (Method::POST, path.to_owned());
         Self { method, path, need, manner, says, answers: on(MethodFilter::POST, handler) }
     }
+
+    pub fn put<H: Handler<T, Api>, T: 'static>(
+        path: &str,
+        need: Need,
+        manner: Manner,
+        says: &'static Operation,
+        handler: H,
+    ) -> Self {
+        let (method, path) = (Method::PUT, path.to_owned());
+        Self { method, path, need, manner, says, answers: on(MethodFilter::PUT, handler) }
+    }
 }
 
 /// A route as it is seen from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedRoute {
-    /// `GET`, which answers `HEAD` too, or `POST`.
+    /// `GET`, which answers `HEAD` too, `POST` or `PUT`.
     pub method: String,
     /// The path, with its variable parts in braces.
     pub path: String,
@@ -75,6 +86,7 @@ const OPEN: Need = Need::Nothing;
 const READ: Need = Need::Token(Scope::Read);
 const WRITE: Need = Need::Token(Scope::Write);
 const COMMAND: Need = Need::Token(Scope::Command);
+const ADMIN: Need = Need::Token(Scope::Admin);
 
 /// All of them.
 pub(super) fn routes() -> Vec<Route> {
@@ -86,9 +98,18 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/api/v1/status", READ, own, &says::STATUS, about::status),
         Route::get("/api/v1/openapi.json", READ, own, &says::OPENAPI, openapi::get_openapi),
         Route::get("/api/v1/sites", READ, own, &says::SITES, about::sites),
-        Route::get("/api/v1/sites/{site}/devices", READ, own, &says::DEVICES, about::devices),
+        Route::get("/api/v1/sites/{site}/devices", READ, own, &says::DEVICES, devices::get_devices),
+        Route::get("/api/v1/sites/{site}/devices/{device}", READ, own, &says::DEVICE, devices::get_device),
+        Route::put(
+            "/api/v1/sites/{site}/devices/{device}",
+            ADMIN,
+            own,
+            &says::PUT_DEVICE,
+            devices::put_device,
+        ),
         Route::get("/api/v1/sites/{site}/points", READ, own, &says::POINTS, read::get_points),
         Route::post("/api/v1/sites/{site}/points", WRITE, own, &says::POST_POINTS, write::post_points),
+        Route::get("/api/v1/export", READ, own, &says::EXPORT, read::get_export),
         Route::get("/api/v1/sites/{site}/last", READ, own, &says::LAST, read::get_last),
         Route::get("/api/v1/sites/{site}/aggregate", READ, own, &says::AGGREGATE, aggregate::get_aggregate),
         Route::get("/api/v1/sites/{site}/commands", READ, own, &says::COMMANDS, commands::get_commands),

@@ -19,7 +19,6 @@ use tidelog_store::{ScanError, at_hand};
 use tokio::sync::mpsc;
 
 use super::Api;
-use super::answer::AnswerForm;
 use super::error::{ApiError, ErrorCode};
 use super::question::bad;
 use crate::context::NodeContext;
@@ -33,6 +32,7 @@ pub(super) const PIECES_WAITING_MAX: usize = 4;
 pub(super) type Piece = Result<Bytes, io::Error>;
 
 /// The client went away.
+#[derive(Debug)]
 pub(super) struct Gone;
 
 /// Series that a small answer tells of, at most.
@@ -224,7 +224,7 @@ pub(super) fn bounded(series: Vec<Arc<Series>>, most: u64) -> io::Result<Vec<Arc
 /// It is called a second time if the answer turns out not to be a small one.
 pub(super) async fn stream(
     api: &Api,
-    form: AnswerForm,
+    content_type: &'static str,
     write: impl Fn(&Sender) -> io::Result<Vec<u8>> + Send + 'static,
 ) -> Result<Response<Body>, ApiError> {
     let context = api.running()?.clone();
@@ -232,7 +232,7 @@ pub(super) async fn stream(
     let permit = api.question()?;
     if let Some(whole) = small(&context, patience, &write) {
         let whole = whole.map_err(refused)?;
-        return Ok(response(form, Body::from(whole)));
+        return Ok(response(content_type, Body::from(whole)));
     }
     let (pieces, mut received) = mpsc::channel(PIECES_WAITING_MAX);
     tokio::task::spawn_blocking(move || {
@@ -248,7 +248,7 @@ pub(super) async fn stream(
         Some(first) => first.map_err(refused)?,
         None => return Err(ApiError::new(ErrorCode::Unavailable, "the query was given up")),
     };
-    Ok(response(form, Body::new(Pieces { first: Some(first), rest: received })))
+    Ok(response(content_type, Body::new(Pieces { first: Some(first), rest: received })))
 }
 
 /// The answer as a whole, if it is a small one and all that it needs is at hand: this thread has others to serve, and waits for no disk.
@@ -276,11 +276,9 @@ fn refused(error: io::Error) -> ApiError {
     }
 }
 
-fn response(form: AnswerForm, body: Body) -> Response<Body> {
+fn response(content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(form.content_type()));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response
 }
 

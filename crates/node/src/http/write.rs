@@ -29,7 +29,7 @@ use super::posted::{BodyForm, Posted};
 use super::question::bad;
 use crate::context::NodeContext;
 use crate::reserved::{self, reserved_in};
-use crate::{command, rule};
+use crate::{command, device, rule};
 
 /// Slowest body that is waited for once the stall time has passed, in bytes per second.
 const BODY_BYTES_PER_S_MIN: u64 = 1024;
@@ -295,6 +295,10 @@ pub(super) async fn durable(outcome: Outcome) -> Result<Appended, ApiError> {
                 reserved::Reserved::Gateway => {
                     format!("{} is written by gateways alone", reserved::LOAD_METRIC)
                 }
+                reserved::Reserved::Device => format!(
+                    "{} is the metric of devices' labels: they are put to /api/v1/sites/SITE/devices/DEVICE",
+                    device::METRIC
+                ),
             };
             return Err(ApiError::new(ErrorCode::BadPoint, message));
         }

@@ -376,10 +376,10 @@ impl Ingest {
         let place = Place { stream: stream.key(), lsn, first_point };
         let relay = Relay { node: stream.node, run: stream.run, lsn, first_point };
         let mut batch = message.into_batch();
-        // The record of a rule holds the command that it gave; all but that is history like any other, unless it claims to be this
+        // The record of a rule holds the command that it gave; all but that, and what people say of devices, is history like any other, unless it claims to be this
         // node's own word.
         let may_come = |series: &Series| match reserved(series.metric()) {
-            Some(Reserved::Command) => false,
+            Some(Reserved::Command | Reserved::Device) => false,
             Some(Reserved::Rule) => !rule::record::is_of(series, store.node()),
             Some(Reserved::Gateway) | None => true,
         };

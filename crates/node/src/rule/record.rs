@@ -11,7 +11,7 @@
 use tidelog_record::{NodeId, Series, SeriesError, Value};
 
 use super::machine::Transition;
-use crate::command;
+use crate::{command, device};
 
 /// Whether a rule fires.
 pub(crate) const METRIC: &str = "tidelog_rule";
@@ -27,7 +27,8 @@ const NODE_LABEL: &str = "rule_node";
 /// a transition's points.
 pub(super) fn may_be_watched(series: &Series, rule: &str, node: NodeId) -> bool {
     let is_free = [RULE_LABEL, METRIC_LABEL, NODE_LABEL].iter().all(|label| series.label(label).is_none());
-    is_free && series.metric() != command::METRIC && named(VALUE_METRIC, series, rule, Some(node)).is_ok()
+    let is_of_people = [command::METRIC, device::METRIC].contains(&series.metric());
+    is_free && !is_of_people && named(VALUE_METRIC, series, rule, Some(node)).is_ok()
 }
 
 /// The points of a transition; `metric` is what the rule has derived.
@@ -84,6 +85,16 @@ mod tests {
     use proptest::prelude::*;
 
     const NODE: NodeId = NodeId([0xab; 16]);
+
+    #[test]
+    fn what_people_say_of_devices_and_to_them_is_watched_by_no_rule() {
+        for (metric, may) in
+            [("tidelog_device_labels", false), ("tidelog_command", false), ("device_info", true)]
+        {
+            let series = Series::new(metric, [("device", "d1")]).unwrap();
+            assert_eq!(may_be_watched(&series, "silence", NODE), may, "{metric}");
+        }
+    }
 
     proptest! {
         #[test]

@@ -51,7 +51,7 @@ pub fn raw(url: &str, method: &str, target: &str, heads: &[&str], body: &str) ->
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let length = body.len();
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n");
-    if method == "POST" {
+    if method != "GET" {
         head.push_str(&format!("Content-Length: {length}\r\n"));
     }
     for line in heads {

@@ -49,8 +49,25 @@ impl Running {
         Answer::of(agent().get(format!("{}{path}", self.url)).call().unwrap())
     }
 
+    /// The content type and the bytes of an answer.
+    pub fn get_bytes(&self, path: &str) -> (String, Vec<u8>) {
+        self.get_bytes_accepting(path, "*/*")
+    }
+
+    pub fn get_bytes_accepting(&self, path: &str, accept: &str) -> (String, Vec<u8>) {
+        let mut answer = agent().get(format!("{}{path}", self.url)).header("accept", accept).call().unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        let content_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        (content_type, answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec().unwrap())
+    }
+
     pub fn get_accepting(&self, path: &str, accept: &str) -> Answer {
         Answer::of(agent().get(format!("{}{path}", self.url)).header("accept", accept).call().unwrap())
+    }
+
+    pub fn put(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
+        let put = agent().put(format!("{}{path}", self.url)).header("content-type", content_type);
+        Answer::of(put.send(body).unwrap())
     }
 
     pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {

@@ -42,7 +42,12 @@ pub fn listening(dir: &Path, address: &str) -> Running {
     start(dir, &["--peering-listen", address])
 }
 
-fn peering_address(dir: &Path) -> String {
+/// A node that dials another.
+pub fn dialling(dir: &Path, address: &str) -> Running {
+    start(dir, &["--peering-peers", address])
+}
+
+pub fn peering_address(dir: &Path) -> String {
     std::fs::read_to_string(dir.join(PEERING_ADDRESS_FILE)).unwrap().trim().to_owned()
 }
 
@@ -72,7 +77,7 @@ fn what_is_confirmed_is_in_the_cloud_and_what_is_not_says_where_it_stands() {
     prepare(b.path(), &authority, false);
     let cloud = listening(a.path(), "127.0.0.1:0");
     let address = peering_address(a.path());
-    let gateway = start(b.path(), &["--peering-peers", &address]);
+    let gateway = dialling(b.path(), &address);
 
     // Every way in, and the cloud has it when the answer is there.
     assert_eq!(

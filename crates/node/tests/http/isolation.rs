@@ -145,7 +145,7 @@ fn a_token_for_one_site_sees_nothing_of_another_by_any_route_and_any_way_of_aski
     let plant = plant();
     let before = plant.held();
     for route in served_routes() {
-        let path = route.path.replace("{name}", "device");
+        let path = route.path.replace("{name}", "device").replace("{device}", "open-device");
         if !path.contains("{site}") {
             attack(&plant, &route, &path);
             continue;
@@ -168,12 +168,16 @@ fn a_token_for_one_site_sees_nothing_of_another_by_any_route_and_any_way_of_aski
 fn a_token_for_one_site_writes_nothing_into_another_by_any_route() {
     let plant = plant();
     let before = plant.held();
-    let (line, point) =
-        ("intruder value=1 5", r#"{"points":[{"metric":"intruder","timestamp_ns":5,"value":1}]}"#);
-    for route in served_routes().iter().filter(|route| route.method == "POST") {
+    let (line, point, labels) = (
+        "intruder value=1 5",
+        r#"{"points":[{"metric":"intruder","timestamp_ns":5,"value":1}]}"#,
+        r#"{"labels":{"location":"intruder"}}"#,
+    );
+    for route in served_routes().iter().filter(|route| route.method != "GET") {
         let mut targets = vec![route.path.clone()];
         if route.path.contains("{site}") {
-            targets = PATHS.iter().map(|name| route.path.replace("{site}", name)).collect();
+            let path = route.path.replace("{device}", "intruder");
+            targets = PATHS.iter().map(|name| path.replace("{site}", name)).collect();
         }
         for target in targets {
             for query in [
@@ -185,8 +189,10 @@ fn a_token_for_one_site_writes_nothing_into_another_by_any_route() {
                 "site=works-b",
                 "org=works-b",
             ] {
-                for (head, body) in [(FORM, line), (JSON, point), ("X-Tidelog-Site: works-b", line)] {
-                    let answer = plant.ask("POST", &format!("{target}?{query}"), &[head], body);
+                for (head, body) in
+                    [(FORM, line), (JSON, point), (JSON, labels), ("X-Tidelog-Site: works-b", line)]
+                {
+                    let answer = plant.ask(&route.method, &format!("{target}?{query}"), &[head], body);
                     let what = format!("{target}?{query} {head}");
                     assert!(answer.status >= 400, "{what}: {}", answer.text);
                     plant.sees_nothing(&what, &answer);
@@ -207,6 +213,7 @@ fn the_same_token_sees_its_own_site_so_that_the_attacks_would_have_shown_somethi
         "/api/v1/sites/works-a/points",
         "/api/v1/sites/works-a/last",
         "/api/v1/sites/works-a/devices",
+        "/api/v1/sites/works-a/devices/open-device",
         "/api/v1/sites/works-a/aggregate?fn=count",
         "/api/v1/labels?site=works-a",
         "/api/v1/query?site=works-a&query=open_metric&time=2",

@@ -18,7 +18,7 @@ fn the_document_is_served_and_every_parameter_in_it_is_understood() {
     for route in served_routes() {
         let method = route.method.to_lowercase();
         let operation = &document["paths"][&route.path][&method];
-        let path = route.path.replace("{site}", "plant").replace("{name}", "room");
+        let path = route.path.replace("{site}", "plant").replace("{name}", "room").replace("{device}", "d");
         let content_type =
             operation["requestBody"]["content"].as_object().map(|forms| forms.keys().next_back().cloned());
         let head = content_type.flatten().map(|kind| format!("Content-Type: {kind}"));
@@ -59,6 +59,7 @@ fn answers_have_the_shapes_that_the_document_names() {
         ("/readyz", "Readiness"),
         ("/api/v1/sites", "Sites"),
         (&format!("{site}/devices"), "Devices"),
+        (&format!("{site}/devices/d"), "Device"),
         (&format!("{site}/points"), "Series"),
         (&format!("{site}/last"), "Series"),
         (&format!("{site}/aggregate?fn=mean"), "Aggregates"),

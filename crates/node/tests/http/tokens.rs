@@ -17,7 +17,7 @@ const JSON: &str = "Content-Type: application/json";
 
 /// A path that a route serves.
 fn example(path: &str) -> String {
-    let path = path.replace("{site}", "plant").replace("{name}", "room");
+    let path = path.replace("{site}", "plant").replace("{name}", "room").replace("{device}", "d");
     // Without it the answer has no end.
     if path == "/api/v1/tail" { format!("{path}?follow=false") } else { path }
 }
@@ -35,8 +35,11 @@ fn without_tokens_everything_is_open_and_with_the_first_one_everything_but_two_q
             })
             .collect()
     };
+    let of_device = json!({"metric": "t", "labels": {"device": "d"}, "timestamp_ns": 5, "value": 1});
+    assert_eq!(running.post_json("plant", &json!({"points": [of_device]})).status, 200);
     assert!(ask(&[]).iter().all(|(_, status)| !matches!(status, 401 | 403)), "{:?}", ask(&[]));
-    let token = make_token(dir.path(), &[Scope::Read, Scope::Write, Scope::Command], &["plant"]);
+    let scopes = [Scope::Read, Scope::Write, Scope::Command, Scope::Admin];
+    let token = make_token(dir.path(), &scopes, &["plant"]);
     for (route, status) in ask(&[]) {
         let open = matches!(route.as_str(), "GET /healthz" | "GET /readyz");
         assert_eq!(status, if open { 200 } else { 401 }, "{route}");

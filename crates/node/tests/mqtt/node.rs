@@ -114,6 +114,7 @@ pub fn context(dir: &Path, id: u8) -> NodeContext {
         held: Default::default(),
         ways: Default::default(),
         issuing: Default::default(),
+        rooms: Default::default(),
         status: StatusBoard::default(),
         shutdown: CancellationToken::new(),
         tasks: TaskTracker::new(),

@@ -7,8 +7,9 @@ use super::column::{Column, Grid, Value, present};
 use super::error::{Halt, QueryError};
 use super::eval::{Evaluator, ns_of, unparenthesized};
 use super::labels::Labels;
+use super::matrix::held_within;
 use super::parse::{Query, kind_name};
-use super::source::Source;
+use super::source::{Source, Standing};
 use crate::selector::Selector;
 
 /// The samples of one series, in order of time.
@@ -68,12 +69,21 @@ pub fn instant(
             let end = eval.shift(matrix.vs.at.as_ref(), matrix.vs.offset.as_ref()).apply(at);
             let start = end.saturating_sub(ns_of(matrix.range));
             let mut rows = Vec::new();
-            source.select(&Selector::from(&matrix.vs), start, end, &mut |labels, times, values| {
-                eval.budget.series()?;
-                eval.budget.samples(times.len())?;
-                rows.push(Row { labels, times: Times::Own(times.to_vec()), values: values.to_vec() });
-                Ok(())
-            })?;
+            source.select(
+                &Selector::from(&matrix.vs),
+                start,
+                end,
+                &mut |labels, standing, times, values| {
+                    eval.budget.series()?;
+                    eval.budget.samples(times.len())?;
+                    let mut seen = (times.to_vec(), values.to_vec());
+                    if standing == Standing::Held {
+                        held_within(start, end, (times, values), &mut seen);
+                    }
+                    rows.push(Row { labels, times: Times::Own(seen.0), values: seen.1 });
+                    Ok(())
+                },
+            )?;
             Ok(matrix_of(rows))
         }
         Expr::Subquery(subquery) => {

@@ -14,7 +14,7 @@ use super::column::{ABSENT, Collector, Column, Grid, SAME_LABELS, Value, present
 use super::error::{QueryError, execution};
 use super::labels::Labels;
 use super::parse::kind_name;
-use super::source::Source;
+use super::source::{Source, Standing};
 use super::{aggregate, binary, calendar, histogram, instant, matrix, relabel};
 use crate::selector::Selector;
 
@@ -155,7 +155,7 @@ impl Evaluator<'_> {
         Shift { fixed, offset }
     }
 
-    /// The newest sample of each series at each step, no older than the look-back; `read` is given its time and value.
+    /// The newest sample of each series at each step, no older than the look-back unless it is held; `read` is given its time and value.
     pub fn instants(
         &self,
         selector: &VectorSelector,
@@ -173,9 +173,13 @@ impl Evaluator<'_> {
             &Selector::from(selector),
             first.saturating_sub(lookback),
             last,
-            &mut |labels, times, values| {
+            &mut |labels, standing, times, values| {
                 self.budget.series()?;
                 self.budget.samples(times.len().saturating_add(grid.count()))?;
+                let oldest = |at: i64| match standing {
+                    Standing::Sampled => at.saturating_sub(lookback),
+                    Standing::Held => i64::MIN,
+                };
                 let mut column = Column { labels, values: vec![ABSENT; grid.count()] };
                 let mut next = 0;
                 for (at, out) in grid.iter().zip(&mut column.values) {
@@ -185,7 +189,7 @@ impl Evaluator<'_> {
                     }
                     let newest = next.checked_sub(1).and_then(|i| times.get(i).zip(values.get(i)));
                     if let Some((time, value)) = newest
-                        && *time >= at.saturating_sub(lookback)
+                        && *time >= oldest(at)
                         && present(*value)
                     {
                         *out = read(*time, *value);

@@ -10,6 +10,7 @@ use super::error::{QueryError, execution};
 use super::eval::{Evaluator, arg, distinct, ns_of, unparenthesized};
 use super::labels::Labels;
 use super::over_time;
+use super::source::Standing;
 use super::trend;
 use crate::selector::Selector;
 
@@ -162,12 +163,17 @@ fn over(
                 &selector,
                 first.saturating_sub(walk.range),
                 last,
-                &mut |labels, times, values| {
+                &mut |labels, standing, times, values| {
                     eval.budget.series()?;
                     eval.budget.samples(times.len())?;
-                    let (times, values) = without_stale(times, values, &mut living);
                     let ends = |at| shift.apply(at);
-                    columns.extend(walk.series(eval, grid, labels, times, values, &ends, of)?);
+                    columns.extend(match standing {
+                        Standing::Sampled => {
+                            let (times, values) = without_stale(times, values, &mut living);
+                            walk.series(eval, grid, labels, times, values, &ends, of)?
+                        }
+                        Standing::Held => walk.held(eval, grid, labels, (times, values), &ends, of)?,
+                    });
                     Ok(())
                 },
             )?;
@@ -209,6 +215,26 @@ fn without_stale<'a>(
     (&living.0, &living.1)
 }
 
+/// What a window sees of a series whose samples hold until the next: what holds at its start as a sample there, then each change, and
+/// none of the marks that it ended.
+pub(super) fn held_within(
+    start: i64,
+    end: i64,
+    (times, values): (&[i64], &[f64]),
+    seen: &mut (Vec<i64>, Vec<f64>),
+) {
+    let before = times.partition_point(|time| *time <= start);
+    let within = times.partition_point(|time| *time <= end).saturating_sub(before);
+    let holds = before.checked_sub(1).and_then(|newest| values.get(newest)).map(|value| (&start, value));
+    let changes = times.iter().zip(values).skip(before).take(within);
+    seen.0.clear();
+    seen.1.clear();
+    for (time, value) in holds.into_iter().chain(changes).filter(|(_, value)| present(**value)) {
+        seen.0.push(*time);
+        seen.1.push(*value);
+    }
+}
+
 struct Walk {
     range: i64,
     /// Every step has the same window and sees the same in it.
@@ -244,6 +270,38 @@ impl Walk {
             let (Some(times), Some(values)) = (times.get(low..high), values.get(low..high)) else { continue };
             if !times.is_empty()
                 && let Some(value) = of(&Window { times, values, start, end, at, step })
+            {
+                *out = value;
+            }
+            if self.fixed {
+                let value = *out;
+                column.values.fill(value);
+                break;
+            }
+        }
+        Ok(column.any().then_some(column))
+    }
+    /// As [`Self::series`], of one whose samples hold until the next: what holds at a window's start is a sample there.
+    fn held(
+        &self,
+        eval: &Evaluator,
+        grid: Grid,
+        labels: Labels,
+        (times, values): (&[i64], &[f64]),
+        ends: &dyn Fn(i64) -> i64,
+        of: OfWindow,
+    ) -> Result<Option<Column>, QueryError> {
+        eval.budget.samples(grid.count())?;
+        let mut column = Column { labels, values: vec![ABSENT; grid.count()] };
+        let mut seen = (Vec::new(), Vec::new());
+        for (step, (at, out)) in grid.iter().zip(&mut column.values).enumerate() {
+            let end = ends(at);
+            let start = end.saturating_sub(self.range);
+            held_within(start, end, (times, values), &mut seen);
+            eval.budget.work(seen.0.len())?;
+            let window = Window { times: &seen.0, values: &seen.1, start, end, at, step };
+            if !seen.0.is_empty()
+                && let Some(value) = of(&window)
             {
                 *out = value;
             }

@@ -35,4 +35,4 @@ pub use error::{Halt, QueryError};
 pub use labels::{Labels, METRIC_LABEL};
 pub use number::{plain, write_seconds, write_value};
 pub use parse::{QUERY_BYTES_MAX, QUERY_DEPTH_MAX, Query};
-pub use source::{Source, Visit, Visited};
+pub use source::{Source, Standing, Visit, Visited};

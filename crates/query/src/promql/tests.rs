@@ -15,7 +15,7 @@ impl Source for Memory {
             let from = times.partition_point(|time| *time < start_ns);
             let to = times.partition_point(|time| *time <= end_ns);
             if from < to {
-                visit(Labels::from(series), &times[from..to], &values[from..to])?;
+                visit(Labels::from(series), Standing::Sampled, &times[from..to], &values[from..to])?;
             }
         }
         Ok(())
@@ -230,4 +230,47 @@ fn finer_times_than_milliseconds_are_kept_apart() {
     let m = Memory(vec![(series, vec![1_000, 2_000, 3_000], vec![1.0, 2.0, 4.0])]);
     let found = instant(&"irate(m[1s])".parse().unwrap(), 3_000, &bounds(), &m, &|| None).unwrap();
     assert!(matches!(found, Answer::Vector(_, v) if (v[0].1 - 2.0 / 1e-6).abs() < 1e-3));
+}
+
+/// One series that holds what it was last said to be.
+struct Said(Vec<(i64, f64)>);
+
+impl Source for Said {
+    fn select(&self, _: &Selector, start_ns: i64, end_ns: i64, visit: &mut Visit) -> Visited {
+        let newest_before = self.0.iter().rposition(|(at, _)| *at <= start_ns).unwrap_or(0);
+        let seen = self.0.iter().skip(newest_before).filter(|(at, _)| *at <= end_ns);
+        let (times, values): (Vec<i64>, Vec<f64>) = seen.copied().unzip();
+        if times.is_empty() {
+            return Ok(());
+        }
+        visit(Labels::new([(METRIC_LABEL, "m")]), Standing::Held, &times, &values)
+    }
+}
+
+proptest::proptest! {
+    /// The model looks at each instant of the window by itself: what was said last, if it was not that the series ended.
+    #[test]
+    fn what_is_held_is_seen_until_something_else_is_said_however_long_that_takes(
+        changes in proptest::collection::btree_map(0..400i64, proptest::option::of(1..9i64), 1..8),
+        at in 0..500i64, window in 1..60i64,
+    ) {
+        let stale = f64::from_bits(STALE_BITS);
+        let value = |said: &Option<i64>| said.map_or(stale, |value| value as f64);
+        let said = Said(changes.iter().map(|(at, said)| (at * SECOND, value(said))).collect());
+        let short = Bounds { lookback_ns: SECOND, ..bounds() };
+        let ask = |query: &str| match instant(&query.parse().unwrap(), at * SECOND, &short, &said, &|| None).unwrap() {
+            Answer::Vector(_, found) => found.into_iter().map(|(_, value)| value).collect::<Vec<_>>(),
+            Answer::Matrix(rows) => rows.iter().flat_map(|row| row.points().map(|(_, value)| value)).collect(),
+            other => panic!("{other:?}"),
+        };
+        let holds = |at: i64| changes.range(..=at).next_back().and_then(|(_, said)| *said).map(|value| value as f64);
+        proptest::prop_assert_eq!(ask("m"), holds(at).into_iter().collect::<Vec<_>>());
+        let start = at - window;
+        let within = changes.range(start + 1..=at).filter_map(|(_, said)| said.map(|value| value as f64));
+        let model: Vec<f64> = holds(start).into_iter().chain(within).collect();
+        proptest::prop_assert_eq!(&ask(&format!("m[{window}s]")), &model);
+        let counted: Vec<f64> = (!model.is_empty()).then_some(model.len() as f64).into_iter().collect();
+        proptest::prop_assert_eq!(ask(&format!("count_over_time(m[{window}s])")), counted);
+        proptest::prop_assert_eq!(ask(&format!("last_over_time(m[{window}s])")), model.last().copied().into_iter().collect::<Vec<_>>());
+    }
 }

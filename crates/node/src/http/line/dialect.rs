@@ -63,6 +63,8 @@ fn code(code: ErrorCode) -> &'static str {
         | ErrorCode::BadParameter
         | ErrorCode::BadSite
         | ErrorCode::CursorUnknown
+        | ErrorCode::CommandBegun
+        | ErrorCode::CommandExpired
         | ErrorCode::NotAcceptable
         | ErrorCode::UpgradeRequired
         | ErrorCode::Timeout => "invalid",

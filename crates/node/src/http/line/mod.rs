@@ -175,9 +175,9 @@ pub(super) async fn store_batch(
     unit_ns: i64,
     body: Bytes,
     permit: OwnedSemaphorePermit,
-) -> Result<u64, ApiError> {
-    let (taken, _) = read_lines(api, api.running()?, site, unit_ns, false, body, permit).await?;
-    taken.refusal().map_or(Ok(taken.points), Err)
+) -> Result<(u64, Positions), ApiError> {
+    let (taken, positions) = read_lines(api, api.running()?, site, unit_ns, false, body, permit).await?;
+    taken.refusal().map_or(Ok((taken.points, positions)), Err)
 }
 
 /// Reads a body's lines and stores them; returns when they are durable.

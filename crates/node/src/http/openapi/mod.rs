@@ -72,8 +72,9 @@ impl Kind {
 }
 
 /// The variable parts of paths.
-const IN_PATHS: [(&str, &str, &str); 2] = [
+const IN_PATHS: [(&str, &str, &str); 3] = [
     ("site", "The name of a site", "^[a-z0-9][a-z0-9._-]{0,63}$"),
+    ("device", "The value of the label device", "^.{1,256}$"),
     ("name", "The name of a label", "^[A-Za-z_][A-Za-z0-9_]*$"),
 ];
 

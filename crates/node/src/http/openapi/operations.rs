@@ -33,6 +33,11 @@ const START: Parameter = optional(
 const END: Parameter = optional("end", Kind::Text, "The last instant, included");
 const FORMAT: Parameter =
     optional("format", Kind::OneOf(&["json", "ndjson", "csv"]), "The form of the answer, before Accept");
+const SHEET_FORMAT: Parameter = optional(
+    "format",
+    Kind::OneOf(&["json", "ndjson", "csv", "msgpack", "arrow"]),
+    "The form of the answer, before Accept; not every program has arrow",
+);
 const ACK: Parameter = optional(
     "ack",
     Kind::OneOf(&["node", "cloud"]),
@@ -47,7 +52,9 @@ const IDEMPOTENCY_KEY: Parameter = optional(
     Kind::Text,
     "Names the post: one that is sent again is answered again and stored once",
 );
-const TABLES: &[(&str, &str)] = &[(JSON, "Series"), (NDJSON, "Lines"), (CSV, "Text")];
+const ARROW: &str = "application/vnd.apache.arrow.stream";
+const TABLES: &[(&str, &str)] =
+    &[(JSON, "Series"), (NDJSON, "Lines"), (CSV, "Text"), (MSGPACK, "Chunks"), (ARROW, "Batches")];
 const UNCONFIRMED: Answer = Answer {
     status: 202,
     about: "Durable on this node; the cloud has not said so in time",
@@ -107,15 +114,45 @@ pub const SITES: Operation = Operation {
 
 pub const DEVICES: Operation = Operation {
     id: "getDevices",
-    summary: "The values of the label device, each with its metrics.",
+    summary: "The devices of a site, each with its metrics and the labels that people gave it.",
     answers: &[ok("The devices", &[(JSON, "Devices")])],
+    ..NOTHING
+};
+
+pub const DEVICE: Operation = Operation {
+    id: "getDevice",
+    summary: "What is known of a device: its metrics and the labels that people gave it.",
+    answers: &[ok("The device", &[(JSON, "Device")])],
+    ..NOTHING
+};
+
+pub const PUT_DEVICE: Operation = Operation {
+    id: "putDevice",
+    summary: "Gives a device these labels and no others, and answers when that is durable.",
+    query: &[ACK, ACK_TIMEOUT],
+    takes: &[(JSON, "DeviceLabels")],
+    answers: &[ok("The labels hold from set_ms on", &[(JSON, "Labelled")]), UNCONFIRMED],
     ..NOTHING
 };
 
 pub const POINTS: Operation = Operation {
     id: "getPoints",
     summary: "Points by selector and time.",
-    query: &[MATCH, START, END, FORMAT],
+    query: &[MATCH, START, END, SHEET_FORMAT],
+    answers: &[ok("The points", TABLES)],
+    ..NOTHING
+};
+
+pub const EXPORT: Operation = Operation {
+    id: "exportPoints",
+    summary: "Points by selector and time, of a site that is named as in questions of Prometheus's.",
+    query: &[
+        optional("site", Kind::Text, "The site; else that of X-Tidelog-Site, else the node's own"),
+        MATCH,
+        START,
+        END,
+        SHEET_FORMAT,
+    ],
     answers: &[ok("The points", TABLES)],
     ..NOTHING
 };
@@ -138,7 +175,7 @@ pub const POST_POINTS: Operation = Operation {
 pub const LAST: Operation = Operation {
     id: "getLast",
     summary: "The last point of each series.",
-    query: &[MATCH, FORMAT],
+    query: &[MATCH, SHEET_FORMAT],
     answers: &[ok("The points", TABLES)],
     ..NOTHING
 };
@@ -198,14 +235,27 @@ pub const POST_COMMAND: Operation = Operation {
 
 pub const SOCKET: Operation = Operation {
     id: "openSocket",
-    summary: "A WebSocket on which a device sends numbered batches, each answered when it is durable.",
+    summary: "A WebSocket on which a device sends numbered batches, each answered when it is durable, and is brought its commands.",
     query: &[
         optional(
             "form",
-            Kind::OneOf(&["json", "line"]),
+            Kind::OneOf(&["json", "line", "csv"]),
             "The form of the bodies in texts; those in binary messages are MessagePack",
         ),
-        optional("precision", Kind::OneOf(&["ns", "us", "ms", "s"]), "What the times of line protocol count"),
+        optional(
+            "precision",
+            Kind::OneOf(&["ns", "us", "ms", "s"]),
+            "What the times of line protocol and of tables count",
+        ),
+        optional("labels", Kind::Text, "Columns of a table that are labels, between commas"),
+        optional("texts", Kind::Text, "Columns of a table that are texts, between commas"),
+        ACK,
+        ACK_TIMEOUT,
+        optional(
+            "device",
+            Kind::Text,
+            "The device that the socket is of, by its EUI-64: its commands come down",
+        ),
     ],
     answers: &[SWITCHED],
     ..NOTHING

@@ -91,9 +91,22 @@ pub(super) fn all() -> Value {
         },
     });
     let names = json!({"type": "array", "items": {"type": "string"}});
+    let labels = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    let device_told = json!({
+        "type": "object",
+        "required": ["device", "metrics", "labels"],
+        "properties": {
+            "device": {"type": "string"},
+            "metrics": names,
+            "labels": labels,
+            "set_ms": {"type": "integer", "description": "Since when the labels hold, Unix milliseconds"},
+        },
+    });
     json!({
         "Text": {"type": "string"},
         "Bytes": {"description": "prometheus.WriteRequest in a snappy block"},
+        "Chunks": {"description": "MessagePack maps one behind the other, each a chunk of one series"},
+        "Batches": {"description": "Record batches in the stream format of Arrow's IPC"},
         "Lines": {"type": "string", "description": "A JSON object on each line"},
         "Status": {"type": "object"},
         "Readiness": {
@@ -106,14 +119,24 @@ pub(super) fn all() -> Value {
             "type": "object",
             "required": ["devices"],
             "properties": {
-                "devices": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "required": ["device", "metrics"],
-                        "properties": {"device": {"type": "string"}, "metrics": names},
-                    },
-                },
+                "devices": {"type": "array", "items": device_told},
+            },
+        },
+        "Device": device_told,
+        "DeviceLabels": {
+            "type": "object",
+            "required": ["labels"],
+            "properties": {"labels": labels},
+            "additionalProperties": false,
+        },
+        "Labelled": {
+            "type": "object",
+            "required": ["device", "labels", "set_ms", "ack"],
+            "properties": {
+                "device": {"type": "string"},
+                "labels": labels,
+                "set_ms": {"type": "integer"},
+                "ack": {"type": "string", "enum": ["node", "cloud"]},
             },
         },
         "Post": {

@@ -100,7 +100,7 @@ impl Form {
 }
 
 /// The site that a request means: that of its path, of its parameters, of its head, or else this node's own.
-pub(super) fn site_of(
+pub(in crate::http) fn site_of(
     visitor: &Visitor,
     context: &NodeContext,
     path: &RawPathParams,

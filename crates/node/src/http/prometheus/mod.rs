@@ -24,6 +24,7 @@ use super::openapi::{Operation, operations as says};
 use super::routes::Route;
 use refusal::Refusal;
 
+pub(super) use form::site_of;
 pub(crate) use write::records_of_remote_write;
 
 /// The two places at which the API stands.

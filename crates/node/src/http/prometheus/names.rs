@@ -3,7 +3,9 @@
 //! Thin: the store keeps no times by series yet, so `start` and `end` are read but do not narrow the answer; and no
 //! types, helps or units of metrics are known.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{RawPathParams, Request, State};
@@ -15,6 +17,7 @@ use tidelog_store::Store;
 use super::super::Api;
 use super::form::Form;
 use super::refusal::{Kind, Refusal};
+use super::source::given;
 use crate::asking::{self, Alternatives};
 use crate::context::NodeContext;
 
@@ -52,9 +55,10 @@ pub(super) async fn series(State(api): State<Api>, path: RawPathParams, request:
     if form.selectors()?.is_none() {
         return Err(Refusal::new(Kind::BadData, "no match[] parameter provided"));
     }
-    let most = api.limits.query.series_max;
+    let (most, samples) = (api.limits.query.series_max, api.limits.query.samples_max);
     let found = ask(context, form, move |store, site, alternatives| {
-        let found = asking::chosen(store, site, alternatives).map_err(unread)?;
+        let mut found = asking::chosen(store, site, alternatives).map_err(unread)?;
+        found.extend(given(store, site, alternatives, samples)?.into_keys().map(Arc::new));
         if found.len() as u64 > most {
             return Err(QueryError::Series { most }.into());
         }
@@ -62,6 +66,7 @@ pub(super) async fn series(State(api): State<Api>, path: RawPathParams, request:
     });
     let mut found = found.await?;
     found.sort();
+    found.dedup();
     let object =
         |labels: &Labels| labels.iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
     Ok(success(found.iter().map(|labels| Value::Object(object(labels))).collect()))
@@ -70,9 +75,30 @@ pub(super) async fn series(State(api): State<Api>, path: RawPathParams, request:
 pub(super) async fn labels(State(api): State<Api>, path: RawPathParams, request: Request) -> Answered {
     let context = api.running()?.clone();
     let form = Form::read(&api, &context, &path, request).await?;
-    let names =
-        ask(context, form, |store, site, alternatives| store.label_names(site, alternatives).map_err(unread));
+    let most = api.limits.query.samples_max;
+    let names = ask(context, form, move |store, site, alternatives| {
+        let mut names = store.label_names(site, alternatives).map_err(unread)?;
+        for series in given(store, site, alternatives, most)?.into_keys() {
+            names.insert(METRIC_LABEL.to_owned());
+            names.extend(series.labels().map(|(name, _)| name.to_owned()));
+        }
+        Ok(names)
+    });
     Ok(success(json!(names.await?)))
+}
+
+/// The values of a label, also of what people said of devices.
+fn of_label(
+    store: &Store,
+    site: &SiteName,
+    label: &str,
+    alternatives: &Alternatives,
+    most: u64,
+) -> Result<BTreeSet<String>, Refusal> {
+    let mut values = store.label_values(site, label, alternatives).map_err(unread)?;
+    let given = given(store, site, alternatives, most)?;
+    values.extend(given.keys().filter_map(|series| series.label(label)).map(str::to_owned));
+    Ok(values)
 }
 
 pub(super) async fn values(State(api): State<Api>, path: RawPathParams, request: Request) -> Answered {
@@ -82,8 +108,9 @@ pub(super) async fn values(State(api): State<Api>, path: RawPathParams, request:
     if label != METRIC_LABEL && Series::new("m", [(label.as_str(), "v")]).is_err() {
         return Err(Refusal::new(Kind::BadData, format!("invalid label name: {label:?}")));
     }
+    let most = api.limits.query.samples_max;
     let values = ask(context, form, move |store, site, alternatives| {
-        store.label_values(site, &label, alternatives).map_err(unread)
+        of_label(store, site, &label, alternatives, most)
     });
     Ok(success(json!(values.await?)))
 }
@@ -98,8 +125,9 @@ pub(super) async fn metadata(State(api): State<Api>, path: RawPathParams, reques
         None => usize::MAX,
     };
     let only = form.one("metric").map(str::to_owned);
-    let metrics = ask(context, form, |store, site, alternatives| {
-        store.label_values(site, METRIC_LABEL, alternatives).map_err(unread)
+    let most = api.limits.query.samples_max;
+    let metrics = ask(context, form, move |store, site, alternatives| {
+        of_label(store, site, METRIC_LABEL, alternatives, most)
     });
     let metrics = metrics.await?.into_iter().filter(|metric| only.as_ref().is_none_or(|only| only == metric));
     let unknown = |metric| (metric, json!([{"type": "unknown", "help": "", "unit": ""}]));

@@ -3,11 +3,12 @@
 //! ```text
 //! 7\n{"points":[…]}                                       a batch: its number, a line feed, and a body as it would be posted
 //! {"batch":7,"points":120}                                all of it is durable
+//! {"batch":7,"points":120,"ack":"cloud"}                  … in the cloud, where the URL asks for that
 //! {"batch":7,"error":{"code":"bad_point","message":"…"}}  it is refused
 //! ```
 //! The number stands outside the body, so that a refusal can name a batch of which nothing else could be read.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::http::error::ApiError;
 
@@ -30,10 +31,24 @@ pub(super) fn split(message: &[u8]) -> Result<(u64, &[u8]), NoNumber> {
     if number > NUMBER_MAX { Err(NoNumber) } else { Ok((number, body)) }
 }
 
+/// A batch that is stored.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub points: u64,
+    /// What is known of where it is durable, where that was asked for: an object.
+    pub known: Option<Value>,
+}
+
 /// The answer to a batch.
-pub(super) fn answer(number: u64, outcome: &Result<u64, ApiError>) -> String {
+pub(super) fn answer(number: u64, outcome: &Result<Stored, ApiError>) -> String {
     match outcome {
-        Ok(points) => json!({"batch": number, "points": points}).to_string(),
+        Ok(Stored { points, known }) => {
+            let mut answer = json!({"batch": number, "points": points});
+            for (name, value) in known.iter().filter_map(Value::as_object).flatten() {
+                answer[name] = value.clone();
+            }
+            answer.to_string()
+        }
         Err(error) => json!({"batch": number, "error": error.in_json()}).to_string(),
     }
 }
@@ -72,7 +87,10 @@ mod tests {
 
     #[test]
     fn an_answer_names_its_batch() {
-        assert_eq!(answer(7, &Ok(120)), r#"{"batch":7,"points":120}"#);
+        let stored = |known| Ok(Stored { points: 120, known });
+        assert_eq!(answer(7, &stored(None)), r#"{"batch":7,"points":120}"#);
+        let cloud = answer(7, &stored(Some(json!({"ack": "cloud"}))));
+        assert_eq!(cloud, r#"{"ack":"cloud","batch":7,"points":120}"#);
         let error = ApiError::new(ErrorCode::DiskFull, "full");
         let refused = answer(NUMBER_MAX, &Err(error));
         assert_eq!(refused, r#"{"batch":9007199254740991,"error":{"code":"disk_full","message":"full"}}"#);

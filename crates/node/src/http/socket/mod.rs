@@ -1,8 +1,11 @@
 //! WebSockets (RFC 6455): how a request becomes one, what one may take, how it is known that the other side still lives, and how
 //! each ends. What is said on them is their users' affair.
 
+mod asked;
 mod batch;
+mod claims;
 mod ingest;
+mod orders;
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -14,7 +17,7 @@ use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -22,6 +25,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::error::{ApiError, ErrorCode};
+pub(super) use claims::Claims;
 pub(super) use ingest::get_socket;
 
 /// Memory that an idle socket keeps for what comes, in bytes. A longer message takes its own length.
@@ -61,6 +65,8 @@ pub(super) enum End {
     Malformed,
     /// A message came that means nothing here.
     Unwanted(&'static str),
+    /// Another socket says that it is of the same device.
+    Replaced,
     /// The token is revoked, or grants something else now.
     Revoked,
     /// The node ends.
@@ -81,6 +87,7 @@ impl End {
             Self::TooLong => "too_long",
             Self::Malformed => "malformed",
             Self::Unwanted(_) => "unwanted",
+            Self::Replaced => "replaced",
             Self::Revoked => "revoked",
             Self::Ending => "shutdown",
             Self::Unreadable => "read_failed",
@@ -100,6 +107,7 @@ impl End {
             Self::TooLong => (CloseCode::Size, "the message is longer than one may be"),
             Self::Malformed => (CloseCode::Protocol, "not as RFC 6455 has it"),
             Self::Unwanted(reason) => (CloseCode::Policy, reason),
+            Self::Replaced => (CloseCode::Policy, "the device has another connection now"),
             Self::Revoked => (CloseCode::Policy, "the token is revoked or grants something else now"),
             Self::Ending => (CloseCode::Away, "the node is ending"),
             Self::Unreadable => (CloseCode::Error, "the log cannot be read"),
@@ -230,6 +238,19 @@ impl Socket {
         }
     }
 
+    /// As [`Self::hear`], if this side listens. If it does not it never returns a message, and asks the other side all the same whether it
+    /// is there, so that nothing on the way takes the connection for dead.
+    pub async fn attend(&mut self, listens: bool) -> Result<Heard, End> {
+        if listens {
+            return self.hear().await;
+        }
+        loop {
+            sleep_until(self.ping_at).await;
+            self.ping_at = Instant::now() + self.ping_every;
+            self.send(Message::Ping(tungstenite::Bytes::new())).await?;
+        }
+    }
+
     /// Says that silence counts from now on: nobody listened before.
     pub fn heard_something(&mut self) {
         self.heard = Instant::now();
@@ -319,6 +340,7 @@ mod tests {
             (End::Told, Some(1000)),
             (End::Ending, Some(1001)),
             (End::Malformed, Some(1002)),
+            (End::Replaced, Some(1008)),
             (End::Revoked, Some(1008)),
             (End::Unwanted("nothing"), Some(1008)),
             (End::TooLong, Some(1009)),
