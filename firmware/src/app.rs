@@ -12,7 +12,7 @@ use tidelog_record::DeviceId;
 use tidelog_record::uplink::{Answer, SAMPLE_BYTES_MAX, encode_registration};
 
 use crate::commands::{Commands, Heard, append};
-use crate::config::{AppConfig, COAP_BYTES, Kind, POST_BYTES_MAX, WhenFull};
+use crate::config::{AppConfig, COAP_BYTES, Kind, POST_BYTES_MAX, VERSION, WhenFull};
 use crate::outbox::{prepare, prepare_empty};
 use crate::sampler::{Moment, Sampler};
 
@@ -363,7 +363,7 @@ impl<'a, F: NorFlash, S: Sampler> App<'a, F, S> {
         let device = self.endpoint.config().eui;
         if let Some(kind) = self.schema_due {
             let schema = self.config.schema_of(kind);
-            if let Ok(length) = encode_registration(&mut bytes, device, &schema) {
+            if let Ok(length) = encode_registration(&mut bytes, device, &schema, VERSION) {
                 self.counters.registrations += 1;
                 self.start(now, Asked::Schema, "s", bytes.get(..length).unwrap_or_default());
             }

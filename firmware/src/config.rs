@@ -75,6 +75,9 @@ pub struct AppConfig<'a> {
     pub when_full: WhenFull,
 }
 
+/// The version of this library, which a gateway is told with the schema.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// The schema can't be registered in one post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the schema takes more than {POST_BYTES_MAX} bytes: shorten the metrics' names")]
@@ -87,7 +90,7 @@ impl<'a> AppConfig<'a> {
     /// [`SchemaTooLong`].
     pub fn new(gateways: Gateways, schema: Schema<'a>) -> Result<Self, SchemaTooLong> {
         let mut bytes = [0u8; POST_BYTES_MAX];
-        encode_registration(&mut bytes, gateways.primary, &schema).map_err(|_| SchemaTooLong)?;
+        encode_registration(&mut bytes, gateways.primary, &schema, VERSION).map_err(|_| SchemaTooLong)?;
         Ok(Self {
             gateways,
             schema,

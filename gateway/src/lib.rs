@@ -44,6 +44,10 @@ impl Daemon for GatewaySettings {
             pcap_bytes_max,
         } = self.radio.clone();
         let Some(url) = url else {
+            if pcap.is_some() {
+                let reason = "there are no frames to capture without a radio: set radio as well".to_owned();
+                return Err(StartError::Setting { key: "pcap", reason });
+            }
             tracing::warn!("no --radio is set: no sensor is heard");
             return Ok(());
         };

@@ -26,6 +26,7 @@ pub fn in_words(status: &Value) -> String {
     );
     row("rules", rules(&status["rules"]));
     row("radio", radio(&status["radio"]));
+    row("sharing", sharing(&status["sharing"]));
     let mut out = table(&rows);
     let now_ms = status["clock"]["now_ms"].as_i64();
     let parts = [cursors(&status["cursors"]), sensors(&status["radio"]["devices"], now_ms)];
@@ -135,6 +136,21 @@ fn radio(radio: &Value) -> Option<String> {
     Some(format!("{url} {state}, {secured}, {sensors} sensors heard"))
 }
 
+fn sharing(sharing: &Value) -> Option<String> {
+    let served = sharing["sensors"].as_u64()?;
+    let others = sharing["gateways"].as_array().into_iter().flatten().filter_map(|other| {
+        let (gateway, sensors) = (text(&other["gateway"])?, other["sensors"].as_u64()?);
+        let said = other["said_s_ago"]
+            .as_u64()
+            .map_or_else(|| "not heard of since the start".to_owned(), |s| ago(s * 1000));
+        Some(format!("{gateway} {sensors} ({said})"))
+    });
+    let others: Vec<String> = others.collect();
+    let others =
+        if others.is_empty() { "no other gateway at this site".to_owned() } else { others.join(", ") };
+    Some(format!("{served} sensors served here; {others}"))
+}
+
 fn cursors(cursors: &Value) -> Option<String> {
     let all = cursors.as_array().filter(|all| !all.is_empty())?;
     let mut rows = vec![["CURSOR", "BEHIND"].map(str::to_owned).to_vec()];
@@ -148,7 +164,18 @@ fn cursors(cursors: &Value) -> Option<String> {
 
 fn sensors(devices: &Value, now_ms: Option<i64>) -> Option<String> {
     let all = devices.as_array().filter(|all| !all.is_empty())?;
-    let head = ["SENSOR", "LAST SEEN", "RSSI", "LQI", "FRAMES", "UNACKNOWLEDGED", "ACKNOWLEDGED UP TO"];
+    let head = [
+        "SENSOR",
+        "LAST SEEN",
+        "RSSI",
+        "LQI",
+        "FRAMES",
+        "LOST",
+        "UNACKNOWLEDGED",
+        "BATTERY",
+        "FIRMWARE",
+        "ACKNOWLEDGED UP TO",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(all.iter().map(|device| {
         let number = |key: &str| device[key].as_i64().map_or_else(|| "-".to_owned(), |it| it.to_string());
@@ -161,11 +188,21 @@ fn sensors(devices: &Value, now_ms: Option<i64>) -> Option<String> {
             rssi,
             number("lqi"),
             number("frames"),
+            lost(device).unwrap_or_else(|| "-".to_owned()),
             number("unacknowledged"),
+            device["battery"]["value"].as_f64().map_or_else(|| "-".to_owned(), |value| value.to_string()),
+            text(&device["firmware"]).unwrap_or_else(|| "-".to_owned()),
             number("acked_seq"),
         ]
     }));
     Some(table(&rows))
+}
+
+/// The share of a sensor's frames that never came.
+fn lost(device: &Value) -> Option<String> {
+    let (came, missed) = (device["frames"].as_u64()?, device["frames_missed"].as_u64()?);
+    let all = came.saturating_add(missed).max(1);
+    Some(format!("{:.1} %", 100.0 * missed as f64 / all as f64))
 }
 
 #[cfg(test)]
@@ -186,8 +223,12 @@ mod tests {
             "rules": {"rules": 3, "watched": 40, "firing_series": 2, "firing": [{"rule": "hot", "series": "t{room=\"lab\"}"}], "resting": null, "last_error": null},
             "cursors": [{"name": "mqtt", "lag_records": 5}],
             "radio": {"url": "zep://h:1", "open": true, "error": null, "link_security": true, "devices": [
-                {"device": "02124b0000000001", "last_seen_ms": 1_795_247_880_000i64, "rssi_dbm": -71, "lqi": 200, "frames": 12, "unacknowledged": 0, "acked_seq": 40},
+                {"device": "02124b0000000001", "last_seen_ms": 1_795_247_880_000i64, "rssi_dbm": -71, "lqi": 200, "frames": 12, "frames_missed": 3, "unacknowledged": 0, "battery": {"metric": "battery_volts", "value": 3.01}, "firmware": "0.1.0", "acked_seq": 40},
                 {"device": "02124b0000000002", "last_seen_ms": 1_795_248_000_400i64, "rssi_dbm": -80, "lqi": 90, "frames": 1, "unacknowledged": 2, "acked_seq": null},
+            ]},
+            "sharing": {"sensors": 2, "gateways": [
+                {"gateway": "0200000000000002", "sensors": 5, "said_s_ago": 3},
+                {"gateway": "0200000000000003", "sensors": 0, "said_s_ago": null},
             ]},
         });
         let expected = "\
@@ -200,13 +241,14 @@ mqtt      mqtt://b:1883 not connected: refused, 5 records to publish
 commands  2 waiting for their devices
 rules     3 for 40 series, 2 fire: hot t{room=\"lab\"} and others
 radio     zep://h:1 open, secured, 2 sensors heard
+sharing   2 sensors served here; 0200000000000002 5 (3 s ago), 0200000000000003 0 (not heard of since the start)
 
 CURSOR  BEHIND
 mqtt    5 records
 
-SENSOR            LAST SEEN  RSSI     LQI  FRAMES  UNACKNOWLEDGED  ACKNOWLEDGED UP TO
-02124b0000000001  2 min ago  -71 dBm  200  12      0               40
-02124b0000000002  now        -80 dBm  90   1       2               -
+SENSOR            LAST SEEN  RSSI     LQI  FRAMES  LOST    UNACKNOWLEDGED  BATTERY  FIRMWARE  ACKNOWLEDGED UP TO
+02124b0000000001  2 min ago  -71 dBm  200  12      20.0 %  0               3.01     0.1.0     40
+02124b0000000002  now        -80 dBm  90   1       -       2               -        -         -
 ";
         assert_eq!(in_words(&status), expected);
     }

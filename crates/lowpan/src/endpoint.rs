@@ -54,6 +54,8 @@ pub struct Neighbor {
     pub quality: Quality,
     /// Its frames taken, duplicates not counted.
     pub frames_in: u32,
+    /// Its frames to this station that never came, as the numbers of those that did say.
+    pub frames_missed: u32,
     /// Frames to it given up without acknowledgement.
     pub unacknowledged: u32,
 }
@@ -251,7 +253,7 @@ impl<const DATAGRAM_BYTES: usize, const OUT: usize, const IN: usize, const PEERS
             return;
         }
         let first_sequence = self.spread.next_u8();
-        self.peers.taken(now, source, (frame.sequence, counter), quality, first_sequence);
+        self.peers.taken(now, source, (frame.sequence, counter), unicast, quality, first_sequence);
         if let Some(sequence) = frame.sequence {
             self.acknowledge(sequence, wants_ack);
         }

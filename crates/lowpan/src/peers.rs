@@ -12,6 +12,8 @@ use crate::endpoint::{Neighbor, Quality};
 const DUPLICATE_WINDOW: Duration = Duration::from_millis(1_000);
 /// Frames remembered of one station: copies that were overtaken by newer frames are recognised too.
 const RECENT_FRAMES: usize = 4;
+/// Most numbers between two frames of a station that are taken for frames that did not come: past it, the station began anew.
+const MISSED_FRAMES_MAX: u8 = 32;
 /// No frame: neither a sequence number nor a frame counter that a frame can have (802.15.4-2020 section 9.4.2).
 const NO_FRAME: u32 = u32::MAX;
 
@@ -34,8 +36,27 @@ struct Entry {
     /// Sequence numbers or frame counters, newest first.
     recent: [u32; RECENT_FRAMES],
     sequence_out: u8,
+    /// The number of the last frame to this station alone.
+    sequence_in: Option<u8>,
     frames_in: u32,
+    frames_missed: u32,
     unacknowledged: u32,
+}
+
+impl Entry {
+    /// Counts what did not come before the frame of this number.
+    fn follow(&mut self, number: u8) {
+        let step = self.sequence_in.map_or(1, |before| number.wrapping_sub(before));
+        let behind = step.wrapping_neg();
+        if (1..=MISSED_FRAMES_MAX).contains(&step) {
+            self.frames_missed = self.frames_missed.saturating_add(u32::from(step - 1));
+        } else if usize::from(behind) <= RECENT_FRAMES {
+            // Overtaken by newer ones, and it came after all.
+            self.frames_missed = self.frames_missed.saturating_sub(u32::from(behind > 0));
+            return;
+        }
+        self.sequence_in = Some(number);
+    }
 }
 
 /// The stations around, at most `PEERS` of them.
@@ -64,7 +85,9 @@ impl<const PEERS: usize> Peers<PEERS> {
                     heard: None,
                     recent: [NO_FRAME; RECENT_FRAMES],
                     sequence_out: first_sequence,
+                    sequence_in: None,
                     frames_in: 0,
+                    frames_missed: 0,
                     unacknowledged: 0,
                 };
                 self.insert(fresh)?
@@ -118,6 +141,7 @@ impl<const PEERS: usize> Peers<PEERS> {
         now: Instant,
         device: DeviceId,
         (sequence, counter): (Option<u8>, Option<u32>),
+        unicast: bool,
         quality: Quality,
         first_sequence: u8,
     ) {
@@ -128,6 +152,9 @@ impl<const PEERS: usize> Peers<PEERS> {
         }
         entry.heard = Some((now, quality));
         entry.frames_in = entry.frames_in.saturating_add(1);
+        if let Some(number) = sequence.filter(|_| unicast) {
+            entry.follow(number);
+        }
         if let Some(number) = counter.or(sequence.map(u32::from)) {
             entry.recent.rotate_right(1);
             let [newest, ..] = &mut entry.recent;
@@ -170,6 +197,7 @@ impl<const PEERS: usize> Peers<PEERS> {
                 heard,
                 quality,
                 frames_in: entry.frames_in,
+                frames_missed: entry.frames_missed,
                 unacknowledged: entry.unacknowledged,
             })
         })
@@ -197,13 +225,13 @@ mod tests {
     fn a_frame_is_a_duplicate_until_its_window_or_four_newer_frames_have_passed() {
         let mut peers = Peers::<4>::new();
         for sequence in 10..14 {
-            peers.taken(at(0), device(1), (Some(sequence), None), QUALITY, 0);
+            peers.taken(at(0), device(1), (Some(sequence), None), true, QUALITY, 0);
         }
         assert!((10..14).all(|sequence| peers.is_duplicate(at(999), device(1), sequence)));
         assert!(!peers.is_duplicate(at(999), device(1), 14));
         assert!(!peers.is_duplicate(at(999), device(2), 10));
         assert!(!peers.is_duplicate(at(1_000), device(1), 13));
-        peers.taken(at(999), device(1), (Some(14), None), QUALITY, 0);
+        peers.taken(at(999), device(1), (Some(14), None), true, QUALITY, 0);
         assert!(!peers.is_duplicate(at(999), device(1), 10));
         assert!(peers.is_duplicate(at(1_998), device(1), 11));
     }
@@ -224,12 +252,28 @@ mod tests {
     }
 
     #[test]
+    fn frames_that_did_not_come_are_counted_and_what_was_overtaken_is_none_of_them() {
+        let mut peers = Peers::<4>::new();
+        let mut missed = |sequence, unicast| {
+            peers.taken(at(0), device(1), (Some(sequence), None), unicast, QUALITY, 0);
+            peers.neighbors().next().map(|neighbor| neighbor.frames_missed)
+        };
+        for (sequence, expected) in
+            [(250, 0), (251, 0), (254, 2), (1, 4), (0, 3), (2, 3), (2, 3), (34, 34), (100, 34), (101, 34)]
+        {
+            assert_eq!(missed(sequence, true), Some(expected), "{sequence}");
+        }
+        assert_eq!(missed(110, false), Some(34), "frames to everyone have numbers of their own");
+        assert_eq!(missed(102, true), Some(34));
+    }
+
+    #[test]
     fn a_full_table_forgets_the_station_longest_untouched() {
         let mut peers = Peers::<2>::new();
-        peers.taken(at(0), device(1), (Some(1), None), QUALITY, 0);
-        peers.taken(at(1), device(2), (Some(1), None), QUALITY, 0);
-        peers.taken(at(2), device(1), (Some(2), None), QUALITY, 0);
-        peers.taken(at(3), device(3), (Some(1), None), QUALITY, 0);
+        peers.taken(at(0), device(1), (Some(1), None), true, QUALITY, 0);
+        peers.taken(at(1), device(2), (Some(1), None), true, QUALITY, 0);
+        peers.taken(at(2), device(1), (Some(2), None), true, QUALITY, 0);
+        peers.taken(at(3), device(3), (Some(1), None), true, QUALITY, 0);
         let known: Vec<DeviceId> = peers.neighbors().map(|neighbor| neighbor.device).collect();
         assert_eq!(known, [device(1), device(3)]);
     }
@@ -240,7 +284,7 @@ mod tests {
         assert_eq!(peers.freshness(device(1), 0), Freshness::New);
         for (ms, counter) in [(0, 5), (10, 6), (20, 90), (5_000, 91), (9_000, 200)] {
             assert_eq!(peers.freshness(device(1), counter), Freshness::New, "{counter}");
-            peers.taken(at(ms), device(1), (Some(1), Some(counter)), QUALITY, 0);
+            peers.taken(at(ms), device(1), (Some(1), Some(counter)), true, QUALITY, 0);
         }
         for counter in [6, 90, 91, 200] {
             assert_eq!(peers.freshness(device(1), counter), Freshness::Repeated, "{counter}");

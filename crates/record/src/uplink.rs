@@ -37,7 +37,7 @@ pub use command::{
 };
 #[cfg(feature = "alloc")]
 pub use decode::{OwnedSchema, Registration, SchemaRefused, Uplink, UplinkError};
-pub use encode::{BATCH_HEAD_BYTES_MAX, BatchEncoder, BatchHead, encode_registration};
+pub use encode::{BATCH_HEAD_BYTES_MAX, BatchEncoder, BatchHead, FIRMWARE_BYTES_MAX, encode_registration};
 pub use sample::{Reading, SAMPLE_BYTES_MAX, Sample, StoredSampleError};
 pub use schema::{METRIC_NAME_BYTES_MAX, Metric, SCALE_MAX, SCHEMA_BYTES_MAX, Schema, SchemaError, SchemaId};
 

@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 
-use tidelog_record::DeviceId;
 use tidelog_record::uplink::{OwnedSchema, SchemaId};
+use tidelog_record::{Batch, DeviceId, Value};
 
 /// Most sensors remembered; the one not heard for longest is forgotten first.
 const DEVICES_MAX: usize = 4096;
@@ -25,13 +25,46 @@ struct Known {
     /// Latest registered last.
     schemas: Vec<OwnedSchema>,
     acknowledged: Option<(u32, u64)>,
+    /// The version of its program, if it told one.
+    firmware: Option<String>,
+    battery: Option<Battery>,
     used: u64,
 }
 
+/// What a sensor said last of its battery.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Battery {
+    /// The metric, such as `battery_volts`.
+    pub metric: String,
+    /// Its value.
+    pub value: f64,
+}
+
+impl Battery {
+    /// What metrics of batteries begin with.
+    const BEGINS: &str = "batt";
+
+    /// The newest in a batch, if a metric of it is a battery's.
+    #[must_use]
+    pub fn in_batch(batch: &Batch) -> Option<Self> {
+        let (series, points) =
+            batch.series.iter().find(|(series, _)| series.metric().starts_with(Self::BEGINS))?;
+        let value = match points.last()? {
+            (_, Value::F64(value)) => *value,
+            // Of no battery past 2^53.
+            (_, Value::I64(value)) => *value as f64,
+            (_, Value::Bool(_) | Value::Text(_)) => return None,
+        };
+        Some(Self { metric: series.metric().to_owned(), value })
+    }
+}
+
 impl Devices {
-    /// Keeps a schema; whether it was new.
-    pub fn register(&mut self, device: DeviceId, schema: OwnedSchema) -> bool {
-        let schemas = &mut self.known(device).schemas;
+    /// Keeps a schema, and the version of the sensor's program; whether the schema was new.
+    pub fn register(&mut self, device: DeviceId, schema: OwnedSchema, firmware: Option<String>) -> bool {
+        let known = self.known(device);
+        known.firmware = firmware;
+        let schemas = &mut known.schemas;
         let before = schemas.len();
         schemas.retain(|kept| kept.id() != schema.id());
         let new = schemas.len() == before;
@@ -53,6 +86,18 @@ impl Devices {
     /// Notes what was acknowledged: the epoch of the sensor's log, and the sequence number.
     pub fn acknowledge(&mut self, device: DeviceId, epoch: u32, seq: u64) {
         self.known(device).acknowledged = Some((epoch, seq));
+    }
+
+    /// Notes what the sensor says of its battery.
+    pub fn note_battery(&mut self, device: DeviceId, battery: Battery) {
+        self.known(device).battery = Some(battery);
+    }
+
+    /// The version of the sensor's program and its battery, as far as it told them since this border started.
+    #[must_use]
+    pub fn told(&self, device: DeviceId) -> (Option<&str>, Option<&Battery>) {
+        let known = self.devices.get(&device);
+        (known.and_then(|known| known.firmware.as_deref()), known.and_then(|known| known.battery.as_ref()))
     }
 
     /// What was last acknowledged since this border started.
@@ -82,7 +127,7 @@ mod tests {
         let metrics = [Metric { name: "temperature", scale: Some(2) }];
         let mut out = [0; 64];
         let length =
-            encode_registration(&mut out, device(0), &Schema::new(tick_ns, &metrics).unwrap()).unwrap();
+            encode_registration(&mut out, device(0), &Schema::new(tick_ns, &metrics).unwrap(), "").unwrap();
         Registration::decode(&out[..length]).unwrap().schema
     }
 
@@ -93,18 +138,34 @@ mod tests {
     #[test]
     fn a_sensor_finds_its_own_schemas_and_nobody_elses() {
         let mut devices = Devices::default();
-        assert!(devices.register(device(1), schema(1)));
-        assert!(!devices.register(device(1), schema(1)));
+        assert!(devices.register(device(1), schema(1), None));
+        assert!(!devices.register(device(1), schema(1), None));
         assert!(devices.schema(device(1), schema(1).id()).is_some());
         assert!(devices.schema(device(1), schema(2).id()).is_none());
         assert!(devices.schema(device(2), schema(1).id()).is_none());
     }
 
     #[test]
+    fn what_a_sensor_tells_of_itself_is_the_last_of_its_kind() {
+        let mut devices = Devices::default();
+        assert_eq!(devices.told(device(1)), (None, None));
+        devices.register(device(1), schema(1), Some("1.0".to_owned()));
+        devices.register(device(1), schema(1), Some("1.1".to_owned()));
+        let points = vec![(1, Value::F64(3.1)), (2, Value::F64(3.0))];
+        let series = |name: &str| tidelog_record::Series::new(name, [("device", "x")]).unwrap();
+        let batch = |name: &str| Batch { series: vec![(series(name), points.clone())], ..Batch::default() };
+        assert_eq!(Battery::in_batch(&batch("temperature")), None);
+        let battery = Battery::in_batch(&batch("battery_volts")).unwrap();
+        assert_eq!(battery, Battery { metric: "battery_volts".to_owned(), value: 3.0 });
+        devices.note_battery(device(1), battery.clone());
+        assert_eq!(devices.told(device(1)), (Some("1.1"), Some(&battery)));
+    }
+
+    #[test]
     fn a_sensor_that_registers_without_end_keeps_its_latest() {
         let mut devices = Devices::default();
         for tick_ns in 1..100 {
-            devices.register(device(1), schema(tick_ns));
+            devices.register(device(1), schema(tick_ns), None);
         }
         assert!(devices.schema(device(1), schema(99).id()).is_some());
         assert!(devices.schema(device(1), schema(95).id()).is_none());
@@ -115,10 +176,10 @@ mod tests {
         let mut devices = Devices::default();
         let one = schema(1);
         for n in 0..DEVICES_MAX as u64 {
-            devices.register(device(n), one.clone());
+            devices.register(device(n), one.clone(), None);
         }
         assert!(devices.schema(device(0), one.id()).is_some());
-        devices.register(device(u64::MAX), one.clone());
+        devices.register(device(u64::MAX), one.clone(), None);
         assert!(devices.schema(device(0), one.id()).is_some());
         assert!(devices.schema(device(1), one.id()).is_none());
     }

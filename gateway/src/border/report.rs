@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use tidelog_lowpan::time::Instant;
 use tidelog_lowpan::{Counters, EndpointConfig, GatewayEndpoint};
 use tidelog_node::{Metrics, NodeContext};
+use tidelog_record::DeviceId;
 use tokio::sync::watch;
 
+use super::devices::Battery;
 use super::radio::Radio;
 use super::server::Server;
 use super::spinel::CoprocessorState;
@@ -23,7 +25,11 @@ struct DeviceReport {
     quality: Option<(i8, u8)>,
     /// Frames that came, datagrams where the kernel has the frames.
     frames: u32,
+    /// Frames that did not come; the kernel does not tell them.
+    missed: Option<u32>,
     unacknowledged: u32,
+    firmware: Option<String>,
+    battery: Option<Battery>,
     /// Epoch and sequence number.
     acknowledged: Option<(u32, u64)>,
 }
@@ -74,7 +80,10 @@ impl Report {
                     "rssi_dbm": device.quality.map(|(rssi_dbm, _)| rssi_dbm),
                     "lqi": device.quality.map(|(_, lqi)| lqi),
                     "frames": device.frames,
+                    "frames_missed": device.missed,
                     "unacknowledged": device.unacknowledged,
+                    "firmware": device.firmware,
+                    "battery": device.battery.as_ref().map(|battery| json!({"metric": battery.metric, "value": battery.value})),
                     "epoch": device.acknowledged.map(|(epoch, _)| epoch),
                     "acked_seq": device.acknowledged.map(|(_, seq)| seq),
                 })
@@ -174,25 +183,36 @@ impl Reporter {
         let counters = *endpoint.counters();
         self.count(&context.metrics, &counters);
         let clock_ms = context.now_ms();
+        let of_server = |device: DeviceId| {
+            let (firmware, battery) = server.told(device);
+            DeviceReport {
+                device: device.to_string(),
+                heard_ms: 0,
+                quality: None,
+                frames: 0,
+                missed: None,
+                unacknowledged: 0,
+                firmware: firmware.map(str::to_owned),
+                battery: battery.cloned(),
+                acknowledged: server.acknowledged(device),
+            }
+        };
         let mut devices: Vec<DeviceReport> = endpoint
             .neighbors()
             .map(|neighbor| DeviceReport {
-                device: neighbor.device.to_string(),
                 heard_ms: clock_ms.saturating_sub(now.total_millis() - neighbor.heard.total_millis()),
                 quality: Some((neighbor.quality.rssi_dbm, neighbor.quality.lqi)),
                 frames: neighbor.frames_in,
+                missed: Some(neighbor.frames_missed),
                 unacknowledged: neighbor.unacknowledged,
-                acknowledged: server.acknowledged(neighbor.device),
+                ..of_server(neighbor.device)
             })
             .collect();
         if let Radio::Kernel(air) = air {
             devices.extend(air.heard().map(|(device, sender)| DeviceReport {
-                device: device.to_string(),
                 heard_ms: sender.heard_ms,
-                quality: None,
                 frames: sender.datagrams,
-                unacknowledged: 0,
-                acknowledged: server.acknowledged(device),
+                ..of_server(device)
             }));
         }
         devices.sort_by(|a, b| a.device.cmp(&b.device));

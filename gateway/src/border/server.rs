@@ -23,7 +23,7 @@ use tidelog_node::Metrics;
 use tidelog_record::uplink::{Answer, Command, Registration, Uplink, UplinkError};
 use tidelog_record::{BatchError, DeviceId, Origin};
 
-use super::devices::Devices;
+use super::devices::{Battery, Devices};
 use crate::append::Refusal;
 use crate::requests::Requests;
 
@@ -132,6 +132,12 @@ impl Server {
         }
     }
 
+    /// The version of a device's program and its battery, as far as it told them.
+    #[must_use]
+    pub fn told(&self, device: DeviceId) -> (Option<&str>, Option<&Battery>) {
+        self.devices.told(device)
+    }
+
     /// What was last acknowledged to a device: epoch and sequence number.
     #[must_use]
     pub fn acknowledged(&self, device: DeviceId) -> Option<(u32, u64)> {
@@ -221,7 +227,7 @@ impl Server {
             Err(error) => self.refuse_uplink(&error),
             Ok(registration) if registration.device != device => self.refuse_foreign(),
             Ok(registration) => {
-                let new = self.devices.register(device, registration.schema);
+                let new = self.devices.register(device, registration.schema, registration.firmware);
                 Outcome::only(if new { Code::CREATED } else { Code::CHANGED })
             }
         }
@@ -258,6 +264,9 @@ impl Server {
             Ok(batch) => batch,
             Err(error) => return self.refuse_uplink(&error),
         };
+        if let Some(battery) = Battery::in_batch(&batch) {
+            self.devices.note_battery(device, battery);
+        }
         let points = batch.points() as u64;
         let body = match batch.encode() {
             Ok(body) => body,

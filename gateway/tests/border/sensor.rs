@@ -133,7 +133,7 @@ impl Sensor {
     pub fn registration(&self) -> Vec<u8> {
         let mut out = vec![0; 128];
         let schema = Schema::new(1_000_000_000, &METRICS).unwrap();
-        let length = encode_registration(&mut out, self.device, &schema).unwrap();
+        let length = encode_registration(&mut out, self.device, &schema, "1.2.3").unwrap();
         out.truncate(length);
         out
     }

@@ -151,7 +151,7 @@ const METRICS: [Metric<'static>; 2] =
 fn registration() -> (Schema<'static>, Vec<u8>) {
     let schema = Schema::new(1_000_000, &METRICS).unwrap();
     let mut out = [0; 512];
-    let length = encode_registration(&mut out, DeviceId([1; 8]), &schema).unwrap();
+    let length = encode_registration(&mut out, DeviceId([1; 8]), &schema, "1.2.3").unwrap();
     (schema, out.get(..length).unwrap().to_vec())
 }
 

@@ -79,7 +79,7 @@ fn stations_behind_the_kernels_own_6lowpan_are_heard_by_their_link_local_address
 
     let schema = Schema::new(1_000_000, &METRICS).unwrap();
     let mut registration = [0; SCHEMA_BYTES_MAX + 32];
-    let length = encode_registration(&mut registration, STATION, &schema).unwrap();
+    let length = encode_registration(&mut registration, STATION, &schema, "1.2.3").unwrap();
     let registration = registration[..length].to_vec();
     let mut batch = [0; 256];
     let first = 1_700_000_000_000;

@@ -5,7 +5,7 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::encode::{BatchHead, Clock};
+use super::encode::{BatchHead, Clock, FIRMWARE_BYTES_MAX};
 use super::sample::{Reading, read_value};
 use super::schema::{Metric, SchemaError, SchemaId, check};
 use super::{METRICS_MAX, SCHEMA_BYTES_MAX, VERSION};
@@ -115,6 +115,8 @@ pub struct Registration {
     pub schema: OwnedSchema,
     /// The schema's own bytes, to be kept: [`OwnedSchema::decode`] reads them again.
     pub schema_bytes: Vec<u8>,
+    /// The version of the sensor's program, unless it is older than this field.
+    pub firmware: Option<String>,
 }
 
 impl Registration {
@@ -131,8 +133,18 @@ impl Registration {
         let (schema_bytes, _) = schema_at
             .split_at_checked(schema_at.len() - reader.rest().len())
             .ok_or(UplinkError::Malformed)?;
-        close(&mut reader, elements, 3)?;
-        Ok(Self { device, schema: OwnedSchema::decode(schema_bytes)?, schema_bytes: schema_bytes.to_vec() })
+        let firmware = if elements > 3 { Some(reader.str()?) } else { None };
+        if firmware.is_some_and(|version| version.len() > FIRMWARE_BYTES_MAX) {
+            return Err(UplinkError::Malformed);
+        }
+        close(&mut reader, elements, elements.min(4))?;
+        let schema = OwnedSchema::decode(schema_bytes)?;
+        Ok(Self {
+            device,
+            schema,
+            schema_bytes: schema_bytes.to_vec(),
+            firmware: firmware.map(ToString::to_string),
+        })
     }
 }
 
@@ -264,9 +276,11 @@ mod tests {
     const EPOCH: u32 = 0xdead_beef;
 
     fn registered(schema: &Schema<'_>) -> OwnedSchema {
-        let mut out = [0u8; SCHEMA_BYTES_MAX + 12];
-        let length = encode_registration(&mut out, DEVICE, schema).unwrap();
+        let mut out = [0u8; SCHEMA_BYTES_MAX + FIRMWARE_BYTES_MAX + 14];
+        let firmware = "9".repeat(FIRMWARE_BYTES_MAX);
+        let length = encode_registration(&mut out, DEVICE, schema, &firmware).unwrap();
         let registration = Registration::decode(&out[..length]).unwrap();
+        assert_eq!(registration.firmware, Some(firmware));
         assert_eq!(registration.device, DEVICE);
         assert_eq!(OwnedSchema::decode(&registration.schema_bytes).as_ref(), Ok(&registration.schema));
         registration.schema
@@ -361,11 +375,29 @@ mod tests {
     }
 
     #[test]
+    fn a_sensor_older_than_its_version_is_registered_without_one_and_a_longer_version_is_refused() {
+        let schema = Schema::new(1, &SCHEMA_METRICS).unwrap();
+        let mut out = [0u8; SCHEMA_BYTES_MAX + FIRMWARE_BYTES_MAX + 14];
+        let length = encode_registration(&mut out, DEVICE, &schema, "").unwrap();
+        // Three elements, and no empty text behind them.
+        out[0] = 0x93;
+        let old = Registration::decode(&out[..length - 1]).unwrap();
+        assert_eq!((old.schema.id(), old.firmware), (schema.id(), None));
+        let long = "9".repeat(FIRMWARE_BYTES_MAX + 1);
+        assert!(encode_registration(&mut out, DEVICE, &schema, &long).is_err());
+        let mut written = out[..length - 1].to_vec();
+        written[0] = 0x94;
+        written.extend([0xd9, 33]);
+        written.extend(long.as_bytes());
+        assert_eq!(Registration::decode(&written), Err(UplinkError::Malformed));
+    }
+
+    #[test]
     fn a_schema_whose_names_are_no_metrics_is_refused() {
         let metrics = [Metric { name: "no-metric", scale: None }];
         let mut out = [0u8; 64];
         let schema = Schema::new(1, &metrics).unwrap();
-        let length = encode_registration(&mut out, DEVICE, &schema).unwrap();
+        let length = encode_registration(&mut out, DEVICE, &schema, "").unwrap();
         let told = Registration::decode(&out[..length]);
         assert!(matches!(told, Err(UplinkError::Schema(SchemaRefused::Name(_)))), "{told:?}");
     }

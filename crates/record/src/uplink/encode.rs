@@ -130,15 +130,27 @@ impl<'a> BatchEncoder<'a> {
     }
 }
 
-/// Writes what a sensor posts when a gateway does not know its schema; returns the length.
+/// Longest version of a sensor's program, in bytes.
+pub const FIRMWARE_BYTES_MAX: usize = 32;
+
+/// Writes what a sensor posts when a gateway does not know its schema, with the version of its program; returns the length.
 ///
 /// # Errors
-/// [`Full`] when `out` is too short; [`super::SCHEMA_BYTES_MAX`] and 12 bytes always suffice.
-pub fn encode_registration(out: &mut [u8], device: DeviceId, schema: &Schema<'_>) -> Result<usize, Full> {
+/// [`Full`] when `out` is too short; [`super::SCHEMA_BYTES_MAX`], [`FIRMWARE_BYTES_MAX`] and 14 bytes always suffice. Also for a longer version.
+pub fn encode_registration(
+    out: &mut [u8],
+    device: DeviceId,
+    schema: &Schema<'_>,
+    firmware: &str,
+) -> Result<usize, Full> {
+    if firmware.len() > FIRMWARE_BYTES_MAX {
+        return Err(Full);
+    }
     let mut writer = Writer::new(out);
-    writer.array(3)?;
+    writer.array(4)?;
     writer.u64(VERSION)?;
     writer.bin(&device.0)?;
     schema.write(&mut writer)?;
+    writer.str(firmware)?;
     Ok(writer.length())
 }

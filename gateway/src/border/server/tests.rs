@@ -38,7 +38,7 @@ fn batch_of(sensor: DeviceId, epoch: u32, first_seq: u64, count: u64) -> Vec<u8>
 
 fn registration_of(sensor: DeviceId) -> Vec<u8> {
     let mut out = vec![0; 128];
-    let length = encode_registration(&mut out, sensor, &schema()).unwrap();
+    let length = encode_registration(&mut out, sensor, &schema(), "1.2.3").unwrap();
     out.truncate(length);
     out
 }
