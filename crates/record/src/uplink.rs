@@ -15,7 +15,7 @@
 //!           | float32/64     the number itself, where no integer gives its exact bits
 //!           | [ int ]        the whole number itself, in a metric that has a scale
 //! schema   := [ tick_ns u32, { name str, scale u8 | nil } ]       (its id: CRC-32 of these bytes)
-//! register := [ version = 1, device bin(8), schema ]
+//! register := [ version = 1, device bin(8), schema, firmware str ]  (at most 32 bytes; none from a sensor that is older than it)
 //! answer   := [ version = 1, acknowledged seq u64, Unix time ms i64, [ commands ] ]       (a command: `uplink::command`)
 //! stored   := schema u32, ticks i64, values                       (a sample in the sensor's flash: differences to 0)
 //! ```
