@@ -46,12 +46,18 @@ pub(super) fn key_of(series: &Series) -> Vec<u8> {
     key
 }
 
-/// The metric, under its label, and the labels of a key; values are escaped as they stand.
+/// The metric, under its label, and the labels of a key, ascending and with values, which are escaped as they stand.
 pub(super) fn labels_of(key: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let mut parts = key.split(|byte| *byte == 0);
     let mut labels = vec![(METRIC_LABEL.as_bytes(), parts.next()?)];
     while let Some(name) = parts.next() {
-        labels.push((name, parts.next()?));
+        let value = parts.next()?;
+        if value.is_empty()
+            || labels.get(1..).and_then(<[_]>::last).is_some_and(|(before, _)| name <= *before)
+        {
+            return None;
+        }
+        labels.push((name, value));
     }
     Some(labels)
 }
@@ -101,9 +107,12 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(0u8..100, 0..30)) {
+        fn arbitrary_bytes_are_the_key_of_their_series_or_of_none(
+            bytes in prop::collection::vec(prop::sample::select(vec![0, 0, 1, 2, b'a', b'b', b'_', 0xc3]), 1..16),
+        ) {
             if let Some(series) = series_of(&bytes) {
                 prop_assert!(!series.metric().is_empty());
+                prop_assert_eq!(key_of(&series), bytes);
             }
         }
     }

@@ -171,9 +171,13 @@ pub(super) fn each_label(
             return Ok(());
         }
         let label = postings.posting().split(|byte| *byte == 0).next().unwrap_or_default();
+        // Behind all values of this label. Entries of a damaged page could lead back.
+        let behind = [label, &[1]].concat();
+        if behind <= start {
+            return Err(BAD_LIST);
+        }
         visit(std::str::from_utf8(label).map_err(|_| BAD_LIST)?);
-        // Behind all values of this label.
-        start = [label, &[1]].concat();
+        start = behind;
     }
 }
 
