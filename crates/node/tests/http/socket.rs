@@ -104,6 +104,71 @@ fn a_refusal_names_its_batch_and_the_reason_and_the_connection_goes_on() {
 }
 
 #[test]
+fn batches_that_come_together_cost_the_log_one_record_and_each_is_answered_for_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(dir.path(), &[]);
+    let records = || running.metric("tidelog_log_head_records");
+    let together = |target: &str, messages: Vec<Message>| {
+        let (mut socket, before) = (Socket::open(&running.url, target, &[]), records());
+        let count = messages.len();
+        messages.into_iter().for_each(|message| socket.0.write(message).unwrap());
+        socket.0.flush().unwrap();
+        let answers: Vec<Value> = (0..count).map(|_| socket.next().unwrap()).collect();
+        let short = |answer: &Value| {
+            let outcome = if answer["error"].is_null() { "points" } else { "error" };
+            let told = if outcome == "error" { &answer["error"]["code"] } else { &answer["points"] };
+            (answer["batch"].as_u64().unwrap(), told.clone())
+        };
+        (answers.iter().map(short).collect::<Vec<_>>(), records() - before)
+    };
+    let json = |number: u64, times: std::ops::Range<i64>| Message::text(batch(number, &points(times)));
+    let packed = |number: u64, times| {
+        let body = rmp_serde::to_vec_named(&points(times)).unwrap();
+        Message::binary([format!("{number}\n").into_bytes(), body].concat())
+    };
+    // The life's first record stands before the first of these.
+    together(SOCKET, vec![json(0, 0..1)]);
+
+    let ten = (1..=10).map(|number| json(number, i64::try_from(number).unwrap()..11)).collect();
+    let (answers, records) = together(SOCKET, ten);
+    assert_eq!(answers, (1..=10).map(|number| (number, json!(11 - number))).collect::<Vec<_>>());
+    assert_eq!(records, 1.0);
+    let (answers, records) = together(SOCKET, vec![json(1, 11..12), packed(2, 12..14), json(3, 14..15)]);
+    assert_eq!(answers, [(1, json!(1)), (2, json!(2)), (3, json!(1))]);
+    assert_eq!(records, 3.0, "each form for itself");
+    let (answers, records) = together(SOCKET, vec![json(1, 15..16), json(2, 16..200), json(3, 200..201)]);
+    assert_eq!(answers, [(1, json!(1)), (2, json!(184)), (3, json!(1))]);
+    assert_eq!(records, 3.0, "a long one for itself");
+    let (answers, records) =
+        together(SOCKET, vec![json(1, 201..202), Message::text("2\n{"), json(3, 202..203)]);
+    assert_eq!(answers, [(1, json!(1)), (2, json!("bad_body")), (3, json!(1))]);
+    assert_eq!(records, 1.0);
+    let command = json!({"points": [{"metric": "tidelog_command", "timestamp_ns": 1, "value": "x"}]});
+    let (answers, records) =
+        together(SOCKET, vec![json(1, 203..204), Message::text(batch(2, &command)), json(3, 204..205)]);
+    assert_eq!(answers, [(1, json!(1)), (2, json!("bad_point")), (3, json!(1))]);
+    assert_eq!(records, 2.0, "one that may not be stored keeps none of the others out");
+    assert_eq!(times(&running), (0..205).collect::<Vec<_>>());
+
+    let lines =
+        ["1\nload value=1 1", "2\nload value=1 2\nbad", "3\n", "4\nload value=1 4\nload,host=a value=2 4"];
+    let (answers, records) =
+        together(&format!("{SOCKET}?form=line"), lines.into_iter().map(Message::text).collect());
+    assert_eq!(answers, [(1, json!(1)), (2, json!("bad_line")), (3, json!(0)), (4, json!(2))]);
+    assert_eq!(records, 1.0);
+    let rows = ["1\nlevel,time\n1.5,1", "2\nlevel,time\n2.5,2", "3\nlevel,time\nx,3"];
+    let (answers, records) =
+        together(&format!("{SOCKET}?form=csv&precision=s"), rows.into_iter().map(Message::text).collect());
+    assert_eq!(answers, [(1, json!(1)), (2, json!(1)), (3, json!("bad_line"))]);
+    assert_eq!(records, 1.0);
+    assert_eq!(held(&running, "&match=load").len(), 4);
+    assert_eq!(held(&running, "&match=level").len(), 2);
+    let stored = running.metric("tidelog_ingest_points_total{via=\"socket\"}");
+    assert_eq!(stored, 205.0 + 55.0 - 10.0 + 3.0 + 2.0);
+    running.stop();
+}
+
+#[test]
 fn what_names_no_batch_or_is_too_long_ends_the_connection_behind_the_answers_to_what_came_before() {
     let dir = tempfile::tempdir().unwrap();
     let running = Running::start(dir.path(), &[]);

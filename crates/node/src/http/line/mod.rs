@@ -180,6 +180,27 @@ pub(super) async fn store_batch(
     taken.refusal().map_or(Ok((taken.points, positions)), Err)
 }
 
+/// Reads the lines of small bodies that came together. Gives what each came to, and the few records in which all good lines stand.
+///
+/// # Errors
+/// Together they are too much.
+pub(super) fn read_together<'b>(
+    api: &Api,
+    context: &NodeContext,
+    unit_ns: i64,
+    bodies: impl Iterator<Item = &'b [u8]>,
+) -> Result<(Vec<Taken>, Vec<Vec<u8>>), ApiError> {
+    let reading = Reading::now(api, context, unit_ns);
+    let mut records = Vec::with_capacity(1);
+    let mut gather = api.gathers.take();
+    let taken = reading.read_all(bodies, &mut gather, |record| {
+        records.push(record);
+        true
+    });
+    api.gathers.keep(gather);
+    Ok((taken?, records))
+}
+
 /// Reads a body's lines and stores them; returns when they are durable.
 async fn read_lines(
     api: &Api,
@@ -190,13 +211,7 @@ async fn read_lines(
     body: Bytes,
     permit: OwnedSemaphorePermit,
 ) -> Result<(Taken, Positions), ApiError> {
-    let arrived_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let reading = Reading {
-        unit_ns,
-        arrived_ns: i64::try_from(arrived_ns).unwrap_or(i64::MAX),
-        authored_ms: context.now_ms(),
-        body_bytes_max: api.limits.body_bytes_max,
-    };
+    let reading = Reading::now(api, context, unit_ns);
     let (taken, positions) = if !gzip && body.len() <= SMALL_BODY_BYTES_MAX {
         let mut waiting = Vec::new();
         let mut gather = api.gathers.take();
@@ -338,14 +353,35 @@ pub(crate) fn records_of_lines(body: &[u8]) -> [Vec<Vec<u8>>; 2] {
 }
 
 impl Reading {
-    /// Reads all lines; `send` takes each full record and says whether anybody waits for more.
+    /// Of a body that has arrived.
+    fn now(api: &Api, context: &NodeContext, unit_ns: i64) -> Self {
+        let arrived_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        Self {
+            unit_ns,
+            arrived_ns: i64::try_from(arrived_ns).unwrap_or(i64::MAX),
+            authored_ms: context.now_ms(),
+            body_bytes_max: api.limits.body_bytes_max,
+        }
+    }
+
+    /// Reads all lines of a body; `send` takes each full record and says whether anybody waits for more.
     fn read(
         self,
         body: &[u8],
         gather: &mut Gather,
-        mut send: impl FnMut(Vec<u8>) -> bool,
+        send: impl FnMut(Vec<u8>) -> bool,
     ) -> Result<Taken, ApiError> {
-        let (mut lines, mut line, mut taken) = (Lines::of(body), Line::default(), Taken::default());
+        let taken = self.read_all(std::iter::once(body), gather, send)?;
+        Ok(taken.into_iter().next().unwrap_or_default())
+    }
+
+    /// As [`Self::read`], of bodies one behind the other, which count as one where they are bounded.
+    fn read_all<'b>(
+        self,
+        bodies: impl Iterator<Item = &'b [u8]>,
+        gather: &mut Gather,
+        mut send: impl FnMut(Vec<u8>) -> bool,
+    ) -> Result<Vec<Taken>, ApiError> {
         let mut bytes = 0;
         let mut close = |gather: &mut Gather| {
             let closed = gather
@@ -364,6 +400,19 @@ impl Reading {
             if send(body) { Ok(()) } else { Err(ApiError::new(ErrorCode::Unavailable, "given up")) }
         };
         gather.begin();
+        let taken = bodies.map(|body| self.read_lines(body, gather, &mut close)).collect::<Result<_, _>>()?;
+        close(gather)?;
+        Ok(taken)
+    }
+
+    /// Reads the lines of one body into a gather; `close` takes the record under way when it is full.
+    fn read_lines(
+        self,
+        body: &[u8],
+        gather: &mut Gather,
+        close: &mut impl FnMut(&mut Gather) -> Result<(), ApiError>,
+    ) -> Result<Taken, ApiError> {
+        let (mut lines, mut line, mut taken) = (Lines::of(body), Line::default(), Taken::default());
         loop {
             while let Some((behind, points)) = gather.add_plain(lines.rest(), |stated| self.time(stated).ok())
             {
@@ -394,7 +443,6 @@ impl Reading {
                 close(gather)?;
             }
         }
-        close(gather)?;
         Ok(taken)
     }
 

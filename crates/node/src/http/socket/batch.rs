@@ -42,9 +42,10 @@ pub(super) struct Stored {
 /// The answer to a batch.
 pub(super) fn answer(number: u64, outcome: &Result<Stored, ApiError>) -> String {
     match outcome {
-        Ok(Stored { points, known }) => {
+        Ok(Stored { points, known: None }) => format!(r#"{{"batch":{number},"points":{points}}}"#),
+        Ok(Stored { points, known: Some(known) }) => {
             let mut answer = json!({"batch": number, "points": points});
-            for (name, value) in known.iter().filter_map(Value::as_object).flatten() {
+            for (name, value) in known.as_object().into_iter().flatten() {
                 answer[name] = value.clone();
             }
             answer.to_string()

@@ -1,9 +1,10 @@
 //! `GET /api/v1/sites/{site}/socket`: devices that keep a connection send batches, and each is answered when it is durable (invariant 2).
 //!
 //! Several batches may be under way, so that the way there and back costs nothing; answers come in the order of the batches. When the
-//! bound is reached nothing more is read from the connection, and so the device is held back by its own system. A batch that is
-//! refused ends nothing. A socket that is of a device brings it its commands, too, and what it says of them is answered in the same order.
+//! bound is reached nothing more is read from the connection, and so the device is held back by its own system. Batches that have come
+//! together go to the log together. A batch that is refused ends nothing. A socket that is of a device brings it its commands, too, and what it says of them is answered in the same order.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,22 +13,15 @@ use axum::http::Response;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
-use serde_json::{Value, json};
-use tidelog_record::SiteName;
-use tidelog_record::uplink::{CommandId, CommandState};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite::Bytes;
 
 use super::super::error::{ApiError, ErrorCode};
 use super::super::guard::Visitor;
-use super::super::level::{Level, Positions, Reserved, Wanted};
-use super::super::line;
-use super::super::posted::BodyForm;
-use super::super::write::take_in;
 use super::super::{Api, Seat};
-use super::asked::{TextForm, Wish};
-use super::batch::Stored;
+use super::asked::Wish;
 use super::orders::{News, Orders, Speaker, Word};
+use super::together::{Came, Form, Of, Way, store};
 use super::{End, Handshake, Heard, Socket, batch, orders, ping_every, shake_hands};
 use crate::context::NodeContext;
 
@@ -42,6 +36,9 @@ const BATCHES_UNDER_WAY_MAX: usize = 16;
 
 /// What they may take together before nothing more is read, in bytes.
 const BYTES_UNDER_WAY_MAX: usize = 64 * 1024;
+
+/// What small batches that go to the log together may have as bodies, in bytes: read, they may take many times as much for a moment.
+const BYTES_TOGETHER_MAX: usize = 8 * 1024;
 
 /// A word of a command stands in the log as its id and its state.
 const POINTS_OF_A_WORD: u64 = 2;
@@ -80,27 +77,20 @@ pub(in crate::http) async fn get_socket(
     let orders = wish.device.map(|device| Orders::of(&api, &context, &site, device)).transpose()?;
     let speaker = orders.as_ref().map(Orders::speaker);
     let tasks = context.tasks.clone();
-    let session = Session { visitor, site, wish, speaker, context, api };
+    let way = Way { api, site, level: wish.level };
+    let session = Session { visitor, way, wish, speaker, context };
     tasks.spawn(session.run(handshake, orders, seat));
     Ok(response)
-}
-
-/// What was under way: its bytes, and what became of it.
-struct Settled {
-    bytes: usize,
-    of: Of,
-}
-
-/// What a device is answered to.
-enum Of {
-    Batch(u64, Result<Stored, ApiError>),
-    Word(CommandId, Result<CommandState, ApiError>),
 }
 
 /// What is under way, in the order of its coming.
 #[derive(Default)]
 struct UnderWay {
-    batches: FuturesOrdered<BoxFuture<'static, Settled>>,
+    work: FuturesOrdered<BoxFuture<'static, Vec<Of>>>,
+    /// How long the messages of each work were together.
+    bytes_of_work: VecDeque<usize>,
+    /// Batches and words that have come and are not settled.
+    batches: usize,
     bytes: usize,
     /// How many of them are words of commands.
     words: usize,
@@ -108,23 +98,54 @@ struct UnderWay {
 
 impl UnderWay {
     fn is_full(&self) -> bool {
-        self.batches.len() >= BATCHES_UNDER_WAY_MAX || self.bytes >= BYTES_UNDER_WAY_MAX
+        self.batches >= BATCHES_UNDER_WAY_MAX || self.bytes >= BYTES_UNDER_WAY_MAX
+    }
+
+    fn came(&mut self, bytes: usize) {
+        self.batches += 1;
+        self.bytes += bytes;
+    }
+
+    /// Begins to work on what came, so many bytes of it.
+    fn push(&mut self, bytes: usize, work: BoxFuture<'static, Vec<Of>>) {
+        self.bytes_of_work.push_back(bytes);
+        self.work.push_back(work);
     }
 
     /// What became of the first, once that is known; for ever if there is none. May be given up and begun again.
-    async fn first(&mut self) -> Settled {
-        let Some(settled) = self.batches.next().await else { return std::future::pending().await };
-        self.bytes = self.bytes.saturating_sub(settled.bytes);
-        self.words = self.words.saturating_sub(usize::from(matches!(settled.of, Of::Word(..))));
+    async fn first(&mut self) -> Vec<Of> {
+        let Some(settled) = self.work.next().await else { return std::future::pending().await };
+        let words = settled.iter().filter(|of| matches!(of, Of::Word(..))).count();
+        let bytes = self.bytes_of_work.pop_front().unwrap_or_default();
+        self.batches = self.batches.saturating_sub(settled.len());
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.words = self.words.saturating_sub(words);
         settled
+    }
+}
+
+/// Batches of one form that have come and go to the log together.
+#[derive(Default)]
+struct Together {
+    form: Form,
+    batches: Vec<Came>,
+    bytes: usize,
+}
+
+impl Together {
+    /// Whether a batch may go with those that are here.
+    fn takes(&self, form: &Form, came: &Came) -> bool {
+        // The forms of one socket are its texts' and its binary messages'.
+        let alike = self.form.is_some() == form.is_some();
+        let small = came.is_small() && self.bytes + came.body.len() <= BYTES_TOGETHER_MAX;
+        self.batches.is_empty() || (alike && small && self.batches.iter().all(Came::is_small))
     }
 }
 
 /// One device's connection.
 struct Session {
-    api: Api,
     visitor: Visitor,
-    site: SiteName,
+    way: Way,
     wish: Wish,
     /// Whose words of commands come here, if any may.
     speaker: Option<Speaker>,
@@ -133,9 +154,9 @@ struct Session {
 
 impl Session {
     async fn run(self, handshake: Handshake, mut orders: Option<Orders>, seat: Seat) {
-        let most = MESSAGE_BYTES_MAX.min(self.api.limits.body_bytes_max);
+        let most = MESSAGE_BYTES_MAX.min(self.way.api.limits.body_bytes_max);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let stall = self.api.limits.stall;
+        let stall = self.way.api.limits.stall;
         let (ping_every, silence) = (ping_every(stall), Some(ping_every(stall) + stall));
         let end = match handshake.finish(most, ping_every, silence).await {
             Ok(mut socket) => {
@@ -148,7 +169,7 @@ impl Session {
             Err(end) => end,
         };
         drop((seat, orders));
-        self.api.metrics.sockets_ended.with_label_values(&[end.name()]).inc();
+        self.way.api.metrics.sockets_ended.with_label_values(&[end.name()]).inc();
     }
 
     async fn converse(
@@ -183,7 +204,10 @@ impl Session {
                         end => end,
                     }
                 }
-                heard = socket.attend(!was_full) => heard.and_then(|heard| self.take(heard, under_way)),
+                heard = socket.attend(!was_full) => match heard {
+                    Ok(heard) => self.take(heard, socket, under_way),
+                    Err(end) => Err(end),
+                },
             };
             if let Err(end) = step {
                 return end;
@@ -205,66 +229,104 @@ impl Session {
     }
 
     fn still_admitted(&self) -> Result<(), End> {
-        if self.visitor.is_still_admitted(&self.api.doors) { Ok(()) } else { Err(End::Revoked) }
+        if self.visitor.is_still_admitted(&self.way.api.doors) { Ok(()) } else { Err(End::Revoked) }
     }
 
-    /// Begins to store a batch, or to put down a word of a command.
-    fn take(&self, heard: Heard, under_way: &mut UnderWay) -> Result<(), End> {
+    /// Begins to store a batch, or to put down a word of a command; and what has come behind it, as far as there is room.
+    fn take(&self, first: Heard, socket: &mut Socket, under_way: &mut UnderWay) -> Result<(), End> {
         self.still_admitted()?;
+        let mut together = Together::default();
+        let mut heard = Ok(first);
+        let end = loop {
+            let taken = heard.and_then(|heard| self.take_one(heard, &mut together, under_way));
+            if taken.is_err() || under_way.is_full() {
+                break taken;
+            }
+            match socket.hear_more() {
+                Some(more) => heard = more,
+                None => break Ok(()),
+            }
+        };
+        // What came before the end is stored all the same.
+        self.begin(&mut together, under_way);
+        end
+    }
+
+    fn take_one(&self, heard: Heard, together: &mut Together, under_way: &mut UnderWay) -> Result<(), End> {
         let (message, form) = match heard {
             Heard::Text(text) => (Bytes::from(text), Some(self.wish.form.clone())),
             Heard::Binary(bytes) => (bytes, None),
         };
         let bytes = message.len();
-        let settled = match &self.speaker {
-            Some(speaker) if form.is_some() && message.first() == Some(&b'{') => {
-                let word = Word::of(&message).ok_or(End::Unwanted(NO_WORD))?;
-                let said = speaker.clone().put_down(self.context.clone(), word);
-                under_way.words += 1;
-                async move { Settled { bytes, of: Of::Word(word.id, said.await) } }.boxed()
-            }
-            _ => {
-                let (number, body) = batch::split(&message).map_err(|_| End::Unwanted(NO_NUMBER))?;
-                let body = message.slice_ref(body);
-                let stored = store(self.api.clone(), self.site.clone(), form, self.wish.level, body);
-                async move { Settled { bytes, of: Of::Batch(number, stored.await) } }.boxed()
-            }
-        };
-        under_way.bytes += bytes;
-        under_way.batches.push_back(settled);
+        if let Some(speaker) = &self.speaker
+            && form.is_some()
+            && message.first() == Some(&b'{')
+        {
+            let word = Word::of(&message).ok_or(End::Unwanted(NO_WORD))?;
+            self.begin(together, under_way);
+            let said = speaker.clone().put_down(self.context.clone(), word);
+            under_way.words += 1;
+            under_way.came(bytes);
+            let mut said = async move { vec![Of::Word(word.id, said.await)] }.boxed();
+            // It begins now, whatever becomes of the connection.
+            let settled = (&mut said).now_or_never();
+            under_way.push(bytes, settled.map_or(said, |settled| std::future::ready(settled).boxed()));
+            return Ok(());
+        }
+        let (number, body) = batch::split(&message).map_err(|_| End::Unwanted(NO_NUMBER))?;
+        let came = Came { number, body: message.slice_ref(body) };
+        if !together.takes(&form, &came) {
+            self.begin(together, under_way);
+        }
+        together.form = form;
+        together.bytes += bytes;
+        together.batches.push(came);
+        under_way.came(bytes);
         Ok(())
     }
 
-    /// Sends what became of a batch, and of those behind it that are settled, too.
+    /// Begins to store what has come together.
+    fn begin(&self, together: &mut Together, under_way: &mut UnderWay) {
+        let Together { form, batches, bytes } = std::mem::take(together);
+        if !batches.is_empty() {
+            under_way.push(bytes, store(&self.way, &self.context, &form, batches));
+        }
+    }
+
+    /// Sends what became of batches, and of those behind them that are settled, too.
     async fn answer(
         &self,
         socket: &mut Socket,
         under_way: &mut UnderWay,
-        settled: Settled,
+        settled: Vec<Of>,
     ) -> Result<(), End> {
-        let mut next = Some(settled);
-        while let Some(Settled { of, .. }) = next {
-            let answer = match of {
-                Of::Batch(number, outcome) => {
-                    self.count(outcome.as_ref().map(|stored| stored.points));
-                    batch::answer(number, &outcome)
-                }
-                Of::Word(id, outcome) => {
-                    self.count(outcome.as_ref().map(|_| POINTS_OF_A_WORD));
-                    orders::answer(id, &outcome)
-                }
-            };
-            socket.feed(answer).await?;
+        let (mut next, mut points) = (Some(settled), 0);
+        while let Some(settled) = next {
+            for of in settled {
+                let answer = match &of {
+                    Of::Batch(number, outcome) => {
+                        points += self.points_of(outcome.as_ref().map(|stored| stored.points));
+                        batch::answer(*number, outcome)
+                    }
+                    Of::Word(id, outcome) => {
+                        points += self.points_of(outcome.as_ref().map(|_| POINTS_OF_A_WORD));
+                        orders::answer(*id, outcome)
+                    }
+                };
+                socket.feed(answer).await?;
+            }
             next = under_way.first().now_or_never();
         }
+        self.way.api.metrics.points_in.with_label_values(&[VIA]).inc_by(points);
         socket.flush().await
     }
 
-    fn count(&self, outcome: Result<u64, &ApiError>) {
-        match outcome {
-            Ok(points) => self.api.metrics.points_in.with_label_values(&[VIA]).inc_by(points),
-            Err(error) => self.api.metrics.refused.with_label_values(&[VIA, error.code.name()]).inc(),
-        }
+    /// The points that are stored; a refusal is counted here.
+    fn points_of(&self, outcome: Result<u64, &ApiError>) -> u64 {
+        outcome.unwrap_or_else(|error| {
+            self.way.api.metrics.refused.with_label_values(&[VIA, error.code.name()]).inc();
+            0
+        })
     }
 
     /// Waits for what is under way, so that a device whose connection ends in order knows what is stored.
@@ -273,7 +335,7 @@ impl Session {
             return end;
         }
         let answers = async {
-            while !under_way.batches.is_empty() {
+            while !under_way.work.is_empty() {
                 let settled = under_way.first().await;
                 self.answer(socket, under_way, settled).await?;
             }
@@ -295,65 +357,17 @@ async fn news(orders: Option<&mut Orders>) -> News {
     }
 }
 
-/// Stores a batch and returns when it is as durable as it is to be, or the time for that is over.
-async fn store(
-    api: Api,
-    site: SiteName,
-    form: Option<TextForm>,
-    level: Option<Wanted>,
-    body: Bytes,
-) -> Result<Stored, ApiError> {
-    let context = api.running()?;
-    // Whoever cannot be answered as it wants leaves nothing behind.
-    let reserved = level.map(|wanted| wanted.reserve(&api, context)).transpose()?;
-    let permit = api.body_room_in_time(u32::try_from(body.len()).unwrap_or(u32::MAX)).await?;
-    let most = api.limits.body_bytes_max;
-    let (points, positions) = match form {
-        Some(TextForm::Lines(unit_ns)) => line::store_batch(&api, &site, unit_ns, body, permit).await?,
-        Some(TextForm::Table(columns)) => {
-            let (bytes, read) = (body.len(), move || columns.read(&body, most));
-            let (points, positions, lines) = take_in(context, site, bytes, read).await?;
-            drop(permit);
-            api.metrics.lines_refused.inc_by(lines.bad_lines);
-            if let Some(refusal) = lines.refusal() {
-                return Err(refusal);
-            }
-            (points as u64, positions)
-        }
-        Some(TextForm::Json) | None => {
-            let form = if form.is_some() { BodyForm::Json } else { BodyForm::MessagePack };
-            let (bytes, read) = (body.len(), move || Ok((form.read(&body, most)?, ())));
-            let (points, positions, ()) = take_in(context, site, bytes, read).await?;
-            drop(permit);
-            (points as u64, positions)
-        }
-    };
-    let known = match reserved {
-        Some(reserved) => Some(known(reserved, context, &positions).await),
-        None => None,
-    };
-    Ok(Stored { points, known })
-}
-
-/// What is known of where a batch is durable, as a post would be told.
-async fn known(reserved: Reserved, context: &NodeContext, positions: &Positions) -> Value {
-    match reserved.reach(context, positions).await {
-        Level::Node => json!({"ack": "node"}),
-        Level::Cloud => json!({"ack": "cloud"}),
-        Level::Unconfirmed(known) => known,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::batch::Stored;
     use super::*;
 
     #[test]
     fn what_is_under_way_is_bounded_in_number_and_in_bytes() {
         let waits = |bytes: usize, under_way: &mut UnderWay| {
-            under_way.bytes += bytes;
+            under_way.came(bytes);
             let of = Of::Batch(1, Ok(Stored { points: 1, known: None }));
-            under_way.batches.push_back(async move { Settled { bytes, of } }.boxed());
+            under_way.push(bytes, std::future::ready(vec![of]).boxed());
         };
         let (mut many, mut long) = (UnderWay::default(), UnderWay::default());
         for _ in 0..BATCHES_UNDER_WAY_MAX {
@@ -368,7 +382,7 @@ mod tests {
             assert!(under_way.first().now_or_never().is_some());
             assert!(!under_way.is_full(), "there is room again");
             while under_way.first().now_or_never().is_some() {}
-            assert_eq!((under_way.bytes, under_way.batches.len()), (0, 0));
+            assert_eq!((under_way.bytes, under_way.batches), (0, 0));
         }
     }
 }

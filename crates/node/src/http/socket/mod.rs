@@ -6,6 +6,7 @@ mod batch;
 mod claims;
 mod ingest;
 mod orders;
+mod together;
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, Response, header};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
@@ -30,6 +31,9 @@ pub(super) use ingest::get_socket;
 
 /// Memory that an idle socket keeps for what comes, in bytes. A longer message takes its own length.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
+
+/// Answers of so many bytes leave together; more are sent in pieces of that length.
+const WRITE_BUFFER_BYTES: usize = 1024;
 
 /// A side that says nothing is asked so often whether it is there, or once in the stall time if that is less. Proxies on the way take a
 /// connection without traffic for dead, most of them after a minute.
@@ -195,7 +199,7 @@ impl Handshake {
         })?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
+            .write_buffer_size(WRITE_BUFFER_BYTES)
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
         let stream =
@@ -226,15 +230,31 @@ impl Socket {
                 self.send(Message::Ping(tungstenite::Bytes::new())).await?;
                 continue;
             };
-            let message = came.ok_or(End::Left)?.map_err(|error| End::of(&error))?;
-            self.heard_something();
-            match message {
-                Message::Text(text) => return Ok(Heard::Text(text)),
-                Message::Binary(bytes) => return Ok(Heard::Binary(bytes)),
-                Message::Close(_) => return Err(End::Left),
-                // Answers to pings are the library's affair.
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            if let Some(heard) = self.heard(came)? {
+                return Ok(heard);
             }
+        }
+    }
+
+    /// The next message, if it has come already.
+    pub fn hear_more(&mut self) -> Option<Result<Heard, End>> {
+        loop {
+            let came = self.stream.next().now_or_never()?;
+            if let Some(heard) = self.heard(came).transpose() {
+                return Some(heard);
+            }
+        }
+    }
+
+    fn heard(&mut self, came: Option<Result<Message, tungstenite::Error>>) -> Result<Option<Heard>, End> {
+        let message = came.ok_or(End::Left)?.map_err(|error| End::of(&error))?;
+        self.heard_something();
+        match message {
+            Message::Text(text) => Ok(Some(Heard::Text(text))),
+            Message::Binary(bytes) => Ok(Some(Heard::Binary(bytes))),
+            Message::Close(_) => Err(End::Left),
+            // Answers to pings are the library's affair.
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
         }
     }
 
