@@ -14,6 +14,9 @@ use crate::{points, until};
 const POINTS: &str = "/api/v1/sites/lab/points";
 const JSON: &str = "Content-Type: application/json";
 
+/// A request of Prometheus remote write: one sample of `r`, 0 at 1 ms, as a literal of snappy.
+const REMOTE: &str = "\x15\x50\x0a\x13\x0a\x0d\x0a\x08__name__\x12\x01r\x12\x02\x10\x01";
+
 fn post(running: &Running, target: &str, heads: &[&str], body: &str) -> Raw {
     raw(&running.url, "POST", target, heads, body)
 }
@@ -44,6 +47,12 @@ fn a_post_that_is_sent_again_is_answered_as_before_and_stored_once() {
         ("/api/v2/write?bucket=lab", vec![], bad_line, 400),
         (POINTS, vec!["Content-Type: text/csv"], "time,a\n1,1\n2,x\n", 400),
         (POINTS, vec![JSON], "{", 400),
+        (
+            "/api/v1/write?site=lab",
+            vec!["Content-Type: application/x-protobuf", "Content-Encoding: snappy"],
+            REMOTE,
+            204,
+        ),
     ];
     for (number, (target, heads, content, status)) in cases.into_iter().enumerate() {
         let key = format!("Idempotency-Key: key-{number}");
@@ -62,6 +71,7 @@ fn a_post_that_is_sent_again_is_answered_as_before_and_stored_once() {
     assert_eq!(held.lines().count(), 1 + 3, "each line once: {held}");
     assert_eq!(running.metric("tidelog_ingest_repeats_total{via=\"http\"}"), 9.0);
     assert_eq!(running.metric("tidelog_ingest_repeats_total{via=\"line\"}"), 9.0);
+    assert_eq!(running.metric("tidelog_ingest_repeats_total{via=\"remote_write\"}"), 3.0);
     assert_eq!(running.metric("tidelog_ingest_points_total{via=\"http\"}"), 6.0);
     running.stop();
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -23,6 +23,8 @@ use crate::process::{Cost, Process, free_address};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections that are opened at a time.
 const OPENED_AT_ONCE: usize = 64;
+/// Batches that one connection may have under way.
+pub const UNDER_WAY: u64 = 16;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 4096;
 const KIB: f64 = 1024.0;
@@ -117,8 +119,8 @@ impl Peer {
     }
 
     /// A batch of four values, as it is sent.
-    fn put(self, out: &mut Vec<u8>, device: u32, number: u32) {
-        let (n, second) = (f64::from(number % 100) / 100.0, 1_700_000_000 + u64::from(number));
+    fn put(self, out: &mut Vec<u8>, device: u32, number: u64) {
+        let (n, second) = ((number % 100) as f64 / 100.0, 1_700_000_000 + number);
         let line = format!(
             "field,device=d{device} temperature={:.2},humidity={:.1},battery={},light={} {second}000000000",
             21.0 + n,
@@ -127,14 +129,7 @@ impl Peer {
             number % 7
         );
         match self {
-            Self::Tidelog => {
-                let payload = format!("{number}\n{line}");
-                // A text, masked with zeros.
-                out.extend_from_slice(&[0x81, 0x80 | 126]);
-                out.extend_from_slice(&(payload.len() as u16).to_be_bytes());
-                out.extend_from_slice(&[0; 4]);
-                out.extend_from_slice(payload.as_bytes());
-            }
+            Self::Tidelog => put_batch(out, number, &line),
             Self::Mosquitto => {
                 let topic = format!("bench/{device}");
                 let length = 4 + topic.len() + line.len();
@@ -168,6 +163,16 @@ impl Peer {
     }
 }
 
+/// A batch as it goes down a socket of Tidelog's: a text, masked with zeros.
+#[allow(clippy::cast_possible_truncation, reason = "batches are shorter than their length field")]
+fn put_batch(out: &mut Vec<u8>, number: u64, lines: &str) {
+    let payload = format!("{number}\n{lines}");
+    out.extend_from_slice(&[0x81, 0x80 | 126]);
+    out.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(payload.as_bytes());
+}
+
 enum Packet {
     Acknowledged,
     Ping,
@@ -177,12 +182,12 @@ enum Packet {
 struct Device {
     peer: Peer,
     number: u32,
-    sent: u32,
+    sent: u64,
     stream: TcpStream,
     read: Vec<u8>,
 }
 
-type Failure = Box<dyn Error + Send + Sync>;
+pub type Failure = Box<dyn Error + Send + Sync>;
 
 impl Device {
     async fn open(peer: Peer, address: SocketAddr, number: u32) -> Result<Self, Failure> {
@@ -199,7 +204,7 @@ impl Device {
             }
         };
         read.drain(..length);
-        Ok(Self { peer, number, sent: 0, stream, read })
+        Ok(Self { peer, number, sent: 1, stream, read })
     }
 
     async fn send(&mut self, batches: u32) -> Result<(), Failure> {
@@ -237,6 +242,54 @@ impl Device {
             }
         }
     }
+}
+
+/// Writes points `0..until`, each a batch of its own, over so many connections with so many batches under way each; `line` is a point.
+pub async fn write_points(
+    address: SocketAddr,
+    until: u64,
+    connections: u32,
+    line: fn(u64) -> String,
+) -> Result<(), Failure> {
+    let next = Arc::new(AtomicU64::new(0));
+    let mut running = JoinSet::new();
+    for mut device in opened(Peer::Tidelog, address, connections).await? {
+        let next = Arc::clone(&next);
+        running.spawn(async move {
+            let mut out = Vec::new();
+            loop {
+                let first = next.fetch_add(UNDER_WAY, Ordering::Relaxed).min(until);
+                let mut left = u32::try_from(UNDER_WAY.min(until - first))?;
+                if left == 0 {
+                    return Ok::<_, Failure>(());
+                }
+                out.clear();
+                for number in first..first + u64::from(left) {
+                    put_batch(&mut out, number, &line(number));
+                }
+                device.stream.write_all(&out).await?;
+                while left > 0 {
+                    left = left.saturating_sub(device.acknowledged().await?);
+                }
+            }
+        });
+    }
+    while let Some(done) = running.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+/// Sends the first batch of each device over one connection, so that what the node knows of their series is not taken for what their
+/// connections cost.
+async fn acquaint(address: SocketAddr, devices: u32) -> Result<(), Failure> {
+    let mut device = Device::open(Peer::Tidelog, address, 0).await?;
+    for number in 0..devices {
+        (device.number, device.sent) = (number, 0);
+        device.send(1).await?;
+        device.acknowledged().await?;
+    }
+    Ok(())
 }
 
 /// Opens so many connections.
@@ -356,6 +409,9 @@ fn measure(options: &Sockets, peer: Peer, bin_dir: &Path) -> Result<(), Box<dyn 
     let process = start(peer, bin_dir, &dir.path().join("server"), most)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let failed = |error: Failure| -> Box<dyn Error> { error };
+    if peer == Peer::Tidelog {
+        runtime.block_on(acquaint(process.address, options.devices)).map_err(failed)?;
+    }
     let before = process.resident_bytes()?;
     let devices = runtime.block_on(opened(peer, process.address, options.devices)).map_err(failed)?;
     let idle = process.resident_bytes()?;

@@ -392,6 +392,7 @@ pub const REMOTE_WRITE: Operation = Operation {
     summary: "Takes Prometheus's remote write 1.0 in.",
     query: &[ACK, ACK_TIMEOUT, SITE],
     takes: &[("application/x-protobuf", "Bytes")],
+    heads: &[IDEMPOTENCY_KEY],
     answers: &[STORED, UNCONFIRMED],
     ..NOTHING
 };

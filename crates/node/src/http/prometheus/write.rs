@@ -12,13 +12,14 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use prost::Message;
-use tidelog_record::{Series, Value};
+use tidelog_record::{Series, SiteName, Value};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::Api;
 use super::super::error::{ApiError, ErrorCode};
 use super::super::guard::Visitor;
-use super::super::level::{Asked, Level, unconfirmed};
+use super::super::level::{Asked, Level, Reserved, unconfirmed};
+use super::super::once::{self, Name, Print};
 use super::super::posted::{NotTaken, Posted, Sorter};
 use super::super::question::bad;
 use super::super::write::{collect, take_in};
@@ -103,11 +104,12 @@ pub(super) async fn remote_write(
     path: RawPathParams,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let answered = answer(&api, &path, request).await;
-    answered.map_err(|error| {
-        api.metrics.refused.with_label_values(&[VIA, error.code.name()]).inc();
-        Refusal::from(error)
-    })
+    answer(&api, &path, request).await.map_err(|error| refused(&api, error))
+}
+
+fn refused(api: &Api, error: ApiError) -> Refusal {
+    api.metrics.refused.with_label_values(&[VIA, error.code.name()]).inc();
+    Refusal::from(error)
 }
 
 async fn answer(api: &Api, path: &RawPathParams, request: Request) -> Result<Response, ApiError> {
@@ -125,7 +127,26 @@ async fn answer(api: &Api, path: &RawPathParams, request: Request) -> Result<Res
     }
     let reserved = asked.wanted()?.reserve(api, context)?;
     is_understood(&parts.headers)?;
-    let (body, mut permit) = collect(api, &parts.headers, body).await?;
+    let name = Name::of(&visitor, &parts.headers)?;
+    let (body, permit) = collect(api, &parts.headers, body).await?;
+    let Some(name) = name else { return store(api, site, reserved, body, permit).await };
+    let (again, print) = (api.clone(), Print::of(&parts.uri, &parts.headers, &body));
+    let work = async move {
+        let stored = store(&again, site, reserved, body, permit).await;
+        stored.unwrap_or_else(|error| refused(&again, error).into_response())
+    };
+    once::answer(&api.once, &api.metrics, VIA, &context.tasks, (name, print), work).await
+}
+
+/// Stores a request's samples, and answers when they are as durable as they are to be.
+async fn store(
+    api: &Api,
+    site: SiteName,
+    reserved: Reserved,
+    body: Bytes,
+    mut permit: OwnedSemaphorePermit,
+) -> Result<Response, ApiError> {
+    let context = api.running()?;
     grant(api, &body, &mut permit)?;
     let (bytes, most) = (body.len(), api.limits.body_bytes_max);
     let (points, positions, left_out) = take_in(context, site, bytes, move || read(&body, most)).await?;

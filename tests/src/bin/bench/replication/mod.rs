@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::Replication;
 use crate::http::Connection;
+use crate::sockets;
 use pair::{Pair, points_of};
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -23,6 +24,8 @@ const PATH: &str = "/write?db=bench";
 /// Points in a transaction where there are many.
 const PER_BODY: u64 = 1_000;
 const SERIES: u64 = 100;
+/// Sockets on which single points are written, each with 16 under way.
+const SOCKETS: u32 = 128;
 /// When the first point is taken, and how long it is to the next of the same series, in nanoseconds.
 const START_NS: u64 = 1_764_547_200_000_000_000;
 const STEP_NS: u64 = 10_000_000;
@@ -76,6 +79,13 @@ fn write(
     })
 }
 
+/// Writes points `0..until`, each a batch of its own on one of so many sockets, each answer awaited.
+fn write_on_sockets(to: SocketAddr, until: u64, connections: u32) -> Result<(), Box<dyn Error>> {
+    let line = |number: u64| String::from_utf8(body(number, 1)).unwrap_or_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(sockets::write_points(to, until, connections, line)).map_err(|error| error as _)
+}
+
 /// What one measurement came to.
 struct Figures {
     points: u64,
@@ -124,13 +134,12 @@ fn steady(
     binary: &Path,
     dir: &Path,
     points: u64,
-    per_body: u64,
-    connections: u64,
+    write: impl FnOnce(SocketAddr) -> Result<(), Box<dyn Error>>,
 ) -> Result<Figures, Box<dyn Error>> {
     let pair = Pair::start(binary, dir)?;
     let figures = measure(&pair, 0, points, || {
         let begun = Instant::now();
-        write(pair.writer.address, 0, points, per_body, connections)?;
+        write(pair.writer.address)?;
         Ok(begun)
     })?;
     pair.end()?;
@@ -224,8 +233,12 @@ pub fn replication(options: &Replication) -> Result<(), Box<dyn Error>> {
     }
     println!("two daemons on loopback, each point on both disks (fdatasync) and each answer awaited");
     for _ in 0..rounds {
-        steady(&binary, dir, points, PER_BODY, 2)?.show("steady, 1,000 a transaction");
-        steady(&binary, dir, singles, 1, connections)?.show("steady, one a transaction");
+        steady(&binary, dir, points, |to| write(to, 0, points, PER_BODY, 2))?
+            .show("steady, 1,000 a transaction");
+        steady(&binary, dir, singles, |to| write(to, 0, singles, 1, connections))?
+            .show("steady, one a transaction, posts");
+        steady(&binary, dir, singles, |to| write_on_sockets(to, singles, SOCKETS))?
+            .show("steady, one a transaction, sockets");
         catch_up(&binary, dir, caught_up, PER_BODY, 2)?.show("caught up, written 1,000 at once");
         catch_up(&binary, dir, singles, 1, connections)?.show("caught up, written one by one");
     }
