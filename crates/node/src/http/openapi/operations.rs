@@ -394,5 +394,4 @@ pub const REMOTE_WRITE: Operation = Operation {
     takes: &[("application/x-protobuf", "Bytes")],
     heads: &[IDEMPOTENCY_KEY],
     answers: &[STORED, UNCONFIRMED],
-    ..NOTHING
 };

@@ -74,12 +74,17 @@ pub(in crate::http) async fn get_socket(
         ApiError::new(ErrorCode::Unavailable, message)
     })?;
     let seat = Seat::take(permit, &api.metrics.sockets);
-    let orders = wish.device.map(|device| Orders::of(&api, &context, &site, device)).transpose()?;
+    let mut orders = wish.device.map(|device| Orders::of(&api, &context, &site, device)).transpose()?;
     let speaker = orders.as_ref().map(Orders::speaker);
     let tasks = context.tasks.clone();
     let way = Way { api, site, level: wish.level };
     let session = Session { visitor, way, wish, speaker, context };
-    tasks.spawn(session.run(handshake, orders, seat));
+    // Whoever comes in by the thousand is kept once: what a task holds it does not hand on by value.
+    tasks.spawn(async move {
+        let end = session.run(handshake, &mut orders).await;
+        drop((seat, orders));
+        session.way.api.metrics.sockets_ended.with_label_values(&[end.name()]).inc();
+    });
     Ok(response)
 }
 
@@ -153,23 +158,21 @@ struct Session {
 }
 
 impl Session {
-    async fn run(self, handshake: Handshake, mut orders: Option<Orders>, seat: Seat) {
+    async fn run(&self, handshake: Handshake, orders: &mut Option<Orders>) -> End {
         let most = MESSAGE_BYTES_MAX.min(self.way.api.limits.body_bytes_max);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let stall = self.way.api.limits.stall;
         let (ping_every, silence) = (ping_every(stall), Some(ping_every(stall) + stall));
-        let end = match handshake.finish(most, ping_every, silence).await {
-            Ok(mut socket) => {
-                let mut under_way = UnderWay::default();
-                let end = self.converse(&mut socket, &mut under_way, &mut orders).await;
-                let end = self.settle(&mut socket, &mut under_way, end).await;
-                socket.end(end).await;
-                end
-            }
-            Err(end) => end,
+        // What only begins and ends a connection stands beside it for as long as that takes.
+        let mut socket = match handshake.finish(most, ping_every, silence).boxed().await {
+            Ok(socket) => Box::new(socket),
+            Err(end) => return end,
         };
-        drop((seat, orders));
-        self.way.api.metrics.sockets_ended.with_label_values(&[end.name()]).inc();
+        let mut under_way = UnderWay::default();
+        let end = self.converse(&mut socket, &mut under_way, orders).await;
+        let end = self.settle(&mut socket, &mut under_way, end).boxed().await;
+        socket.end(end).boxed().await;
+        end
     }
 
     async fn converse(
