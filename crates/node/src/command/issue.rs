@@ -24,6 +24,10 @@ const EXPIRES_S_DEFAULT: u32 = 3600;
 
 const NS_PER_S: i64 = 1_000_000_000;
 
+/// How far ids of a device's commands may run ahead of the clock when several are issued within a millisecond, in milliseconds. What is further
+/// ahead was issued by a clock that was wrong, and the next ones do not follow it.
+const AHEAD_MS_MAX: i64 = 1_000;
+
 /// Whoever issues a command holds it.
 #[derive(Clone, Debug, Default)]
 pub struct Issuing(Arc<Mutex<()>>);
@@ -153,7 +157,8 @@ fn next_issued_ms(store: &Store, site: &SiteName, device: DeviceId, now_ms: i64)
     each_order(store, site, Some(device), issued, |order| {
         // What was begun, or comes before what was, is over.
         waiting += usize::from(Some(order.id) > begun && now_ms < order.expires_ms);
-        last = last.max(Some(order.id.issued_ms()).filter(|issued| *issued <= now_ms));
+        last = last
+            .max(Some(order.id.issued_ms()).filter(|issued| *issued <= now_ms.saturating_add(AHEAD_MS_MAX)));
     })?;
     if waiting >= WAITING_PER_DEVICE_MAX {
         return Err(IssueError::TooMany(waiting));
@@ -165,4 +170,44 @@ fn next_issued_ms(store: &Store, site: &SiteName, device: DeviceId, now_ms: i64)
 pub(crate) fn still_waiting(now_ms: i64) -> RangeInclusive<i64> {
     let longest_ns = i64::from(EXPIRES_S_MAX) * NS_PER_S;
     now_ms.saturating_mul(NS_PER_MS).saturating_sub(longest_ns)..=i64::MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidelog_record::NodeId;
+    use tidelog_store::StoreOptions;
+
+    #[test]
+    fn commands_of_one_millisecond_get_ids_of_their_own_and_follow_no_clock_that_was_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path(), StoreOptions::new(NodeId([7; 16]))).unwrap();
+        let (site, device) = ("plant".parse::<SiteName>().unwrap(), DeviceId([1; 8]));
+        let write = |series, at, value| {
+            let batch = Batch { authored_ms: 0, origin: None, series: vec![(series, vec![(at, value)])] };
+            store.append_blocking(&site, batch.encode().unwrap()).unwrap();
+        };
+        let issue = |issued_ms: i64| {
+            let id = Order::id(store.node(), issued_ms).unwrap();
+            let order = Order {
+                device,
+                author: store.node(),
+                id,
+                act: ActForm::Read,
+                expires_ms: issued_ms + 60_000,
+            };
+            let (series, at, value) = order.point().unwrap();
+            write(series, at, value);
+        };
+        let now_ms = EARLIEST_MS + 1_000_000;
+        let of_device = Series::new("temperature", [("device", device.to_string())]).unwrap();
+        write(of_device, now_ms * NS_PER_MS, Value::I64(1));
+        issue(now_ms + 2 * AHEAD_MS_MAX);
+        for number in 0..10 {
+            let issued_ms = next_issued_ms(&store, &site, device, now_ms).unwrap();
+            assert_eq!(issued_ms, now_ms + number);
+            issue(issued_ms);
+        }
+        assert_eq!(next_issued_ms(&store, &site, device, now_ms + 500).unwrap(), now_ms + 500);
+    }
 }
