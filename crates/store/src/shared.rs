@@ -21,7 +21,7 @@ use crate::recent::Recent;
 use crate::segment::Cache;
 use crate::state::State;
 use crate::upkeep::Upkeep;
-use crate::writer::{COMMIT_BYTES_MAX, Job};
+use crate::writer::{COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, Job};
 
 /// Tables of one stream that wait to be sealed, beside the one that is filled. A disk or processor that seals more slowly than points
 /// come holds their source back, or else memory would be what gives way.
@@ -50,6 +50,13 @@ pub(crate) struct Queue {
     pub writer_waits: bool,
     /// More points wait to be sealed than may; this node's own writes wait with them.
     pub held_back: bool,
+}
+
+impl Queue {
+    /// Whether what waits is as much as one commit takes.
+    pub fn fills_a_commit(&self) -> bool {
+        self.bytes >= COMMIT_BYTES_MAX || self.records >= COMMIT_RECORDS_MAX
+    }
 }
 
 /// What a job does that finds no room.
@@ -163,7 +170,7 @@ impl Shared {
         queue.records += records;
         queue.jobs.push_back(job);
         // A writer that waits out its commit interval is woken early only by a full commit.
-        let wake = queue.writer_waits || queue.bytes >= COMMIT_BYTES_MAX;
+        let wake = queue.writer_waits || queue.fills_a_commit();
         drop(queue);
         if wake {
             self.wake_writer();

@@ -186,8 +186,8 @@ impl Store {
         answered.recv().unwrap_or(Err(AppendError::Closed))
     }
 
-    /// Stores other nodes' records: each stream's contiguous and in order. All of them, or none. `done` as for
-    /// [`Store::append`].
+    /// Stores other nodes' records: each stream's contiguous and in order. All of them, or none. Waits while the queue is full. `done` as
+    /// for [`Store::append`].
     pub fn adopt(
         &self,
         records: Vec<Record>,
@@ -197,7 +197,7 @@ impl Store {
         if let Some(bytes) = too_long {
             return done(Err(AppendError::TooLong { bytes, most: BATCH_BYTES_MAX }.into()));
         }
-        self.0.shared.enqueue(Job::Adopt { records, done: Box::new(done) }, Urgency::Try);
+        self.0.shared.enqueue(Job::Adopt { records, done: Box::new(done) }, Urgency::Wait);
     }
 
     /// Stores other nodes' records and waits until they are durable.
@@ -221,7 +221,7 @@ impl Store {
         done: impl FnOnce(Result<(), AdoptError>) + Send + 'static,
     ) {
         let skip = Skip { stream: stream.clone(), after, to, done: Box::new(done) };
-        self.0.shared.enqueue(Job::Skip(skip), Urgency::Try);
+        self.0.shared.enqueue(Job::Skip(skip), Urgency::Wait);
     }
 
     /// As [`Store::skip`], and waits until the note is durable.

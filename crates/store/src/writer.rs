@@ -27,6 +27,8 @@ use crate::skip::Skip;
 
 /// A commit takes no further append once it has this many bytes.
 pub(crate) const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Nor once it has this many records: on its way into the index each takes some hundred bytes beside its body.
+pub(crate) const COMMIT_RECORDS_MAX: usize = 16 * 1024;
 /// A stream is declared again when its last declaration lies this far back, so that rot in one costs little.
 const DECLARE_EVERY_BYTES: u64 = 1024 * 1024;
 
@@ -208,7 +210,7 @@ impl Writer {
         let interval = self.shared.commit_interval;
         if !interval.is_zero() {
             let begun = Instant::now();
-            while !queue.closed && queue.bytes < COMMIT_BYTES_MAX {
+            while !queue.closed && !queue.fills_a_commit() {
                 let left = interval.saturating_sub(begun.elapsed());
                 if left.is_zero() {
                     break;
@@ -217,13 +219,14 @@ impl Writer {
             }
         }
         let mut jobs = Vec::new();
-        let mut bytes = 0usize;
+        let (mut bytes, mut records) = (0usize, 0usize);
         while let Some(job) = queue.jobs.pop_front() {
             bytes += job.bytes();
+            records += job.records();
             queue.bytes -= job.bytes();
             queue.records -= job.records();
             jobs.push(job);
-            if bytes >= COMMIT_BYTES_MAX {
+            if bytes >= COMMIT_BYTES_MAX || records >= COMMIT_RECORDS_MAX {
                 break;
             }
         }

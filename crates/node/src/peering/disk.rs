@@ -1,18 +1,10 @@
 //! The disk's side: reads on threads of their own, adoptions one after the other in the order in which they were asked for.
 //! Nothing here runs on the threads that serve connections.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
-
 use tidelog_record::{Lsn, Record, StreamId};
 use tidelog_replication::{AdoptFailure, DiskReply, Head, ReadFailure, Ticket};
-use tidelog_store::{AdoptError, AppendError, Store};
+use tidelog_store::{AdoptError, Store};
 use tokio::sync::mpsc;
-
-/// Pause before records are offered again to a store whose queue is full.
-const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Work for the store, of one stream in this order.
 pub(super) struct Adoption {
@@ -38,44 +30,25 @@ pub(super) fn adopt_all(
     replies: &mpsc::UnboundedSender<DiskReply>,
 ) {
     while let Some(Adoption { ticket, what }) = adoptions.blocking_recv() {
-        loop {
-            let busy = Arc::new(AtomicBool::new(false));
-            let (was_busy, replies) = (Arc::clone(&busy), replies.clone());
-            let done = move |outcome: Result<(), AdoptError>| {
-                let outcome = match outcome {
-                    Ok(()) => Ok(()),
-                    Err(AdoptError::Refused(AppendError::Busy)) => {
-                        was_busy.store(true, Ordering::Release);
-                        return;
+        let replies = replies.clone();
+        let done = move |outcome: Result<(), AdoptError>| {
+            let outcome = outcome.map_err(|error| {
+                tracing::warn!(%error, "the store did not take what peers have of a stream");
+                match error {
+                    AdoptError::Fork { .. } | AdoptError::BrokenChain { .. } => AdoptFailure::Fork,
+                    AdoptError::Refused(_) | AdoptError::Gap { .. } | AdoptError::Read(_) => {
+                        AdoptFailure::Refused
                     }
-                    Err(error) => {
-                        tracing::warn!(%error, "the store did not take what peers have of a stream");
-                        match error {
-                            AdoptError::Fork { .. } | AdoptError::BrokenChain { .. } => {
-                                Err(AdoptFailure::Fork)
-                            }
-                            AdoptError::Refused(_) | AdoptError::Gap { .. } | AdoptError::Read(_) => {
-                                Err(AdoptFailure::Refused)
-                            }
-                        }
-                    }
-                };
-                // Nobody waits for it once the node is ending.
-                drop(replies.send(DiskReply::Adopted { ticket, outcome }));
-            };
-            match &what {
-                Adopted::Records(records) => {
-                    store.adopt(records.clone(), move |outcome| done(outcome.map(drop)));
                 }
-                Adopted::Skip { stream, after, to } => {
-                    store.skip(stream, (after.lsn, after.chain), (to.lsn, to.chain), done);
-                }
+            });
+            // Nobody waits for it once the node is ending.
+            drop(replies.send(DiskReply::Adopted { ticket, outcome }));
+        };
+        match what {
+            Adopted::Records(records) => store.adopt(records, move |outcome| done(outcome.map(drop))),
+            Adopted::Skip { stream, after, to } => {
+                store.skip(&stream, (after.lsn, after.chain), (to.lsn, to.chain), done);
             }
-            // A busy store says so at once, before `adopt` returns. With the driver gone nobody waits for it.
-            if !busy.load(Ordering::Acquire) || adoptions.is_closed() {
-                break;
-            }
-            thread::sleep(BUSY_PAUSE);
         }
     }
 }
