@@ -47,7 +47,7 @@ pub use batch::{Batch, Body};
 pub use body::{
     BATCH_BYTES_MAX, BATCH_NAME_BYTES_MAX, BATCH_POINTS_MAX, BatchError, BodyHead, BodyReader, BodyWriter,
     Entry, Opened, Origin, Relay,
-    packing::{Packer, Spelling, Unpacker},
+    packing::{Foretells, Packer, Spelling, Unpacker},
 };
 #[cfg(feature = "alloc")]
 pub use boot::{Boot, PROGRAM_BYTES_MAX};

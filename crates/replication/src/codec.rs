@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! frame   := length u32 LE | CRC-32 of the payload u32 LE | payload (`length` bytes)
-//! payload := MessagePack | run, for records, since version 3
+//! payload := MessagePack | run, for records
 //! ```
 //! The length is compared with [`FRAME_BYTES_MAX`] before anything is reserved for it. What a run is, stands in `run`. This module knows no
 //! session: in which version a message is to be written is an argument, and either form is read.
@@ -15,7 +15,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use std::string::String;
 
-use crate::limits::{FRAME_BYTES_MAX, PACKED_SINCE_VERSION, RUN_BYTES_MAX};
+use crate::limits::{FRAME_BYTES_MAX, RUN_BYTES_MAX};
 use crate::message::Message;
 use run::Packing;
 pub use run::Unpacking;
@@ -119,12 +119,9 @@ impl Encoder {
     /// [`FrameError`] for a message that has no frame; this node builds none such. Nothing can be written behind it.
     pub fn encode(&mut self, version: u16, message: &Message, out: &mut Vec<u8>) -> Result<(), FrameError> {
         let Message::Records(records) = message else { return encode(message, out) };
-        if version < PACKED_SINCE_VERSION {
-            return encode(message, out);
-        }
         let start = out.len();
         out.extend_from_slice(&[0; FrameHeader::BYTES]);
-        let is_run = self.packing.put(records, out)?;
+        let is_run = self.packing.put(version, records, out)?;
         if is_run && finish(out, start).is_ok() {
             return Ok(());
         }

@@ -1,11 +1,11 @@
 //! Every bound of replication, with its unit. Nothing here is learnt from a peer.
 
 /// The newest version of the messages that this node speaks.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 /// The oldest version that this node still speaks: the one before the newest.
-pub const PROTOCOL_VERSION_MIN: u16 = 2;
-/// The first version in which records travel packed.
-pub const PACKED_SINCE_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION_MIN: u16 = 3;
+/// The first version in which the bodies of a message are packed together.
+pub const GROUPED_SINCE_VERSION: u16 = 4;
 
 /// Most bytes of records that a message carries, unless one record alone is longer. Bodies are counted as they are, not as they travel.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -24,9 +24,9 @@ pub const RUN_BYTES_MAX: usize = tidelog_record::BATCH_BYTES_MAX + 32 * 1024;
 /// Series that both ends of a connection keep in mind in one direction, to pack bodies by them: with more, packing begins anew. Some 100 bytes
 /// each where they are read, twice that where they are written.
 pub const SEQUENCE_SERIES_MAX: usize = 16 * 1024;
-/// Bytes of their names, at most.
+/// Bytes of their names, and 32 for each device that sent some, at most.
 pub const SEQUENCE_LEARNT_BYTES_MAX: usize = 1024 * 1024;
-/// Bodies after which packing begins anew, for each may name a device that is kept in mind.
+/// Bodies after which packing begins anew in version 3, for each may name a device that is kept in mind.
 pub const SEQUENCE_BODIES_MAX: usize = 16 * 1024;
 /// Most records in one message.
 pub const RECORDS_PER_MESSAGE_MAX: usize = 8192;

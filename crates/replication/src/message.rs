@@ -1,4 +1,4 @@
-//! What the two ends of a session say. Version 3, in which records are written packed (`codec`); it says the same as version 2:
+//! What the two ends of a session say. Version 4, in which records are packed together (`codec`); it says the same as version 3:
 //!
 //! ```text
 //! Hello     first in each direction: versions spoken, node, credit given

@@ -8,8 +8,8 @@ use tidelog_record::uplink::{
     Sample, Schema, Uplink, encode_registration,
 };
 use tidelog_record::{
-    BATCH_BYTES_MAX, Batch, Body, BodyReader, BodyWriter, Boot, DeviceId, Entry, Lsn, Opened, Origin, Packer,
-    Relay, Seal, Series, Spelling, Unpacker, Value,
+    BATCH_BYTES_MAX, Batch, Body, BodyReader, BodyWriter, Boot, DeviceId, Entry, Foretells, Lsn, Opened,
+    Origin, Packer, Relay, Seal, Series, Spelling, Unpacker, Value,
 };
 
 /// A batch of each kind of value.
@@ -61,8 +61,14 @@ pub(super) fn packing_seeds() -> Vec<Vec<u8>> {
         bodies.extend_from_slice(&u16::try_from(packed.len()).unwrap().to_le_bytes());
         bodies.extend_from_slice(&packed);
     }
-    let plain = body_seeds().into_iter().map(|body| [&[0], body.as_slice()].concat());
-    plain.chain([bodies]).collect()
+    let body = batch().encode().unwrap();
+    let mut group = vec![3, 4];
+    let packed = Packer::bounded(Foretells::Across, usize::MAX, usize::MAX)
+        .pack_many([body.as_slice(); 4], &mut group);
+    assert_eq!(packed, 4);
+    let plain = body_seeds().into_iter();
+    let plain = plain.flat_map(|body| [0, 2].map(|kind| [&[kind], body.as_slice()].concat()));
+    plain.chain([bodies, group]).collect()
 }
 
 /// What a writer makes of what can be read in a body; `None` where that has an end.
@@ -79,6 +85,9 @@ fn written_again(body: &[u8]) -> Option<Vec<u8>> {
 /// What is packed comes back; what nobody packed is refused, or is some body of bounded length.
 pub(super) fn packing(bytes: &[u8]) {
     let Some((kind, mut rest)) = bytes.split_first() else { return };
+    if kind & 2 != 0 {
+        return groups(kind & 1 == 0, rest);
+    }
     let (mut packer, mut unpacker, mut out) = (Packer::default(), Unpacker::default(), Vec::new());
     if kind & 1 == 0 {
         for body in [batch().encode().unwrap().as_slice(), rest, rest] {
@@ -102,6 +111,27 @@ pub(super) fn packing(bytes: &[u8]) {
         }
         assert!(out.len() <= BATCH_BYTES_MAX);
         rest = more;
+    }
+}
+
+/// The same for bodies that go in groups.
+fn groups(is_body: bool, rest: &[u8]) {
+    let (series_max, learnt_bytes_max) = (1_000, 100_000);
+    let mut unpacker = Unpacker::bounded(Foretells::Across, series_max, learnt_bytes_max);
+    if !is_body {
+        let Some((count, group)) = rest.split_first() else { return };
+        drop(unpacker.unpack_many(group, usize::from(*count), &mut |body| body.len() <= BATCH_BYTES_MAX));
+        return;
+    }
+    let mut packer = Packer::bounded(Foretells::Across, series_max, learnt_bytes_max);
+    let good = batch().encode().unwrap();
+    let bodies = [good.as_slice(), rest, good.as_slice(), rest];
+    let mut group = Vec::new();
+    let count = packer.pack_many(bodies, &mut group);
+    let mut sent = bodies.iter();
+    if count > 0 {
+        let back = unpacker.unpack_many(&group, count, &mut |body| sent.next() == Some(&body));
+        assert_eq!(back, Ok(()));
     }
 }
 

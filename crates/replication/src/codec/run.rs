@@ -2,12 +2,15 @@
 //! they are of.
 //!
 //! ```text
-//! run  := 0xc1, with which no MessagePack begins | stream, first LSN, chain hash, CRC-32 of all bodies (MessagePack, an array)
-//!         | { length << 2 | form (LEB128) | body }
-//! form := 0 as it is | 1 packed behind those that were packed before | 2 packed with nothing known
+//! run   := 0xc1, with which no MessagePack begins | 0x04 | stream, first LSN, chain hash, CRC-32 of all bodies (MessagePack, an array)
+//!          | { group }
+//! group := bodies << 2 | form (LEB128) | length (LEB128) | bytes
+//! form  := 0 as it is, one body | 1 packed behind those that were packed before | 2 packed with nothing known
 //! ```
+//! In version 3 nothing stands behind 0xc1, a group is one body, its number is `length << 2 | form`, and which series begins a body is not foretold.
+//!
 //! Whoever writes begins with nothing known where a body cannot be packed, or where more would have to be kept in mind than
-//! [`SEQUENCE_SERIES_MAX`], [`SEQUENCE_LEARNT_BYTES_MAX`] and [`SEQUENCE_BODIES_MAX`] allow; whoever reads holds it to that. What both know lives as long
+//! [`SEQUENCE_SERIES_MAX`] and [`SEQUENCE_LEARNT_BYTES_MAX`] allow (in version 3 also [`SEQUENCE_BODIES_MAX`]); whoever reads holds it to that. What both know lives as long
 //! as the connection, which keeps the order or ends: the next one begins with nothing.
 //! How bodies are packed is part of the version of the messages: other bytes need another one.
 //!
@@ -19,17 +22,19 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
-use tidelog_record::{ChainHash, Lsn, Packer, StreamId, Unpacker};
+use tidelog_record::{ChainHash, Foretells, Lsn, Packer, StreamId, Unpacker};
 
 use super::FrameError;
 use crate::limits::{
-    RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX, RUN_BYTES_MAX, SEQUENCE_BODIES_MAX,
+    GROUPED_SINCE_VERSION, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX, RUN_BYTES_MAX, SEQUENCE_BODIES_MAX,
     SEQUENCE_LEARNT_BYTES_MAX, SEQUENCE_SERIES_MAX,
 };
 use crate::message::{Bodies, BodyBytes, Records};
 
 /// MessagePack uses it nowhere, so no other payload begins with it.
 const MARK: u8 = 0xc1;
+/// What stands behind it where bodies are packed in groups; an array of MessagePack begins otherwise.
+const GROUPS: u8 = 4;
 
 const FORM_BITS: u32 = 2;
 const AS_IT_IS: u64 = 0;
@@ -50,6 +55,67 @@ struct Head {
     bodies_crc: u32,
 }
 
+/// How bodies stand in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// Each by itself, as in version 3.
+    Single,
+    /// In groups that are one string of bits each.
+    Grouped,
+}
+
+impl Layout {
+    fn of(version: u16) -> Self {
+        if version < GROUPED_SINCE_VERSION { Self::Single } else { Self::Grouped }
+    }
+
+    fn foretells(self) -> Foretells {
+        match self {
+            Self::Single => Foretells::Within,
+            Self::Grouped => Foretells::Across,
+        }
+    }
+
+    fn group_bodies_max(self) -> usize {
+        match self {
+            Self::Single => 1,
+            Self::Grouped => RECORDS_PER_MESSAGE_MAX,
+        }
+    }
+
+    /// Where devices count as what is learnt, bodies need not be counted.
+    fn sequence_bodies_max(self) -> usize {
+        match self {
+            Self::Single => SEQUENCE_BODIES_MAX,
+            Self::Grouped => usize::MAX,
+        }
+    }
+
+    fn put_group(self, bodies: usize, form: u64, bytes: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Single => put_number(out, (bytes.len() as u64) << FORM_BITS | form),
+            Self::Grouped => {
+                put_number(out, (bodies as u64) << FORM_BITS | form);
+                put_number(out, bytes.len() as u64);
+            }
+        }
+        out.extend_from_slice(bytes);
+    }
+
+    /// The next group: how many bodies, their form, and the bytes as they stand there.
+    fn take_group<'b>(self, rest: &mut &'b [u8]) -> Option<(usize, u64, &'b [u8])> {
+        let number = take_number(rest)?;
+        let form = number & ((1 << FORM_BITS) - 1);
+        let (bodies, length) = match self {
+            Self::Single => (1, number >> FORM_BITS),
+            Self::Grouped => (number >> FORM_BITS, take_number(rest)?),
+        };
+        let (bytes, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+        *rest = after;
+        Some((usize::try_from(bodies).ok()?, form, bytes))
+    }
+}
+
 /// The writing end of what is known of the bodies in one direction of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Packing {
@@ -61,7 +127,7 @@ pub(super) struct Packing {
 
 impl Packing {
     /// Appends the records' payload. `false` when they are more than a run may hold; nothing is learnt of them then.
-    pub fn put(&mut self, records: &Records, out: &mut Vec<u8>) -> Result<bool, FrameError> {
+    pub fn put(&mut self, version: u16, records: &Records, out: &mut Vec<u8>) -> Result<bool, FrameError> {
         if records.bodies.cost_bytes() > RUN_BYTES_MAX {
             return Ok(false);
         }
@@ -69,15 +135,20 @@ impl Packing {
         for BodyBytes(body) in &records.bodies.0 {
             crc.update(body);
         }
+        let layout = Layout::of(version);
         out.push(MARK);
+        if layout == Layout::Grouped {
+            out.push(GROUPS);
+        }
         let head = (&records.stream, records.first, records.chain, crc.finalize());
         rmp_serde::encode::write(out, &head).map_err(|error| FrameError::Malformed(error.to_string()))?;
         let mut packed = Vec::new();
-        for BodyBytes(body) in &records.bodies.0 {
-            let form = self.pack(body, &mut packed);
-            let body = if form == AS_IT_IS { body } else { &packed };
-            put_number(out, (body.len() as u64) << FORM_BITS | form);
-            out.extend_from_slice(body);
+        let mut rest = records.bodies.0.as_slice();
+        while let Some(BodyBytes(first)) = rest.first() {
+            let (bodies, form) = self.pack(layout, rest, &mut packed);
+            let bytes = if form == AS_IT_IS { first } else { &packed };
+            layout.put_group(bodies, form, bytes, out);
+            rest = rest.get(bodies..).unwrap_or_default();
         }
         Ok(true)
     }
@@ -87,29 +158,30 @@ impl Packing {
         *self = Self::default();
     }
 
-    /// Packs a body into `out`, if it can be, and says in which form it goes.
-    fn pack(&mut self, body: &[u8], out: &mut Vec<u8>) -> u64 {
-        if !Packer::takes(body) {
-            return AS_IT_IS;
-        }
-        if self.bodies >= SEQUENCE_BODIES_MAX {
+    /// Packs bodies from the first on into `out`: how many, and in which form they go. Where the first cannot be packed, it goes as it is.
+    fn pack(&mut self, layout: Layout, bodies: &[BodyBytes], out: &mut Vec<u8>) -> (usize, u64) {
+        if self.bodies >= layout.sequence_bodies_max() {
             self.packer = None;
         }
         let form = if self.packer.is_some() { PACKED } else { PACKED_ANEW };
         if form == PACKED_ANEW {
             self.bodies = 0;
         }
-        let packer = self.packer.get_or_insert_default();
+        let most = layout.group_bodies_max().min(layout.sequence_bodies_max() - self.bodies);
+        let like = bodies.iter().map(|BodyBytes(body)| body.as_slice()).take(most);
+        let mut tried = 0;
+        let like = like.take_while(|body| Packer::takes(body)).inspect(|_| tried += 1);
         out.clear();
-        let is_packed = packer.pack(body, out).is_some()
-            && packer.series() <= SEQUENCE_SERIES_MAX
-            && packer.learnt_bytes() <= SEQUENCE_LEARNT_BYTES_MAX;
-        self.bodies += 1;
-        if is_packed {
-            return form;
+        let packer = self.packer.get_or_insert_with(|| {
+            let (series_max, bytes_max) = (SEQUENCE_SERIES_MAX, SEQUENCE_LEARNT_BYTES_MAX);
+            Box::new(Packer::bounded(layout.foretells(), series_max, bytes_max))
+        });
+        let packed = packer.pack_many(like, out);
+        self.bodies = self.bodies.saturating_add(packed);
+        if packed < tried || self.bodies == 0 {
+            self.packer = None;
         }
-        self.packer = None;
-        AS_IT_IS
+        if packed == 0 { (1, AS_IT_IS) } else { (packed, form) }
     }
 }
 
@@ -122,52 +194,88 @@ pub struct Unpacking {
     bodies: usize,
 }
 
+/// The bodies of a run, as far as they were read.
+struct Read {
+    bodies: Vec<BodyBytes>,
+    crc: crc32fast::Hasher,
+    left_bytes: usize,
+}
+
+impl Read {
+    /// Takes one more. `false` when there are too many, or they are too long.
+    fn push(&mut self, body: &[u8]) -> bool {
+        let left = self.left_bytes.checked_sub(body.len() + RECORD_COST_BYTES);
+        let Some(left) = left.filter(|_| self.bodies.len() < RECORDS_PER_MESSAGE_MAX) else { return false };
+        self.left_bytes = left;
+        self.crc.update(body);
+        self.bodies.push(BodyBytes(body.to_vec()));
+        true
+    }
+}
+
 impl Unpacking {
     /// Reads the payload of a run.
     pub(super) fn take(&mut self, payload: &[u8]) -> Result<Records, FrameError> {
         let mut rest = payload.get(1..).unwrap_or_default();
+        let mut layout = Layout::Single;
+        if let Some(after) = rest.strip_prefix(&[GROUPS]) {
+            (layout, rest) = (Layout::Grouped, after);
+        }
         let Head { stream, first, chain, bodies_crc } =
             rmp_serde::from_read(&mut rest).map_err(|error| FrameError::Malformed(error.to_string()))?;
-        let mut crc = crc32fast::Hasher::new();
-        let mut left = RUN_BYTES_MAX;
-        let (mut bodies, mut unpacked) = (Vec::new(), Vec::new());
+        let crc = crc32fast::Hasher::new();
+        let mut read = Read { bodies: Vec::new(), crc, left_bytes: RUN_BYTES_MAX };
         while !rest.is_empty() {
-            if bodies.len() == RECORDS_PER_MESSAGE_MAX {
+            let (bodies, form, bytes) = layout
+                .take_group(&mut rest)
+                .ok_or_else(|| FrameError::Malformed("a run that ends in a body".to_string()))?;
+            if form != AS_IT_IS {
+                self.unpack(layout, bodies, form, bytes, &mut read)?;
+            } else if bodies != 1 {
+                return Err(FrameError::Malformed("a group of several bodies as they are".to_string()));
+            } else if !read.push(bytes) {
                 return Err(FrameError::TooMuch);
             }
-            let (form, bytes) = take_body(&mut rest)
-                .ok_or_else(|| FrameError::Malformed("a run that ends in a body".to_string()))?;
-            let body = if form == AS_IT_IS {
-                bytes
-            } else {
-                self.unpack(form, bytes, &mut unpacked)?;
-                &unpacked
-            };
-            left = left.checked_sub(body.len() + RECORD_COST_BYTES).ok_or(FrameError::TooMuch)?;
-            crc.update(body);
-            bodies.push(BodyBytes(body.to_vec()));
         }
-        if crc.finalize() != bodies_crc {
+        if read.crc.finalize() != bodies_crc {
             return Err(FrameError::Packed);
         }
-        Ok(Records { stream, first, chain, bodies: Bodies(bodies) })
+        Ok(Records { stream, first, chain, bodies: Bodies(read.bodies) })
     }
 
-    /// Unpacks the next body into `out`: at most what one may hold, whatever the bytes say.
-    fn unpack(&mut self, form: u64, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+    /// Unpacks a group, whose bodies come to no more than may be read, whatever the bytes say.
+    fn unpack(
+        &mut self,
+        layout: Layout,
+        bodies: usize,
+        form: u64,
+        bytes: &[u8],
+        read: &mut Read,
+    ) -> Result<(), FrameError> {
         if form == PACKED_ANEW {
-            let unpacker = Unpacker::bounded(SEQUENCE_SERIES_MAX, SEQUENCE_LEARNT_BYTES_MAX);
+            let (series_max, bytes_max) = (SEQUENCE_SERIES_MAX, SEQUENCE_LEARNT_BYTES_MAX);
+            let unpacker = Unpacker::bounded(layout.foretells(), series_max, bytes_max);
             self.unpacker = Some(Box::new(unpacker));
             self.bodies = 0;
         }
-        let unpacker = self.unpacker.as_mut().filter(|_| matches!(form, PACKED | PACKED_ANEW));
-        self.bodies += 1;
-        let is_unpacked = unpacker.is_some_and(|it| it.unpack(bytes, out).is_ok());
-        if is_unpacked && self.bodies <= SEQUENCE_BODIES_MAX {
-            return Ok(());
+        self.bodies = self.bodies.saturating_add(bodies);
+        let is_bounded =
+            (1..=RECORDS_PER_MESSAGE_MAX).contains(&bodies) && self.bodies <= layout.sequence_bodies_max();
+        let unpacker = self.unpacker.as_mut().filter(|_| is_bounded && matches!(form, PACKED | PACKED_ANEW));
+        let mut is_too_much = false;
+        let unpacked = unpacker.map(|it| {
+            it.unpack_many(bytes, bodies, &mut |body| {
+                is_too_much = !read.push(body);
+                !is_too_much
+            })
+        });
+        match unpacked {
+            Some(Ok(())) => Ok(()),
+            _ => {
+                self.unpacker = None;
+                Err(if is_too_much { FrameError::TooMuch } else { FrameError::Packed })
+            }
         }
-        self.unpacker = None;
-        Err(FrameError::Packed)
     }
 }
 
@@ -179,7 +287,7 @@ fn put_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number.to_le_bytes()[0]);
 }
 
-/// A length is at most a frame's, so four groups of bits are enough for it and the form.
+/// A length is at most a frame's, so four times seven bits are enough for it and the form.
 const NUMBER_BYTES_MAX: usize = 4;
 
 fn take_number(rest: &mut &[u8]) -> Option<u64> {
@@ -193,15 +301,6 @@ fn take_number(rest: &mut &[u8]) -> Option<u64> {
         }
     }
     None
-}
-
-/// The next body as it stands there, and its form.
-fn take_body<'b>(rest: &mut &'b [u8]) -> Option<(u64, &'b [u8])> {
-    let number = take_number(rest)?;
-    let length = usize::try_from(number >> FORM_BITS).ok()?;
-    let (body, after) = rest.split_at_checked(length)?;
-    *rest = after;
-    Some((number & ((1 << FORM_BITS) - 1), body))
 }
 
 #[cfg(test)]

@@ -64,6 +64,16 @@ pub(super) struct Encoder<'o> {
     begun: bool,
 }
 
+/// A place of an encoder, to go back to. What stands in its bytes before is never changed: carries are kept back.
+pub(super) struct Mark {
+    out_bytes: usize,
+    low: u64,
+    range: u32,
+    cache: u8,
+    pending: usize,
+    begun: bool,
+}
+
 impl<'o> Encoder<'o> {
     pub fn new(out: &'o mut Vec<u8>) -> Self {
         Self { out, low: 0, range: u32::MAX, cache: 0, pending: 0, begun: false }
@@ -95,8 +105,31 @@ impl<'o> Encoder<'o> {
         self.low = (low & 0x00ff_ffff) << 8;
     }
 
-    /// Ends what was written. Zeros at its end are left out: a reader finds them behind every end.
+    /// How far it is.
+    pub fn mark(&self) -> Mark {
+        let Self { low, range, cache, pending, begun, .. } = *self;
+        Mark { out_bytes: self.out.len(), low, range, cache, pending, begun }
+    }
+
+    /// Bytes that were written since.
+    pub fn bytes_since(&self, mark: &Mark) -> usize {
+        (self.out.len() + self.pending).saturating_sub(mark.out_bytes)
+    }
+
+    /// Takes back what was written since.
+    pub fn go_back(&mut self, mark: &Mark) {
+        let Mark { out_bytes, low, range, cache, pending, begun } = *mark;
+        self.out.truncate(out_bytes);
+        (self.low, self.range, self.cache, self.pending, self.begun) = (low, range, cache, pending, begun);
+    }
+
+    /// Ends what was written. Any number of the last range tells it from all others: it is the one that ends in the most zeros, which are
+    /// left out, because a reader finds zeros behind every end.
     pub fn finish(mut self) {
+        let last = self.low + u64::from(self.range) - 1;
+        let zeros = |bits: &u32| last >> bits << bits >= self.low;
+        let bits = (0..=u32::BITS).rev().find(zeros).unwrap_or_default();
+        self.low = last >> bits << bits;
         for _ in 0..END_BYTES {
             self.shift();
         }

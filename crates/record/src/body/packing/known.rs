@@ -18,8 +18,20 @@ pub(super) use names::Name;
 
 /// Metrics with probabilities of their own; further ones share the last.
 const METRIC_MODELS_MAX: usize = 64;
+/// What a device takes that is met for the first time, in bytes: about.
+const LEARNT_SENDER_BYTES: usize = 32;
 /// By how far the number before moved: not at all, a little, much.
 const MOODS: usize = 3;
+
+/// How far what was before tells of what comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Foretells {
+    /// Which series comes next within a body.
+    #[default]
+    Within,
+    /// Beside that, which series begins the next body, and which device sends it: where bodies are short, most of what they take.
+    Across,
+}
 
 /// A series by its place among those known.
 pub(super) type Index = u32;
@@ -61,6 +73,8 @@ pub(super) struct Series {
     digits: u8,
     mood: u8,
     own_times: bool,
+    /// The series that began the next body, the last time that this one began a body.
+    begins_next: Index,
     /// In `digits`, if it is a decimal.
     number: i64,
 }
@@ -86,7 +100,9 @@ enum Flag {
     Copied,
     Part,
     Sent,
+    SenderNext,
     SenderKnown,
+    FirstNext,
     SeriesNext,
     SeriesKnown,
     MetricKnown,
@@ -106,6 +122,11 @@ pub(super) struct Known {
     entries: u64,
     /// Counts bodies.
     stamp: u64,
+    foretells: Foretells,
+    /// The series that began the body before.
+    first: Option<Index>,
+    /// Who sent the last body that a device sent.
+    sender: Option<u32>,
 }
 
 /// What is foretold within one body.
@@ -142,6 +163,9 @@ impl Default for Known {
             authored: (0, 0),
             entries: 0,
             stamp: 0,
+            foretells: Foretells::Within,
+            first: None,
+            sender: None,
         }
     }
 }
@@ -151,9 +175,28 @@ impl Known {
         self.all.flags.get_mut(flag as usize).is_some_and(|place| coder.bit(place, is))
     }
 
+    pub fn foretelling(foretells: Foretells) -> Self {
+        Self { foretells, ..Self::default() }
+    }
+
+    /// What it took to learn of devices, in bytes. Where only series are foretold, whoever packs counts bodies instead.
+    pub fn learnt_of_senders(&self) -> usize {
+        match self.foretells {
+            Foretells::Within => 0,
+            Foretells::Across => self.senders.len() * LEARNT_SENDER_BYTES,
+        }
+    }
+
     /// The series that came next the last time, if any did.
     pub fn foretold(&self, within: &Within) -> Index {
-        within.last.and_then(|last| self.series.get(last as usize)).map_or(0, |series| series.next)
+        let series = |at: Option<Index>| at.and_then(|at| self.series.get(at as usize));
+        match within.last {
+            Some(last) => series(Some(last)).map_or(0, |series| series.next),
+            None if self.foretells == Foretells::Across => {
+                series(self.first).map_or(0, |series| series.begins_next)
+            }
+            None => 0,
+        }
     }
 
     /// The metric that is foretold within the body.

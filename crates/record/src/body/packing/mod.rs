@@ -11,9 +11,9 @@
 //! ```text
 //! packed  := bits: head | entries less those of the body before | { entry }          a number: see coder::Numbers
 //! head    := copied? | [ node 16, run 8, lsn, part? [ first point ] ] | authored_ms against its last step
-//!            | sent by a device? | [ known? index | [ device 8, epoch 4 ] ; first_seq against the last end, count against the last ]
+//!            | sent by a device? | [ (across) the one that came next the last time? | known? index | [ device 8, epoch 4 ] ; first_seq against the last end, count against the last ]
 //! entry   := series | times | values
-//! series  := the one that came next the last time? | known? index | metric: known? index | [ length, bytes ]
+//! series  := the one that came next the last time? (the first of a body: of the firsts, across; else the first that was known) | known? index | metric: known? index | [ length, bytes ]
 //!            ; labels: those of the entry before? | known? index | [ kept at the front, kept at the end, length, bytes ]
 //! times   := as the entry before? | [ count against the series' last | unit of the changes 2 bits | { change of the step } ]
 //! values  := layout as the series had it? | [ layout 4 bits ] ; { number less the one before } | bytes as they stand in a body
@@ -26,6 +26,7 @@ mod known;
 mod pack;
 mod unpack;
 
+pub use known::Foretells;
 pub use pack::{Packer, Spelling};
 pub use unpack::Unpacker;
 

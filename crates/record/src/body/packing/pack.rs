@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::super::read::{TimesReader, take_steps};
 use super::coder::Encoder;
-use super::known::{Fields, Index, Known, Name, Spelt, Within, has_fewest, put_fields};
+use super::known::{Fields, Foretells, Index, Known, Name, Spelt, Within, has_fewest, put_fields};
 use crate::body::{
     BATCH_BYTES_MAX, BodyHead, KIND_POINTS, KIND_RELAYED, LABELS_SAME, LAYOUT_BITS, LAYOUT_BOOL,
     LAYOUT_DECIMAL_LAST, LAYOUT_F64, LAYOUT_I64, LAYOUT_MIXED, LAYOUT_TEXT, METRIC_FORETOLD, MIXED_BOOL,
@@ -27,7 +27,7 @@ pub enum Spelling {
 }
 
 /// The writing end of a sequence of bodies.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Packer {
     known: Known,
     metrics: BTreeMap<Vec<u8>, u32>,
@@ -37,9 +37,33 @@ pub struct Packer {
     /// The body as it is written out again.
     again: Vec<u8>,
     learnt_bytes: usize,
+    learnt_bytes_max: usize,
+    series_max: usize,
+}
+
+impl Default for Packer {
+    fn default() -> Self {
+        Self::bounded(Foretells::Within, usize::MAX, usize::MAX)
+    }
 }
 
 impl Packer {
+    /// One that foretells so much, and packs no body by which more series or bytes of names would be known.
+    #[must_use]
+    pub fn bounded(foretells: Foretells, series_max: usize, learnt_bytes_max: usize) -> Self {
+        Self {
+            known: Known::foretelling(foretells),
+            metrics: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            series: BTreeMap::new(),
+            fields: Fields::default(),
+            again: Vec::new(),
+            learnt_bytes: 0,
+            learnt_bytes_max,
+            series_max,
+        }
+    }
+
     /// Whether a body looks like one that can be packed: one that holds points.
     #[must_use]
     pub fn takes(body: &[u8]) -> bool {
@@ -50,20 +74,49 @@ impl Packer {
     /// much longer, or longer than [`BATCH_BYTES_MAX`]. Then the sequence has ended, and `out` is as it was: another one begins with nothing known.
     #[must_use]
     pub fn pack(&mut self, body: &[u8], out: &mut Vec<u8>) -> Option<Spelling> {
-        let start = out.len();
-        let packed = self.try_pack(body, out);
-        let bytes_max = (body.len() + LONGER_BYTES_MAX).min(BATCH_BYTES_MAX);
-        let packed = packed.ok().filter(|_| self.again == body && out.len() - start <= bytes_max);
-        if packed.is_none() {
-            out.truncate(start);
+        let mut coder = Encoder::new(out);
+        let spelling = self.pack_behind(&mut coder, body)?;
+        coder.finish();
+        Some(spelling)
+    }
+
+    /// Packs bodies behind what `out` holds, as one string of bits, which saves two bytes a body: how many. Where it is fewer than there are, the next
+    /// one cannot be packed, and the sequence has ended, as with [`Packer::pack`].
+    #[must_use]
+    pub fn pack_many<'b>(&mut self, bodies: impl IntoIterator<Item = &'b [u8]>, out: &mut Vec<u8>) -> usize {
+        let mut coder = Encoder::new(out);
+        let mut packed = 0;
+        for body in bodies {
+            if self.pack_behind(&mut coder, body).is_none() {
+                break;
+            }
+            packed += 1;
+        }
+        if packed > 0 {
+            coder.finish();
         }
         packed
     }
 
-    /// Bytes of names that were met for the first time: what it took to learn.
+    fn pack_behind(&mut self, coder: &mut Encoder<'_>, body: &[u8]) -> Option<Spelling> {
+        let mark = coder.mark();
+        let packed = self.try_pack(coder, body);
+        let bytes_max = (body.len() + LONGER_BYTES_MAX).min(BATCH_BYTES_MAX);
+        let fits = self.again == body
+            && coder.bytes_since(&mark) <= bytes_max
+            && self.series() <= self.series_max
+            && self.learnt_bytes() <= self.learnt_bytes_max;
+        let packed = packed.ok().filter(|_| fits);
+        if packed.is_none() {
+            coder.go_back(&mark);
+        }
+        packed
+    }
+
+    /// Bytes of names, and of devices across bodies, that were met for the first time: what it took to learn.
     #[must_use]
     pub fn learnt_bytes(&self) -> usize {
-        self.learnt_bytes
+        self.learnt_bytes + self.known.learnt_of_senders()
     }
 
     /// How many series are known.
@@ -72,7 +125,7 @@ impl Packer {
         self.known.series.len()
     }
 
-    fn try_pack(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<Spelling, Malformed> {
+    fn try_pack(&mut self, coder: &mut Encoder<'_>, body: &[u8]) -> Result<Spelling, Malformed> {
         self.again.clear();
         let mut rest = Reader(body);
         let kind = rest.u8()?;
@@ -81,8 +134,7 @@ impl Packer {
         }
         let head = BodyHead::take(kind, &mut rest)?;
         let entries = rest.count(1)?;
-        let mut coder = Encoder::new(out);
-        self.known.head(&mut coder, &head, entries as u64)?;
+        self.known.head(coder, &head, entries as u64)?;
         head.put(&mut self.again);
         put_u64(&mut self.again, entries as u64);
         let (mut within, mut times) = (Within::default(), TimesReader::default());
@@ -92,17 +144,16 @@ impl Packer {
             let entry = rest.u8()?;
             let at = self.again.len();
             self.again.push(0);
-            let (series, spelt) = self.name(&mut coder, &mut within, entry, &mut rest)?;
+            let (series, spelt) = self.name(coder, &mut within, entry, &mut rest)?;
             self.known.note(&mut within, series, spelt);
             self.read(entry, &mut rest, &mut times)?;
             is_canonical = is_canonical && has_canonical_layout(&self.fields);
-            self.known.fields(&mut coder, &mut within, series, &mut self.fields)?;
+            self.known.fields(coder, &mut within, series, &mut self.fields)?;
             let flags = spelt.flags | put_fields(&mut within, &self.fields, &mut self.again);
             if let Some(head) = self.again.get_mut(at) {
                 *head = flags;
             }
         }
-        coder.finish();
         rest.end()?;
         Ok(if is_canonical { Spelling::Canonical } else { Spelling::Unknown })
     }

@@ -9,10 +9,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::batch::{Batch, Body};
+use crate::body::Origin;
 use crate::body::tests::{batch, relay};
 use crate::body::{BodyHead, BodyReader, BodyWriter, Entry, LAYOUT_F64, Opened};
 use crate::column::Column;
 use crate::decimal::decimal_value;
+use crate::device::DeviceId;
 use crate::point::Value;
 use crate::series::Series;
 
@@ -202,9 +204,97 @@ fn a_reader_refuses_to_learn_more_than_it_is_told_to_and_counts_as_the_writer_do
     for (series_max, learnt_max, is_taken) in
         [(series, learnt, true), (series - 1, learnt, false), (series, learnt - 1, false)]
     {
-        let outcome = Unpacker::bounded(series_max, learnt_max).unpack(&packed, &mut out);
+        let bounded = (series_max, learnt_max);
+        let outcome = Unpacker::bounded(Foretells::Within, bounded.0, bounded.1).unpack(&packed, &mut out);
         assert_eq!(outcome.is_ok(), is_taken, "{series_max} {learnt_max}");
     }
+}
+
+/// What a sender makes of bodies that go in groups, and what a receiver makes of that: groups end where a body is refused.
+fn send_in_groups(bodies: &[Vec<u8>], group_max: usize) -> usize {
+    let across = || Packer::bounded(Foretells::Across, usize::MAX, usize::MAX);
+    let across_back = || Unpacker::bounded(Foretells::Across, usize::MAX, usize::MAX);
+    let (mut packer, mut unpacker, mut rest, mut bytes) = (across(), across_back(), bodies, 0);
+    while !rest.is_empty() {
+        let group = &rest[..group_max.min(rest.len())];
+        let mut packed = vec![9];
+        let count = packer.pack_many(group.iter().map(Vec::as_slice), &mut packed);
+        let mut back = Vec::new();
+        let each = &mut |body: &[u8]| {
+            back.push(body.to_vec());
+            true
+        };
+        if count > 0 {
+            unpacker.unpack_many(&packed[1..], count, each).unwrap();
+        } else {
+            assert_eq!(packed, [9]);
+        }
+        assert!(back == group[..count], "a group of {count}");
+        bytes += packed.len() - 1;
+        let refused = usize::from(count < group.len());
+        if refused > 0 {
+            (packer, unpacker) = (across(), across_back());
+        }
+        rest = &rest[count + refused..];
+    }
+    bytes
+}
+
+proptest! {
+    #[test]
+    fn every_group_that_is_packed_comes_back_byte_for_byte(
+        batches in prop::collection::vec((batch(), prop::option::weighted(0.1, relay())), 0..6),
+        order in prop::collection::vec((any::<prop::sample::Index>(), -100..100_i64, any::<prop::sample::Index>(), 0..30_u8), 0..30),
+        group_max in 1..12_usize,
+    ) {
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let bodies: Vec<Vec<u8>> = order
+            .iter()
+            .map(|(at, later, place, damage)| {
+                let (mut batch, relay) = at.get(&batches).clone();
+                batch.authored_ms = batch.authored_ms.wrapping_add(*later);
+                let mut body = relay.map_or_else(|| batch.encode(), |relay| batch.encode_relayed(&relay)).unwrap();
+                if *damage == 0 {
+                    let place = place.index(body.len());
+                    body[place] ^= 1;
+                }
+                body
+            })
+            .collect();
+        send_in_groups(&bodies, group_max);
+    }
+
+    #[test]
+    fn what_nobody_packed_ends_without_a_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..300), bodies in 0..40_usize,
+    ) {
+        let mut unpacker = Unpacker::bounded(Foretells::Across, 100, 10_000);
+        let mut left = 40;
+        drop(unpacker.unpack_many(&bytes, bodies, &mut |_| {
+            left -= 1;
+            left > 0
+        }));
+    }
+}
+
+#[test]
+fn short_bodies_of_many_devices_take_next_to_nothing_where_their_order_repeats() {
+    let mut bodies = Vec::new();
+    for round in 0..40_i64 {
+        for device in 0..200_u8 {
+            let origin =
+                Origin { device: DeviceId([device; 8]), epoch: 1, first_seq: round.unsigned_abs(), count: 1 };
+            let series = Series::new("t", [("device", format!("{device:016x}"))]).unwrap();
+            let series = vec![(series, vec![(round * 10_000_000_000, Value::I64(21))])];
+            let authored_ms = round * 10_000 + i64::from(device) * 50;
+            bodies.push(Batch { authored_ms, origin: Some(origin), series }.encode().unwrap());
+        }
+    }
+    let [learnt, bytes] = [&bodies[..200 * 4], &bodies].map(|bodies| send_in_groups(bodies, 100));
+    let a_body = (bytes - learnt) as f64 / (bodies.len() - 200 * 4) as f64;
+    assert!(a_body < 0.3, "{a_body} bytes a body");
 }
 
 #[test]

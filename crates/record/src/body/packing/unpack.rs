@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::coder::Decoder;
-use super::known::{Fields, Known, Name, Within, put_fields};
+use super::known::{Fields, Foretells, Known, Name, Within, put_fields};
 use super::pack::LEARNT_SERIES_BYTES;
 use crate::body::{BATCH_BYTES_MAX, BatchError, BodyHead};
 use crate::varint::{Malformed, put_u64};
@@ -23,17 +23,17 @@ pub struct Unpacker {
 
 impl Default for Unpacker {
     fn default() -> Self {
-        Self::bounded(usize::MAX, usize::MAX)
+        Self::bounded(Foretells::Within, usize::MAX, usize::MAX)
     }
 }
 
 impl Unpacker {
-    /// One that refuses a sequence in which more is learnt, as [`Packer::series`](super::Packer::series) and
+    /// One for what a packer wrote that foretells so much. It refuses a sequence in which more is learnt, as [`Packer::series`](super::Packer::series) and
     /// [`Packer::learnt_bytes`](super::Packer::learnt_bytes) count it: a name that is spelt in a bit may be long, so few bytes of a stranger
     /// could fill the memory otherwise.
     #[must_use]
-    pub fn bounded(series_max: usize, learnt_bytes_max: usize) -> Self {
-        let (known, fields) = (Known::default(), Fields::default());
+    pub fn bounded(foretells: Foretells, series_max: usize, learnt_bytes_max: usize) -> Self {
+        let (known, fields) = (Known::foretelling(foretells), Fields::default());
         Self { known, fields, learnt_bytes: 0, learnt_bytes_max, series_max }
     }
 
@@ -43,17 +43,48 @@ impl Unpacker {
     /// [`BatchError::Malformed`] when this is not what was packed behind the bodies before. The sequence has ended then.
     pub fn unpack(&mut self, packed: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
         out.clear();
-        let outcome = self.try_unpack(packed, out);
+        let mut coder = Decoder::new(packed);
+        let outcome = self.next(&mut coder, out).and_then(|()| coder.end());
+        self.let_go();
+        Ok(outcome?)
+    }
+
+    /// Unpacks so many bodies that were packed as one string of bits ([`Packer::pack_many`](super::Packer::pack_many)), and gives each to
+    /// `each` until that refuses one.
+    ///
+    /// # Errors
+    /// As for [`Unpacker::unpack`], or where `each` refused one. The sequence has ended then.
+    pub fn unpack_many(
+        &mut self,
+        packed: &[u8],
+        bodies: usize,
+        each: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), BatchError> {
+        let (mut coder, mut out) = (Decoder::new(packed), Vec::new());
+        let mut unpack = |_| {
+            out.clear();
+            self.next(&mut coder, &mut out)?;
+            if each(&out) { Ok(()) } else { Err(Malformed) }
+        };
+        let outcome = (0..bodies).try_for_each(&mut unpack).and_then(|()| coder.end());
+        self.let_go();
+        Ok(outcome?)
+    }
+
+    /// Lets go of room that a long entry took.
+    fn let_go(&mut self) {
         let Fields { times, numbers, raw, .. } = &self.fields;
         if times.capacity().max(numbers.capacity()).max(raw.capacity()) > FIELDS_KEPT_MAX {
             self.fields = Fields::default();
         }
-        Ok(outcome?)
     }
 
-    fn try_unpack(&mut self, packed: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
-        let mut coder = Decoder::new(packed);
-        let (head, entries) = self.known.head(&mut coder, &BodyHead::default(), 0)?;
+    /// Unpacks one body behind what `out` holds.
+    fn next(&mut self, coder: &mut Decoder<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        let (head, entries) = self.known.head(coder, &BodyHead::default(), 0)?;
+        if self.learnt_bytes + self.known.learnt_of_senders() > self.learnt_bytes_max {
+            return Err(Malformed);
+        }
         head.put(out);
         put_u64(out, entries);
         let mut within = Within::default();
@@ -62,14 +93,14 @@ impl Unpacker {
             let at = out.len();
             out.push(0);
             let had = [self.known.series.len(), self.known.metrics.len(), self.known.labels.len()];
-            let series = self.known.which(&mut coder, &mut within, None, (Name::New(&[]), Name::New(&[])))?;
+            let series = self.known.which(coder, &mut within, None, (Name::New(&[]), Name::New(&[])))?;
             self.learn(had)?;
             let spelt = self.known.spell(&within, series, out)?;
             self.known.note(&mut within, series, spelt);
             self.fields.layout = 0;
             self.fields.numbers.clear();
             self.fields.raw.clear();
-            self.known.fields(&mut coder, &mut within, series, &mut self.fields)?;
+            self.known.fields(coder, &mut within, series, &mut self.fields)?;
             let flags = spelt.flags | put_fields(&mut within, &self.fields, out);
             if let Some(head) = out.get_mut(at) {
                 *head = flags;
@@ -78,7 +109,7 @@ impl Unpacker {
                 return Err(Malformed);
             }
         }
-        coder.end()
+        Ok(())
     }
 
     /// Counts what was learnt beyond so many series, metrics and sets of labels.
@@ -89,7 +120,8 @@ impl Unpacker {
         let metric = self.known.metrics.get(metrics).map_or(0, |metric| metric.name.len());
         let labels = self.known.labels.get(labels).map_or(0, |labels| labels.bytes.len());
         self.learnt_bytes += metric + labels + LEARNT_SERIES_BYTES;
-        let fits = self.learnt_bytes <= self.learnt_bytes_max && self.known.series.len() <= self.series_max;
+        let learnt_bytes = self.learnt_bytes + self.known.learnt_of_senders();
+        let fits = learnt_bytes <= self.learnt_bytes_max && self.known.series.len() <= self.series_max;
         if fits { Ok(()) } else { Err(Malformed) }
     }
 }

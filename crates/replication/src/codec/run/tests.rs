@@ -12,7 +12,7 @@ use tidelog_record::{Batch, BodyHead, BodyWriter, Column, NodeId, Origin, Run, S
 
 use super::*;
 use crate::codec::{Decoder, Encoder, FrameHeader, encode};
-use crate::limits::{PACKED_SINCE_VERSION, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use crate::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use crate::message::Message;
 
 fn stream() -> StreamId {
@@ -96,12 +96,17 @@ fn payload_of(bytes: &[u8]) -> &[u8] {
 
 /// A run of bodies in these forms, whatever they are, whose checksum is that of `bodies`.
 fn run(forms: &[(u64, &[u8])], bodies: &[Vec<u8>]) -> Vec<u8> {
+    let groups: Vec<_> = forms.iter().map(|(form, bytes)| (1, *form, *bytes)).collect();
+    run_of(Layout::Single, &groups, bodies)
+}
+
+/// The same in either layout: of each group how many bodies it is said to hold, its form and its bytes.
+fn run_of(layout: Layout, groups: &[(usize, u64, &[u8])], bodies: &[Vec<u8>]) -> Vec<u8> {
     let crc = crc32fast::hash(&bodies.concat());
-    let mut payload = vec![MARK];
+    let mut payload = if layout == Layout::Single { vec![MARK] } else { vec![MARK, GROUPS] };
     rmp_serde::encode::write(&mut payload, &(stream(), Lsn(5), ChainHash([9; 16]), crc)).unwrap();
-    for (form, body) in forms {
-        put_number(&mut payload, (body.len() as u64) << FORM_BITS | form);
-        payload.extend_from_slice(body);
+    for (bodies, form, bytes) in groups {
+        layout.put_group(*bodies, *form, bytes, &mut payload);
     }
     payload
 }
@@ -125,16 +130,6 @@ proptest! {
     }
 
     #[test]
-    fn a_peer_of_the_version_before_gets_records_as_they_are(bodies in prop::collection::vec(body(), 0..6)) {
-        let message = records(bodies);
-        let (mut old, mut plain) = (Vec::new(), Vec::new());
-        Encoder::default().encode(PACKED_SINCE_VERSION - 1, &message, &mut old).unwrap();
-        encode(&message, &mut plain).unwrap();
-        prop_assert_eq!(&old, &plain);
-        prop_assert!(!is_run(payload_of(&old)));
-    }
-
-    #[test]
     fn the_same_messages_are_the_same_bytes(bodies in prop::collection::vec(body(), 0..6)) {
         let write = || {
             let (mut encoder, mut bytes) = (Encoder::default(), Vec::new());
@@ -149,7 +144,10 @@ proptest! {
     #[test]
     fn what_nobody_packed_is_refused_or_is_no_more_than_a_message_may_bring(
         bodies in prop::collection::vec(body(), 0..4),
-        junk in prop::collection::vec(prop::collection::vec((0..4_u64, prop::collection::vec(any::<u8>(), 0..60)), 0..5), 1..4),
+        junk in prop::collection::vec(
+            (any::<bool>(), prop::collection::vec((0..9_usize, 0..4_u64, prop::collection::vec(any::<u8>(), 0..60)), 0..5)),
+            1..4,
+        ),
         noise in prop::collection::vec(any::<u8>(), 0..100),
     ) {
         let (mut encoder, mut bytes, mut decoder) = (Encoder::default(), Vec::new(), Decoder::default());
@@ -157,9 +155,11 @@ proptest! {
         decoder.push(&bytes);
         prop_assert!(decoder.next_message().is_ok());
         let mut unpacking = decoder.unpacking;
-        for forms in junk {
-            let forms: Vec<_> = forms.iter().map(|(form, bytes)| (*form, bytes.as_slice())).collect();
-            let payload = run(&forms, &[]);
+        for (is_grouped, groups) in junk {
+            let groups: Vec<_> =
+                groups.iter().map(|(bodies, form, bytes)| (*bodies, *form, bytes.as_slice())).collect();
+            let layout = if is_grouped { Layout::Grouped } else { Layout::Single };
+            let payload = run_of(layout, &groups, &[]);
             if let Ok(records) = read(&mut unpacking, &payload) {
                 prop_assert!(records.bodies.cost_bytes() <= RUN_BYTES_MAX);
             }
@@ -217,6 +217,25 @@ fn few_bytes_that_come_to_many_are_refused_while_they_are_unpacked() {
     let payload = run(&forms, &bodies);
     assert!(payload.len() * 4 < RUN_BYTES_MAX, "{} bytes", payload.len());
     assert_eq!(read(&mut Unpacking::default(), &payload), Err(FrameError::TooMuch));
+    let mut group = Vec::new();
+    let mut packer = Packer::bounded(Foretells::Across, usize::MAX, usize::MAX);
+    assert_eq!(packer.pack_many(bodies.iter().map(Vec::as_slice), &mut group), bodies.len());
+    let payload = run_of(Layout::Grouped, &[(bodies.len(), PACKED_ANEW, &group)], &bodies);
+    assert_eq!(read(&mut Unpacking::default(), &payload), Err(FrameError::TooMuch));
+}
+
+#[test]
+fn a_group_that_claims_more_bodies_or_fewer_than_it_holds_is_refused() {
+    let bodies = [even_body(3), even_body(4), even_body(5)];
+    let mut group = Vec::new();
+    let mut packer = Packer::bounded(Foretells::Across, usize::MAX, usize::MAX);
+    assert_eq!(packer.pack_many(bodies.iter().map(Vec::as_slice), &mut group), 3);
+    for claimed in [0, 1, 2, 3, 4, 50, RECORDS_PER_MESSAGE_MAX + 1, usize::MAX >> FORM_BITS] {
+        let payload = run_of(Layout::Grouped, &[(claimed, PACKED_ANEW, &group)], &bodies);
+        assert_eq!(read(&mut Unpacking::default(), &payload).is_ok(), claimed == 3, "{claimed}");
+    }
+    let as_they_are = run_of(Layout::Grouped, &[(2, AS_IT_IS, &bodies[0])], &bodies[..1]);
+    assert!(matches!(read(&mut Unpacking::default(), &as_they_are), Err(FrameError::Malformed(_))));
 }
 
 #[test]
@@ -251,9 +270,39 @@ fn what_would_have_to_be_kept_in_mind_is_bounded_on_both_sides() {
 }
 
 #[test]
+fn devices_are_learnt_by_both_sides_until_there_is_no_room() {
+    let series = Series::new("t", [("a", "b")]).unwrap();
+    let body = |device: usize| {
+        let device = tidelog_record::DeviceId((device as u64).to_be_bytes());
+        let origin = Some(Origin { device, epoch: 1, first_seq: 1, count: 1 });
+        let series = vec![(series.clone(), vec![(device.0[7].into(), Value::I64(1))])];
+        Batch { origin, series, ..Batch::default() }.encode().unwrap()
+    };
+    let mut way = Way::of(PROTOCOL_VERSION);
+    let devices = SEQUENCE_LEARNT_BYTES_MAX / 30;
+    let bodies: Vec<Vec<u8>> = (0..devices).map(body).collect();
+    for bodies in bodies.chunks(4_000) {
+        way.send(&records(bodies.to_vec()));
+    }
+    // A reader holds whoever does not begin anew to the bound.
+    let mut packer = Packer::bounded(Foretells::Across, usize::MAX, usize::MAX);
+    let mut unpacking = Unpacking::default();
+    let mut outcomes = bodies.chunks(4_000).enumerate().map(|(n, bodies)| {
+        let mut group = Vec::new();
+        assert_eq!(packer.pack_many(bodies.iter().map(Vec::as_slice), &mut group), bodies.len());
+        let form = if n == 0 { PACKED_ANEW } else { PACKED };
+        read(&mut unpacking, &run_of(Layout::Grouped, &[(bodies.len(), form, &group)], bodies))
+    });
+    assert!(outcomes.all(|it| it != Err(FrameError::TooMuch)), "a word for another bound");
+    drop(outcomes);
+    assert!(unpacking.unpacker.is_none());
+}
+
+#[test]
 fn a_sequence_has_an_end_on_both_sides() {
     let body = even_body(1);
     let (mut way, mut sent) = (Way::of(PROTOCOL_VERSION), 0);
+    way.version = 3;
     while sent <= SEQUENCE_BODIES_MAX + 10 {
         way.send(&records(vec![body.clone(); 1_000]));
         sent += 1_000;
@@ -337,17 +386,20 @@ impl Field {
     }
 }
 
-/// Bytes of frames a point in each version: `count` messages, each of so many records of so many samples of so many sensors.
-fn bytes_a_point(count: usize, records_each: usize, sensors: usize, samples: usize) -> [f64; 2] {
+/// Bytes of frames a point as they are and in each version: `count` messages, each of so many records of so many samples of so many sensors.
+fn bytes_a_point(count: usize, records_each: usize, sensors: usize, samples: usize) -> [f64; 3] {
     let mut field = Field::of(1_000);
     let mut ways = [PROTOCOL_VERSION_MIN, PROTOCOL_VERSION].map(Way::of);
-    let mut bytes = [0; 2];
+    let mut bytes = [0; 3];
     for n in 0..count {
         let message = records((0..records_each).map(|at| {
             let first = (n * records_each + at) * sensors % field.shown.len();
             field.body(first, sensors, samples)
         }));
-        for (bytes, way) in bytes.iter_mut().zip(&mut ways) {
+        let mut plain = Vec::new();
+        encode(&message, &mut plain).unwrap();
+        bytes[0] += plain.len();
+        for (bytes, way) in bytes[1..].iter_mut().zip(&mut ways) {
             *bytes += way.send(&message);
         }
     }
@@ -357,17 +409,18 @@ fn bytes_a_point(count: usize, records_each: usize, sensors: usize, samples: usi
 
 #[test]
 fn sensors_records_take_a_fraction_of_what_they_are_catching_up_and_live() {
-    // Messages, records in each, sensors in each of those, samples; least as they are, most packed.
-    for (messages, each, sensors, samples, least, most) in [
-        (8, 30, 1_000, 1, 7.5, 0.24),
-        (4, 20, 1_000, 5, 1.9, 0.23),
-        (20, 150, 100, 10, 1.3, 0.23),
-        (20, 4_000, 1, 1, 60.0, 9.0),
-        (60, 1, 1_000, 1, 7.5, 0.35),
-        (600, 1, 100, 1, 8.5, 1.0),
+    // Messages, records in each, sensors in each of those, samples; least as they are, most packed one by one and in groups.
+    for (messages, each, sensors, samples, least, most_single, most) in [
+        (8, 30, 1_000, 1, 7.5, 0.23, 0.23),
+        (4, 20, 1_000, 5, 1.9, 0.22, 0.22),
+        (20, 150, 100, 10, 1.3, 0.22, 0.21),
+        (20, 4_000, 1, 1, 60.0, 6.0, 1.5),
+        (60, 1, 1_000, 1, 7.5, 0.33, 0.33),
+        (600, 1, 100, 1, 8.5, 0.95, 0.95),
     ] {
-        let [plain, packed] = bytes_a_point(messages, each, sensors, samples);
+        let [plain, single, packed] = bytes_a_point(messages, each, sensors, samples);
         let case = std::format!("{each} records of {sensors} sensors, {samples} samples");
+        assert!(single < most_single, "{case}: {single} packed one by one");
         assert!(packed < most, "{case}: {packed} packed");
         assert!(plain > least, "{case}: {plain} as they are");
     }
@@ -380,21 +433,24 @@ fn hex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// What peers of each version send today has to be read for as long as that version is spoken.
+/// What peers of each version send, or sent when they came out, has to be read for as long as that version is spoken.
 #[test]
 fn the_bytes_of_each_version_are_read_for_ever() {
     let bodies = [even_body(3), vec![1, 2, 3], even_body(3), even_body(4)];
     let message = records(bodies);
-    for (version, frozen) in [(2, VERSION_2), (3, VERSION_3)] {
+    for (version, is_written, frozen) in
+        [(3, true, VERSION_3), (3, false, VERSION_3_WITH_LONG_ENDS), (4, true, VERSION_4)]
+    {
         let mut bytes = Vec::new();
         Encoder::default().encode(version, &message, &mut bytes).unwrap();
         let written: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(written, frozen, "version {version}");
+        assert_eq!(written == frozen, is_written, "version {version}: {written}");
         let mut decoder = Decoder::default();
         decoder.push(&hex(frozen));
         assert_eq!(decoder.next_message().unwrap().as_ref(), Some(&message));
     }
 }
 
-const VERSION_2: &str = "98000000a0d55fd881a75265636f7264739493a5706c616e74c410070707070707070707070707070707070305c4100909090909090909090909090909090994c41c01000000000000000000010c00016d00000501016101620c00020007c403010203c41c01000000000000000000010c00016d00000501016101620c00020007c41d01000000000000000000010c00016d000005010161016210000200000f";
-const VERSION_3: &str = "60000000c9f762c2c19493a5706c616e74c410070707070707070707070707070707070305c41009090909090909090909090909090909ce7709f28d3e108d6161b8b02d2633fed770af76200c0102033e108d6161b8b02d2633fed770af76201d0ee08d06990f71";
+const VERSION_3: &str = "570000005f24fea8c19493a5706c616e74c410070707070707070707070707070707070305c41009090909090909090909090909090909ce7709f28d32108d6161b8b02d2633fed7710c01020332108d6161b8b02d2633fed771110ee08d07";
+const VERSION_3_WITH_LONG_ENDS: &str = "60000000c9f762c2c19493a5706c616e74c410070707070707070707070707070707070305c41009090909090909090909090909090909ce7709f28d3e108d6161b8b02d2633fed770af76200c0102033e108d6161b8b02d2633fed770af76201d0ee08d06990f71";
+const VERSION_4: &str = "5b00000091ce3feac1049493a5706c616e74c410070707070707070707070707070707070305c41009090909090909090909090909090909ce7709f28d060c108d6161b8b02d2633fed77104030102030a11108d6161b8b02d2633fed770bc6e378480";

@@ -1,7 +1,7 @@
 //! What stands before a body's entries.
 
 use super::super::coder::{Coder, index, plain_bytes, plain_u64};
-use super::{Flag, Known};
+use super::{Flag, Foretells, Known};
 use crate::body::{BodyHead, Origin, Relay};
 use crate::device::DeviceId;
 use crate::ids::{Lsn, NodeId, Run};
@@ -14,6 +14,8 @@ pub(super) struct Sender {
     epoch: u32,
     next_seq: u64,
     count: u32,
+    /// Who sent the next body the last time.
+    next: u32,
 }
 
 impl Known {
@@ -60,19 +62,29 @@ impl Known {
         if !self.flag(coder, Flag::Sent, origin.is_some()) {
             return Ok(None);
         }
-        let is = |it: &Sender, of: &Origin| it.device == of.device && it.epoch == of.epoch;
-        let found = origin.and_then(|of| self.senders.iter().position(|it| is(it, &of)));
-        let at = if self.flag(coder, Flag::SenderKnown, found.is_some()) {
-            let found = found.and_then(|found| u32::try_from(found).ok()).unwrap_or_default();
-            index(coder, found, self.senders.len())? as usize
+        let across = self.foretells == Foretells::Across;
+        let last = self.sender.filter(|_| across).and_then(|last| self.senders.get(last as usize));
+        let foretold = last.map(|last| last.next);
+        let found = origin.and_then(|of| self.sender_of(&of, foretold));
+        let at = if let Some(foretold) = foretold
+            && self.flag(coder, Flag::SenderNext, found == Some(foretold))
+        {
+            foretold
+        } else if self.flag(coder, Flag::SenderKnown, found.is_some()) {
+            index(coder, found.unwrap_or_default(), self.senders.len())?
         } else {
             let mut device = origin.map(|it| it.device).unwrap_or(DeviceId([0; 8]));
             plain_bytes(coder, &mut device.0);
             let epoch = coder.plain(origin.map_or(0, |it| it.epoch), 32);
-            self.senders.push(Sender { device, epoch, next_seq: 0, count: 0 });
-            self.senders.len() - 1
+            let at = u32::try_from(self.senders.len()).map_err(|_| Malformed)?;
+            self.senders.push(Sender { device, epoch, next_seq: 0, count: 0, next: 0 });
+            at
         };
-        let sender = self.senders.get_mut(at).ok_or(Malformed)?;
+        if let Some(last) = self.sender.and_then(|last| self.senders.get_mut(last as usize)) {
+            last.next = at;
+        }
+        self.sender = Some(at);
+        let sender = self.senders.get_mut(at as usize).ok_or(Malformed)?;
         let is =
             origin.unwrap_or(Origin { device: sender.device, epoch: sender.epoch, first_seq: 0, count: 0 });
         let off = self.all.seqs.code(coder, is.first_seq.wrapping_sub(sender.next_seq).cast_signed());
@@ -82,5 +94,12 @@ impl Known {
         sender.count = count.ok_or(Malformed)?;
         sender.next_seq = first_seq.wrapping_add(u64::from(sender.count));
         Ok(Some(Origin { device: sender.device, epoch: sender.epoch, first_seq, count: sender.count }))
+    }
+
+    /// The place of an origin's device among those known; where it is foretold, it is looked for there first.
+    fn sender_of(&self, of: &Origin, foretold: Option<u32>) -> Option<u32> {
+        let is = |it: &Sender| it.device == of.device && it.epoch == of.epoch;
+        let is_there = |at: &u32| self.senders.get(*at as usize).is_some_and(is);
+        foretold.filter(is_there).or_else(|| u32::try_from(self.senders.iter().position(is)?).ok())
     }
 }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::super::coder::{Coder, index, length, string};
-use super::{Flag, Index, Known, Labels, METRIC_MODELS_MAX, Metric, Model, Series, Within, told};
+use super::{Flag, Foretells, Index, Known, Labels, METRIC_MODELS_MAX, Metric, Model, Series, Within, told};
 use crate::series::SERIES_BYTES_MAX;
 use crate::varint::Malformed;
 
@@ -35,7 +35,9 @@ impl Known {
     ) -> Result<Index, Malformed> {
         let foretold = self.foretold(within);
         let has_foretold = (foretold as usize) < self.series.len();
-        let at = if has_foretold && self.flag(coder, Flag::SeriesNext, series == Some(foretold)) {
+        let begins = within.last.is_none() && self.foretells == Foretells::Across;
+        let next = if begins { Flag::FirstNext } else { Flag::SeriesNext };
+        let at = if has_foretold && self.flag(coder, next, series == Some(foretold)) {
             foretold
         } else if self.flag(coder, Flag::SeriesKnown, series.is_some()) {
             index(coder, series.unwrap_or_default(), self.series.len())?
@@ -49,6 +51,12 @@ impl Known {
         };
         if let Some(last) = within.last.and_then(|last| self.series.get_mut(last as usize)) {
             last.next = at;
+        }
+        if begins {
+            if let Some(first) = self.first.and_then(|first| self.series.get_mut(first as usize)) {
+                first.begins_next = at;
+            }
+            self.first = Some(at);
         }
         within.last = Some(at);
         coder.check()?;
