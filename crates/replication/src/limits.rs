@@ -39,7 +39,7 @@ pub const CLOSE_TEXT_BYTES_MAX: usize = 200;
 
 /// Credit given to a peer: bytes of records that may be on their way or waiting for the disk. It bounds what they take in memory here, so
 /// bodies are counted as they are, also where they travel packed.
-pub const WINDOW_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub const WINDOW_BYTES_MAX: usize = 1024 * 1024;
 /// The least credit that a session gets, however many there are.
 pub const WINDOW_BYTES_MIN: usize = 64 * 1024;
 /// Credit given to all peers together, unless the options say otherwise.

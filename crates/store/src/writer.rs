@@ -28,7 +28,7 @@ use crate::skip::Skip;
 /// A commit takes no further append once it has this many bytes.
 pub(crate) const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Nor once it has this many records: on its way into the index each takes some hundred bytes beside its body.
-pub(crate) const COMMIT_RECORDS_MAX: usize = 16 * 1024;
+pub(crate) const COMMIT_RECORDS_MAX: usize = 8 * 1024;
 /// A stream is declared again when its last declaration lies this far back, so that rot in one costs little.
 const DECLARE_EVERY_BYTES: u64 = 1024 * 1024;
 
