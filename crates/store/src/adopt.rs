@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use tidelog_record::{ChainHash, Lsn, Record, StreamKey};
+use tidelog_record::{ChainHash, Lsn, Record, StreamId, StreamKey};
 
 use crate::errors::{AdoptError, ReadError};
 use crate::frame::FrameWriter;
@@ -51,10 +51,15 @@ impl Writer {
         let mut tails = HashMap::new();
         let mut accepted = Vec::with_capacity(records.len());
         let mut counts = Adopted::default();
+        let mut keyed: Option<(StreamId, StreamKey)> = None;
         for record in records {
-            let key = record.stream.key();
+            let key = match &keyed {
+                Some((stream, key)) if *stream == record.stream => *key,
+                _ => keyed.insert((record.stream.clone(), record.stream.key())).1,
+            };
             let tail = *tails.entry(key).or_insert_with(|| self.tail(commit, key));
             let held = match commit.adopted.get(&(key, record.lsn)) {
+                _ if record.lsn > tail.top => Held::Not,
                 Some(chain) => Held::As(*chain),
                 None => self.held(&record)?,
             };
@@ -76,7 +81,7 @@ impl Writer {
                 let (stream, found) = (record.stream, record.lsn);
                 return Err(AdoptError::Gap { stream, held: tail.upto, found });
             }
-            if !record.follows(tail.chain) {
+            if tail.chain.after(&key, record.lsn, &record.body) != record.chain {
                 return Err(AdoptError::BrokenChain { stream: record.stream, lsn: record.lsn });
             }
             let mut after = Tail { upto: record.lsn, chain: record.chain, ..tail };
@@ -90,8 +95,10 @@ impl Writer {
             accepted.push((key, record));
         }
         for (key, record) in accepted {
-            let tail = self.tail(commit, key);
-            commit.tails.insert(key, tail);
+            if !commit.tails.contains_key(&key) {
+                let tail = self.tail(commit, key);
+                commit.tails.insert(key, tail);
+            }
             commit.adopted.insert((key, record.lsn), record.chain);
             let placed = Placed { key, lsn: record.lsn, chain: record.chain, body: record.body };
             put(tip, frames, commit, &record.stream, placed);

@@ -78,6 +78,12 @@ impl Cursor {
         Ok(())
     }
 
+    /// Length of the next record's body.
+    fn next_bytes(&mut self, segment: &Segment) -> Result<usize, SegmentError> {
+        self.enter(segment)?;
+        Ok(self.block.rows.get(self.row).ok_or(Malformed)?.bytes as usize)
+    }
+
     /// Plans the next record, and puts its entries behind `entries`.
     fn plan(&mut self, segment: &Segment, entries: &mut Vec<Planable>) -> Result<Planned, SegmentError> {
         self.enter(segment)?;
@@ -132,7 +138,7 @@ impl Segment {
         }
     }
 
-    /// Records behind `after`, in order, with bodies of together about `bytes_max` bytes, at least one if there is one. Each hashes to
+    /// Records behind `after`, in order, with bodies of together `bytes_max` bytes at most, or one if there is one. Each hashes to
     /// the chain. Going on where the last call ended is quick; elsewhere, up to a thousand records before are written too.
     ///
     /// # Errors
@@ -205,10 +211,12 @@ impl Segment {
         let mut entries = Vec::new();
         let mut planned: Vec<Planned> = Vec::new();
         let mut bytes = 0usize;
-        while cursor.next < until && (planned.is_empty() || bytes < bytes_max) {
-            let plan = cursor.plan(self, &mut entries)?;
-            bytes += plan.block.rows.get(plan.row).map_or(0, |row| row.bytes as usize);
-            planned.push(plan);
+        while cursor.next < until {
+            bytes += cursor.next_bytes(self)?;
+            if bytes > bytes_max && !planned.is_empty() {
+                break;
+            }
+            planned.push(cursor.plan(self, &mut entries)?);
         }
         let named: u64 = entries.iter().map(|(_, _, count)| u64::from(*count)).sum();
         if named > self.points() {
