@@ -15,7 +15,7 @@ pub struct Ticket(pub u64);
 #[derive(Debug, PartialEq, Eq)]
 pub enum DiskRequest {
     /// Read records of a stream behind `after`, in order, without a gap: at least one, then up to `bytes_max` of
-    /// bodies.
+    /// bodies, each of which counts [`RECORD_COST_BYTES`](crate::RECORD_COST_BYTES) more. What is read beyond that is read again.
     Read {
         /// Goes back with the reply.
         ticket: Ticket,

@@ -12,6 +12,7 @@ use crate::position::Position;
 use crate::reader::Span;
 use crate::recovery::read_map;
 use crate::sealed::Sealed;
+use crate::segment::READ_RECORD_COST_BYTES;
 use crate::shared::{Shared, locked, read_locked};
 use crate::trimmed::Map;
 
@@ -53,7 +54,8 @@ impl Shared {
         stream.sealed_of(lsn).map_or(Place::Nowhere, |sealed| Place::Segment(Arc::clone(sealed)))
     }
 
-    /// Records of one stream behind `after`, contiguous: at least one if it is held, then up to `bytes_max` of bodies.
+    /// Records of one stream behind `after`, contiguous: at least one if it is held, then up to `bytes_max` of bodies, each counted with
+    /// [`READ_RECORD_COST_BYTES`].
     pub fn read(&self, stream: &StreamId, after: Lsn, bytes_max: usize) -> Result<Vec<Record>, ReadError> {
         let key = stream.key();
         let mut out: Vec<Record> = Vec::new();
@@ -67,7 +69,7 @@ impl Shared {
             match self.place(key, lsn) {
                 Place::Nowhere => break,
                 Place::Log => self.walk_stream(key, lsn, |_, record| {
-                    bytes = bytes.saturating_add(record.body.len());
+                    bytes = bytes.saturating_add(record.body.len() + READ_RECORD_COST_BYTES);
                     if !out.is_empty() && bytes > bytes_max {
                         full = true;
                         return ControlFlow::Break(());
@@ -81,7 +83,7 @@ impl Shared {
                 Place::Segment(sealed) => {
                     let room = bytes_max.saturating_sub(bytes);
                     for record in self.sealed_records(&sealed, next, room)? {
-                        bytes = bytes.saturating_add(record.body.len());
+                        bytes = bytes.saturating_add(record.body.len() + READ_RECORD_COST_BYTES);
                         full = bytes >= bytes_max;
                         if !out.is_empty() && bytes > bytes_max {
                             break;

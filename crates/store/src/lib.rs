@@ -55,6 +55,7 @@ pub use options::{LOG_FILE_BYTES_LIMIT, LOG_FILE_BYTES_MIN, StateIn, StoreOption
 pub use position::Position;
 pub use ranges::SeqRanges;
 pub use scan::{Halt, Points, ScanError, SeriesPoints};
+pub use segment::READ_RECORD_COST_BYTES;
 pub use shared::WriteState;
 pub use store::{Stats, Store};
 pub use upkeep::{Keep, Retention, UpkeepError, UpkeepOptions};

@@ -294,7 +294,8 @@ impl Store {
         vector
     }
 
-    /// Records of one stream behind `after`, contiguous: at least one if it is held, then up to `bytes_max` of bodies.
+    /// Records of one stream behind `after`, contiguous: at least one if it is held, then up to `bytes_max` of bodies, each counted with
+    /// [`READ_RECORD_COST_BYTES`](crate::READ_RECORD_COST_BYTES).
     ///
     /// # Errors
     /// [`ReadError`].

@@ -2,9 +2,12 @@
 //! Nothing here runs on the threads that serve connections.
 
 use tidelog_record::{Lsn, Record, StreamId};
-use tidelog_replication::{AdoptFailure, DiskReply, Head, ReadFailure, Ticket};
-use tidelog_store::{AdoptError, Store};
+use tidelog_replication::{AdoptFailure, DiskReply, Head, RECORD_COST_BYTES, ReadFailure, Ticket};
+use tidelog_store::{AdoptError, READ_RECORD_COST_BYTES, Store};
 use tokio::sync::mpsc;
+
+// What the store reads is what a message takes, so that nothing is read twice.
+const _: () = assert!(READ_RECORD_COST_BYTES == RECORD_COST_BYTES);
 
 /// Work for the store, of one stream in this order.
 pub(super) struct Adoption {

@@ -8,7 +8,8 @@ use super::Replica;
 use crate::disk::{DiskRequest, ReadFailure, Ticket};
 use crate::event::{Fork, Violation};
 use crate::limits::{
-    DISK_READS_MAX, RECORDS_PER_MESSAGE_MAX, SEND_QUEUE_MESSAGES_MAX, SERVE_STREAMS_PER_SESSION_MAX,
+    DISK_READS_MAX, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX, SEND_QUEUE_MESSAGES_MAX,
+    SERVE_STREAMS_PER_SESSION_MAX,
 };
 use crate::message::{Bodies, BodyBytes, Message, Pull, Records, StopReason};
 use crate::peer::SessionId;
@@ -186,14 +187,14 @@ fn message_of(
         if record.stream != *stream || last.next() != Some(record.lsn) {
             return None;
         }
-        // What was read goes whole, so that the disk reads on where it stopped.
-        let full = bytes + record.body.len() > bytes_max || bodies.len() == RECORDS_PER_MESSAGE_MAX;
+        let cost = record.body.len() + RECORD_COST_BYTES;
+        let full = bytes + cost > bytes_max || bodies.len() == RECORDS_PER_MESSAGE_MAX;
         if record.lsn > until || (full && !bodies.is_empty()) {
             break;
         }
         last = record.lsn;
         chain = Some(record.chain);
-        bytes += record.body.len();
+        bytes += cost;
         bodies.push(BodyBytes(record.body));
     }
     Some((last, Records { stream: stream.clone(), first, chain: chain?, bodies: Bodies(bodies) }))

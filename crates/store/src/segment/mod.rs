@@ -39,6 +39,7 @@ pub use errors::{SealError, SegmentError};
 pub use merge::{merge, merge_as, merged_span};
 pub use open::Segment;
 pub use points::{Extent, Section, SectionStats, SeriesRef, Whole};
+pub use regenerate::READ_RECORD_COST_BYTES;
 pub(crate) use rows::Records;
 pub(crate) use seal::seal_columns;
 pub use seal::{SEAL_POINTS_MAX, seal};

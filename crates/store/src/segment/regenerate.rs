@@ -22,6 +22,9 @@ use super::records::{Block, EntryWalk, Kept};
 /// Bytes of bodies that are written again at once, where the caller does not say.
 pub(super) const SLICE_BYTES: usize = 4 * 1024 * 1024;
 
+/// What a record counts beside its body where bytes are read: so that short ones are not too many.
+pub const READ_RECORD_COST_BYTES: usize = 16;
+
 /// Where the last reader of records stopped; the next one mostly goes on there.
 pub(super) struct Cursor {
     next: u64,
@@ -138,7 +141,8 @@ impl Segment {
         }
     }
 
-    /// Records behind `after`, in order, with bodies of together `bytes_max` bytes at most, or one if there is one. Each hashes to
+    /// Records behind `after`, in order, with bodies of together `bytes_max` bytes at most, each counted with
+    /// [`READ_RECORD_COST_BYTES`], or one if there is one. Each hashes to
     /// the chain. Going on where the last call ended is quick; elsewhere, up to a thousand records before are written too.
     ///
     /// # Errors
@@ -212,7 +216,7 @@ impl Segment {
         let mut planned: Vec<Planned> = Vec::new();
         let mut bytes = 0usize;
         while cursor.next < until {
-            bytes += cursor.next_bytes(self)?;
+            bytes += cursor.next_bytes(self)? + READ_RECORD_COST_BYTES;
             if bytes > bytes_max && !planned.is_empty() {
                 break;
             }
