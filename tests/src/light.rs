@@ -131,7 +131,7 @@ impl Light {
         loop {
             while let Some((_, message)) = replica.poll_transmit() {
                 frame.clear();
-                encoder.encode(replica.version(SESSION), &message, &mut frame).map_err(session)?;
+                encoder.encode(&message, &mut frame).map_err(session)?;
                 tls.write_all(&frame).await?;
                 replica.transmitted(began.elapsed(), SESSION);
             }

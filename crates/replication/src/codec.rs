@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! frame   := length u32 LE | CRC-32 of the payload u32 LE | payload (`length` bytes)
-//! payload := MessagePack | run, for records, since version 3
+//! payload := MessagePack | run, for records
 //! ```
-//! The length is compared with [`FRAME_BYTES_MAX`] before anything is reserved for it. What a run is, stands in `run`. This module knows no
-//! session: in which version a message is to be written is an argument, and either form is read.
+//! The length is compared with [`FRAME_BYTES_MAX`] before anything is reserved for it. What a run is, stands in `run`; records that are more than
+//! one may hold are written as they are, and either form is read. This module knows no session: all versions that are spoken are written alike.
 
 extern crate std;
 
@@ -15,7 +15,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use std::string::String;
 
-use crate::limits::{FRAME_BYTES_MAX, PACKED_SINCE_VERSION, RUN_BYTES_MAX};
+use crate::limits::{FRAME_BYTES_MAX, RUN_BYTES_MAX};
 use crate::message::Message;
 use run::Packing;
 pub use run::Unpacking;
@@ -113,15 +113,12 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Appends a message's frame to `out`, as a peer reads it with which this version is spoken.
+    /// Appends a message's frame to `out`, behind those before it on the same connection.
     ///
     /// # Errors
     /// [`FrameError`] for a message that has no frame; this node builds none such. Nothing can be written behind it.
-    pub fn encode(&mut self, version: u16, message: &Message, out: &mut Vec<u8>) -> Result<(), FrameError> {
+    pub fn encode(&mut self, message: &Message, out: &mut Vec<u8>) -> Result<(), FrameError> {
         let Message::Records(records) = message else { return encode(message, out) };
-        if version < PACKED_SINCE_VERSION {
-            return encode(message, out);
-        }
         let start = out.len();
         out.extend_from_slice(&[0; FrameHeader::BYTES]);
         let is_run = self.packing.put(records, out)?;
@@ -134,7 +131,7 @@ impl Encoder {
     }
 }
 
-/// Appends a message's frame to `out`, with records as they are: so every version reads it.
+/// Appends a message's frame to `out`, with records as they are: it needs nothing of what went before on the connection.
 ///
 /// # Errors
 /// [`FrameError`] for a message that has no frame; this node builds none such.

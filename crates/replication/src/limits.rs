@@ -1,11 +1,11 @@
 //! Every bound of replication, with its unit. Nothing here is learnt from a peer.
 
 /// The newest version of the messages that this node speaks.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 /// The oldest version that this node still speaks: the one before the newest.
-pub const PROTOCOL_VERSION_MIN: u16 = 2;
-/// The first version in which records travel packed.
-pub const PACKED_SINCE_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION_MIN: u16 = 3;
+/// The first version in which ranges above the contiguous part are told.
+pub const RANGES_SINCE_VERSION: u16 = 4;
 
 /// Most bytes of records that a message carries, unless one record alone is longer. Bodies are counted as they are, not as they travel.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -34,6 +34,8 @@ pub const RECORDS_PER_MESSAGE_MAX: usize = 8192;
 pub const RECORD_COST_BYTES: usize = 16;
 /// Most streams told of in one message.
 pub const HOLD_STREAMS_MAX: usize = 512;
+/// Most ranges above the contiguous part that are told of one stream: the lowest, for those above can be had only after them.
+pub const RANGES_ABOVE_MAX: usize = 8;
 /// Longest reason for closing that is sent or kept, in bytes.
 pub const CLOSE_TEXT_BYTES_MAX: usize = 200;
 
@@ -72,7 +74,7 @@ pub const BRANCHES_MAX: usize = 1024;
 pub const INSTANCES_PER_NODE_MAX: usize = 4;
 /// Nodes whose lives are remembered.
 pub const INSTANCE_NODES_MAX: usize = 65_536;
-/// Streams that one peer may tell of.
+/// Streams that one peer may tell of; and so many of which it may tell ranges above the contiguous part, some 130 bytes each beside the name.
 pub const STREAMS_PER_PEER_MAX: usize = 65_536;
 
 /// Least time between two announcements of news to one peer, in milliseconds.

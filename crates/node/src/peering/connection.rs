@@ -146,18 +146,11 @@ async fn read_payload(
     Ok(header)
 }
 
-/// A message for the peer.
-pub(super) struct Outgoing {
-    /// The version in which it is written.
-    pub version: u16,
-    pub message: Message,
-}
-
 /// Writes until there is nothing more to say: the channel is closed and empty.
 pub(super) async fn write(
     mut stream: impl AsyncWrite + Unpin,
     session: SessionId,
-    mut messages: mpsc::Receiver<Outgoing>,
+    mut messages: mpsc::Receiver<Message>,
     inputs: mpsc::Sender<Input>,
     over: CancellationToken,
 ) {
@@ -178,14 +171,14 @@ pub(super) async fn write(
 async fn write_messages(
     stream: &mut (impl AsyncWrite + Unpin),
     session: SessionId,
-    messages: &mut mpsc::Receiver<Outgoing>,
+    messages: &mut mpsc::Receiver<Message>,
     inputs: &mpsc::Sender<Input>,
 ) -> io::Result<()> {
     let (mut frame, mut encoder) = (Vec::new(), Encoder::default());
-    while let Some(Outgoing { version, message }) = messages.recv().await {
+    while let Some(message) = messages.recv().await {
         frame.clear();
         frame.shrink_to(BUFFER_KEPT_BYTES_MAX);
-        encoder.encode(version, &message, &mut frame).map_err(io::Error::other)?;
+        encoder.encode(&message, &mut frame).map_err(io::Error::other)?;
         drop(message);
         stream.write_all(&frame).await?;
         stream.flush().await?;

@@ -12,7 +12,6 @@ use tidelog_record::{Batch, BodyHead, BodyWriter, Column, NodeId, Origin, Run, S
 
 use super::*;
 use crate::codec::{Decoder, Encoder, FrameHeader, encode};
-use crate::limits::{PACKED_SINCE_VERSION, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use crate::message::Message;
 
 fn stream() -> StreamId {
@@ -24,22 +23,18 @@ fn records(bodies: impl IntoIterator<Item = Vec<u8>>) -> Message {
     Message::Records(Records { stream: stream(), first: Lsn(5), chain: ChainHash([9; 16]), bodies })
 }
 
-/// A connection in one direction, in a version.
+/// A connection in one direction.
+#[derive(Default)]
 struct Way {
-    version: u16,
     encoder: Encoder,
     decoder: Decoder,
 }
 
 impl Way {
-    fn of(version: u16) -> Self {
-        Self { version, encoder: Encoder::default(), decoder: Decoder::default() }
-    }
-
     /// Bytes that a message took, when it came as it went.
     fn send(&mut self, message: &Message) -> usize {
         let mut bytes = Vec::new();
-        self.encoder.encode(self.version, message, &mut bytes).unwrap();
+        self.encoder.encode(message, &mut bytes).unwrap();
         self.decoder.push(&bytes);
         assert_eq!(self.decoder.next_message().unwrap().as_ref(), Some(message));
         bytes.len()
@@ -112,26 +107,14 @@ fn read(unpacking: &mut Unpacking, payload: &[u8]) -> Result<Records, FrameError
 
 proptest! {
     #[test]
-    fn all_records_come_back_in_every_version(
+    fn all_records_come_back(
         messages in prop::collection::vec(prop::collection::vec(body(), 0..6), 1..8),
     ) {
-        for version in PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION {
-            let mut way = Way::of(version);
-            for bodies in &messages {
-                way.send(&records(bodies.clone()));
-                way.send(&Message::Keepalive);
-            }
+        let mut way = Way::default();
+        for bodies in &messages {
+            way.send(&records(bodies.clone()));
+            way.send(&Message::Keepalive);
         }
-    }
-
-    #[test]
-    fn a_peer_of_the_version_before_gets_records_as_they_are(bodies in prop::collection::vec(body(), 0..6)) {
-        let message = records(bodies);
-        let (mut old, mut plain) = (Vec::new(), Vec::new());
-        Encoder::default().encode(PACKED_SINCE_VERSION - 1, &message, &mut old).unwrap();
-        encode(&message, &mut plain).unwrap();
-        prop_assert_eq!(&old, &plain);
-        prop_assert!(!is_run(payload_of(&old)));
     }
 
     #[test]
@@ -139,7 +122,7 @@ proptest! {
         let write = || {
             let (mut encoder, mut bytes) = (Encoder::default(), Vec::new());
             for _ in 0..3 {
-                encoder.encode(PROTOCOL_VERSION, &records(bodies.clone()), &mut bytes).unwrap();
+                encoder.encode(&records(bodies.clone()), &mut bytes).unwrap();
             }
             bytes
         };
@@ -153,7 +136,7 @@ proptest! {
         noise in prop::collection::vec(any::<u8>(), 0..100),
     ) {
         let (mut encoder, mut bytes, mut decoder) = (Encoder::default(), Vec::new(), Decoder::default());
-        encoder.encode(PROTOCOL_VERSION, &records(bodies), &mut bytes).unwrap();
+        encoder.encode(&records(bodies), &mut bytes).unwrap();
         decoder.push(&bytes);
         prop_assert!(decoder.next_message().is_ok());
         let mut unpacking = decoder.unpacking;
@@ -177,7 +160,7 @@ proptest! {
         bodies in prop::collection::vec(batch(), 1..5), at in any::<prop::sample::Index>(), by in 1..=255_u8,
     ) {
         let (mut bytes, message) = (Vec::new(), records(bodies));
-        Encoder::default().encode(PROTOCOL_VERSION, &message, &mut bytes).unwrap();
+        Encoder::default().encode(&message, &mut bytes).unwrap();
         let mut payload = payload_of(&bytes).to_vec();
         let at = at.index(payload.len() - 1) + 1;
         payload[at] ^= by;
@@ -239,7 +222,7 @@ fn wide_body(series: usize, label: &str) -> Vec<u8> {
 #[test]
 fn what_would_have_to_be_kept_in_mind_is_bounded_on_both_sides() {
     for body in [wide_body(SEQUENCE_SERIES_MAX + 1, ""), wide_body(600, &String::from("x").repeat(2_000))] {
-        let mut way = Way::of(PROTOCOL_VERSION);
+        let mut way = Way::default();
         way.send(&records([even_body(10), body.clone(), even_body(10)]));
         way.send(&records([even_body(10)]));
         // Who does not keep to it is not followed.
@@ -253,7 +236,7 @@ fn what_would_have_to_be_kept_in_mind_is_bounded_on_both_sides() {
 #[test]
 fn a_sequence_has_an_end_on_both_sides() {
     let body = even_body(1);
-    let (mut way, mut sent) = (Way::of(PROTOCOL_VERSION), 0);
+    let (mut way, mut sent) = (Way::default(), 0);
     while sent <= SEQUENCE_BODIES_MAX + 10 {
         way.send(&records(vec![body.clone(); 1_000]));
         sent += 1_000;
@@ -294,7 +277,7 @@ fn other_bodies_than_were_packed_are_no_message() {
 fn records_beyond_what_a_run_may_hold_go_as_they_are() {
     let message = records(vec![vec![1; 300_000]; 4]);
     let mut bytes = Vec::new();
-    let outcome = Encoder::default().encode(PROTOCOL_VERSION, &message, &mut bytes);
+    let outcome = Encoder::default().encode(&message, &mut bytes);
     assert!(matches!(outcome, Err(FrameError::TooLong { .. })), "as ever");
     assert_eq!(bytes, []);
 }
@@ -337,22 +320,21 @@ impl Field {
     }
 }
 
-/// Bytes of frames a point in each version: `count` messages, each of so many records of so many samples of so many sensors.
+/// Bytes of frames a point, as they are and packed: `count` messages, each of so many records of so many samples of so many sensors.
 fn bytes_a_point(count: usize, records_each: usize, sensors: usize, samples: usize) -> [f64; 2] {
     let mut field = Field::of(1_000);
-    let mut ways = [PROTOCOL_VERSION_MIN, PROTOCOL_VERSION].map(Way::of);
-    let mut bytes = [0; 2];
+    let mut way = Way::default();
+    let (mut plain, mut packed) = (Vec::new(), 0);
     for n in 0..count {
         let message = records((0..records_each).map(|at| {
             let first = (n * records_each + at) * sensors % field.shown.len();
             field.body(first, sensors, samples)
         }));
-        for (bytes, way) in bytes.iter_mut().zip(&mut ways) {
-            *bytes += way.send(&message);
-        }
+        encode(&message, &mut plain).unwrap();
+        packed += way.send(&message);
     }
     let points = (count * records_each * sensors * samples) as f64;
-    bytes.map(|bytes| bytes as f64 / points)
+    [plain.len(), packed].map(|bytes| bytes as f64 / points)
 }
 
 #[test]
@@ -380,21 +362,22 @@ fn hex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// What peers of each version send today has to be read for as long as that version is spoken.
+/// What peers send today, packed or as it is, has to be read for as long as a version with it is spoken.
 #[test]
-fn the_bytes_of_each_version_are_read_for_ever() {
+fn the_bytes_of_the_versions_that_are_spoken_are_read_for_ever() {
     let bodies = [even_body(3), vec![1, 2, 3], even_body(3), even_body(4)];
     let message = records(bodies);
-    for (version, frozen) in [(2, VERSION_2), (3, VERSION_3)] {
-        let mut bytes = Vec::new();
-        Encoder::default().encode(version, &message, &mut bytes).unwrap();
+    let (mut plain, mut packed) = (Vec::new(), Vec::new());
+    encode(&message, &mut plain).unwrap();
+    Encoder::default().encode(&message, &mut packed).unwrap();
+    for (bytes, frozen) in [(plain, AS_IT_IS_FROZEN), (packed, PACKED_FROZEN)] {
         let written: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(written, frozen, "version {version}");
+        assert_eq!(written, frozen);
         let mut decoder = Decoder::default();
         decoder.push(&hex(frozen));
         assert_eq!(decoder.next_message().unwrap().as_ref(), Some(&message));
     }
 }
 
-const VERSION_2: &str = "98000000a0d55fd881a75265636f7264739493a5706c616e74c410070707070707070707070707070707070305c4100909090909090909090909090909090994c41c01000000000000000000010c00016d00000501016101620c00020007c403010203c41c01000000000000000000010c00016d00000501016101620c00020007c41d01000000000000000000010c00016d000005010161016210000200000f";
-const VERSION_3: &str = "60000000c9f762c2c19493a5706c616e74c410070707070707070707070707070707070305c41009090909090909090909090909090909ce7709f28d3e108d6161b8b02d2633fed770af76200c0102033e108d6161b8b02d2633fed770af76201d0ee08d06990f71";
+const AS_IT_IS_FROZEN: &str = "98000000a0d55fd881a75265636f7264739493a5706c616e74c410070707070707070707070707070707070305c4100909090909090909090909090909090994c41c01000000000000000000010c00016d00000501016101620c00020007c403010203c41c01000000000000000000010c00016d00000501016101620c00020007c41d01000000000000000000010c00016d000005010161016210000200000f";
+const PACKED_FROZEN: &str = "60000000c9f762c2c19493a5706c616e74c410070707070707070707070707070707070305c41009090909090909090909090909090909ce7709f28d3e108d6161b8b02d2633fed770af76200c0102033e108d6161b8b02d2633fed770af76201d0ee08d06990f71";
