@@ -99,8 +99,8 @@ pub enum Breach {
         /// The stream.
         stream: StreamId,
     },
-    /// Records that a node holds above a gap travelled to it.
-    #[error("n{node} was sent {stream} {lsn}, which it holds above a gap")]
+    /// Where nothing but rot takes records, one was sent to who had it.
+    #[error("n{node} was sent {stream} {lsn}, which it holds")]
     Again {
         /// The node.
         node: usize,

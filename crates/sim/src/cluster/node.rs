@@ -37,8 +37,9 @@ impl World {
         found.run_is_over = false;
         let options = Options::new(found.id, found.run, found.sites.clone(), instance);
         found.replica = Replica::new(options, found.holdings.vector());
-        for (stream, shelf) in found.holdings.shelves.iter().filter(|(_, shelf)| !shelf.above.is_empty()) {
-            found.replica.committed(self.now, stream, shelf.head(), &shelf.ranges());
+        let gapped = found.holdings.shelves.iter().filter(|(_, shelf)| !shelf.above.is_empty());
+        for stream in gapped.map(|(stream, _)| stream.clone()).collect::<Vec<_>>() {
+            self.committed(node, &stream);
         }
         self.note(|world| format!("n{node} starts, run {:04x}", world.nodes[node].run.0 & 0xffff));
         self.dial_from(node);
@@ -81,9 +82,13 @@ impl World {
 
     /// Says how far a stream is held on a model of a disk.
     fn committed(&mut self, node: usize, stream: &StreamId) {
-        let now = self.now;
+        let (now, is_blind) = (self.now, self.has(Flaw::BlindAbove));
         let found = &mut self.nodes[node];
-        let (head, above) = (found.holdings.head(stream), found.holdings.ranges(stream));
+        let mut above = found.holdings.ranges(stream);
+        if is_blind {
+            above.clear();
+        }
+        let head = found.holdings.head(stream);
         found.replica.committed(now, stream, head, &above);
     }
 
@@ -196,14 +201,13 @@ impl World {
             return Err(AdoptFailure::Refused);
         }
         for record in records {
-            let shelf = self.nodes[node].holdings.shelves.get(&record.stream);
-            if shelf.is_some_and(|shelf| shelf.above.contains_key(&record.lsn)) {
-                self.accuse(Breach::Again { node, stream: record.stream.clone(), lsn: record.lsn });
-            }
             match self.nodes[node].holdings.push(record.clone(), true) {
                 Ok(true) => {
                     self.count_adopted(&record);
                     self.judge_held(node, &record);
+                }
+                Ok(false) if self.scenario.rots => {
+                    self.accuse(Breach::Again { node, stream: record.stream.clone(), lsn: record.lsn });
                 }
                 Ok(false) => {}
                 Err(Unwritten::Full) => return Err(AdoptFailure::Refused),
