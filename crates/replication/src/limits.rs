@@ -66,6 +66,8 @@ pub const PULL_STREAMS_PER_SESSION_MAX: usize = 64;
 pub const PULL_RECORDS_PER_TURN_MAX: u64 = 4096;
 /// Streams served to one peer at a time: those that it pulls, and the one in which it looks for a fork.
 pub const SERVE_STREAMS_PER_SESSION_MAX: usize = PULL_STREAMS_PER_SESSION_MAX + 1;
+/// Words for a peer that waits for records, above which it may not ask for what it was told of and is not there any more.
+pub const REFUSALS_WAITING_MAX: usize = 4 * SERVE_STREAMS_PER_SESSION_MAX;
 /// Words of a peer about forks that are being compared with the disk; further ones are dropped, and said again in its next session.
 pub const FORK_CHECKS_MAX: usize = 64;
 /// Branches that one node keeps written again under runs of their own, over all streams.

@@ -56,7 +56,7 @@ pub(crate) struct Pulling {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub key: StreamKey,
-    /// Durable here. Only this is announced and served (invariant 2).
+    /// Durable here, without a gap. Only this is claimed, and only this and `above` are served (invariant 2).
     pub held: Head,
     /// Durable here above a gap behind `held`, the lowest ranges; served too. `held` may have reached the first until the disk says that both are one.
     pub above: Vec<Range>,

@@ -427,6 +427,13 @@ fn a_pull_is_served_within_one_range_and_held_to_the_claimed_hash() {
         let stopped = Message::Stopped { stream: s.clone(), reason: StopReason::Unreadable };
         assert_eq!(said_to(&mut stand, ONE), [stopped], "{after} to {until}");
     }
+    // But not without end, from a peer that takes no answer.
+    let mut stand = gapped();
+    let mut asked = 0;
+    while stand.hear(ONE, pull(3, 8)).is_ok() {
+        asked += 1;
+    }
+    assert_eq!(asked, REFUSALS_WAITING_MAX);
     let mut stand = gapped();
     let other = Pull { stream: s.clone(), after: Lsn(4), chain: Some(ChainHash([7; 16])), until: Lsn(8) };
     stand.hear(ONE, Message::Pull(other)).unwrap();
