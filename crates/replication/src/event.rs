@@ -140,6 +140,9 @@ pub enum Violation {
     /// An LSN that cannot be.
     #[error("LSN {0} cannot be")]
     Lsn(Lsn),
+    /// Ranges above a contiguous part that cannot be, or in a session whose version has none.
+    #[error("ranges that cannot be")]
+    Ranges,
     /// More streams than a peer may tell of.
     #[error("tells of too many streams")]
     TooManyStreams,
@@ -165,6 +168,7 @@ impl Violation {
             Self::Itself => "itself",
             Self::NotGranted(_) => "not_granted",
             Self::Lsn(_) => "lsn",
+            Self::Ranges => "ranges",
             Self::TooManyStreams => "too_many_streams",
             Self::Pull => "pull",
             Self::Unasked => "unasked",

@@ -13,8 +13,10 @@
 //! on behind the lowest of the floors that it was told, with the chain hash there, so that what follows is held to the chain as ever.
 //!
 //! On a slow connection messages are short, and streams that are nearly equal go before those with a backlog, which keeps a share: so
-//! fresh records come soon. Thin: streams travel record by record (no sealed segments), and vectors have no ranges above their contiguous
-//! part, so within one stream the backlog comes first.
+//! fresh records come soon. Thin: streams travel record by record (no sealed segments), and within one stream the backlog comes first.
+//!
+//! Where rot left a gap in the middle of a stream, a node asks for the gap alone, and tells its peers of what it holds above it, so that they
+//! need not wait until it is closed.
 
 #![no_std]
 
@@ -41,13 +43,14 @@ pub use limits::{
     FLOOR_WAIT_MS, FORK_CHECKS_MAX, FRAME_BYTES_MAX, FRESH_TURNS_MAX, HELLO_TIMEOUT_MS, HOLD_STREAMS_MAX,
     INSTANCE_NODES_MAX, INSTANCES_PER_NODE_MAX, KEEPALIVE_INTERVAL_MS, MESSAGE_BYTES_LEAST,
     MESSAGE_BYTES_MAX, MESSAGE_BYTES_START, MESSAGE_WRITE_MS_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
-    PULL_RECORDS_PER_TURN_MAX, PULL_STREAMS_PER_SESSION_MAX, RECEIVE_BYTES_TOTAL_DEFAULT, RECORD_COST_BYTES,
-    RECORDS_PER_MESSAGE_MAX, RETRY_AFTER_DISK_FAILURE_MS, RUN_BYTES_MAX, SEND_QUEUE_BYTES_MAX,
-    SEND_QUEUE_MESSAGES_MAX, SEQUENCE_BODIES_MAX, SEQUENCE_LEARNT_BYTES_MAX, SEQUENCE_SERIES_MAX,
-    SERVE_STREAMS_PER_SESSION_MAX, SILENCE_TIMEOUT_MS, SIMULTANEOUS_DIAL_MS, STALL_TIMEOUT_MS,
-    STREAMS_PER_PEER_MAX, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
+    PULL_RECORDS_PER_TURN_MAX, PULL_STREAMS_PER_SESSION_MAX, RANGES_ABOVE_MAX, RANGES_SINCE_VERSION,
+    RECEIVE_BYTES_TOTAL_DEFAULT, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX, REFUSALS_WAITING_MAX,
+    RETRY_AFTER_DISK_FAILURE_MS, RUN_BYTES_MAX, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX,
+    SEQUENCE_BODIES_MAX, SEQUENCE_LEARNT_BYTES_MAX, SEQUENCE_SERIES_MAX, SERVE_STREAMS_PER_SESSION_MAX,
+    SILENCE_TIMEOUT_MS, SIMULTANEOUS_DIAL_MS, STALL_TIMEOUT_MS, STREAMS_PER_PEER_MAX, WINDOW_BYTES_MAX,
+    WINDOW_BYTES_MIN,
 };
-pub use message::{Bodies, BodyBytes, Held, Hello, Message, Pull, Records, StopReason};
+pub use message::{Above, Bodies, BodyBytes, Held, Hello, Message, Pull, Records, StopReason};
 pub use peer::{Peer, SessionId, Sites};
 pub use replica::{Options, Progress, Replica};
-pub use stream::Head;
+pub use stream::{Head, Range};

@@ -6,6 +6,8 @@ pub const PROTOCOL_VERSION: u16 = 4;
 pub const PROTOCOL_VERSION_MIN: u16 = 3;
 /// The first version in which the bodies of a message are packed together.
 pub const GROUPED_SINCE_VERSION: u16 = 4;
+/// The first version in which ranges above the contiguous part are told.
+pub const RANGES_SINCE_VERSION: u16 = 4;
 
 /// Most bytes of records that a message carries, unless one record alone is longer. Bodies are counted as they are, not as they travel.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -34,6 +36,8 @@ pub const RECORDS_PER_MESSAGE_MAX: usize = 8192;
 pub const RECORD_COST_BYTES: usize = 16;
 /// Most streams told of in one message.
 pub const HOLD_STREAMS_MAX: usize = 512;
+/// Most ranges above the contiguous part that are told of one stream: the lowest, for those above can be had only after them.
+pub const RANGES_ABOVE_MAX: usize = 8;
 /// Longest reason for closing that is sent or kept, in bytes.
 pub const CLOSE_TEXT_BYTES_MAX: usize = 200;
 
@@ -64,6 +68,8 @@ pub const PULL_STREAMS_PER_SESSION_MAX: usize = 64;
 pub const PULL_RECORDS_PER_TURN_MAX: u64 = 4096;
 /// Streams served to one peer at a time: those that it pulls, and the one in which it looks for a fork.
 pub const SERVE_STREAMS_PER_SESSION_MAX: usize = PULL_STREAMS_PER_SESSION_MAX + 1;
+/// Words for a peer that waits for records, above which it may not ask for what it was told of and is not there any more.
+pub const REFUSALS_WAITING_MAX: usize = 4 * SERVE_STREAMS_PER_SESSION_MAX;
 /// Words of a peer about forks that are being compared with the disk; further ones are dropped, and said again in its next session.
 pub const FORK_CHECKS_MAX: usize = 64;
 /// Branches that one node keeps written again under runs of their own, over all streams.
@@ -72,7 +78,7 @@ pub const BRANCHES_MAX: usize = 1024;
 pub const INSTANCES_PER_NODE_MAX: usize = 4;
 /// Nodes whose lives are remembered.
 pub const INSTANCE_NODES_MAX: usize = 65_536;
-/// Streams that one peer may tell of.
+/// Streams that one peer may tell of; and so many of which it may tell ranges above the contiguous part, some 130 bytes each beside the name.
 pub const STREAMS_PER_PEER_MAX: usize = 65_536;
 
 /// Least time between two announcements of news to one peer, in milliseconds.

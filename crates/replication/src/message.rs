@@ -1,8 +1,9 @@
-//! What the two ends of a session say. Version 4, in which records are packed together (`codec`); it says the same as version 3:
+//! What the two ends of a session say. Version 4; in version 3 nobody says `Above`, and records are packed one by one (`codec`):
 //!
 //! ```text
 //! Hello     first in each direction: versions spoken, node, credit given
 //! Hold      what I hold durably now, per stream; also the acknowledgement of what I pulled from you
+//! Above     what I hold of a stream above its contiguous part, in place of what I told of that before
 //! Pull      send me this range; a range that goes on where the last one ends has no chain hash
 //! Records   consecutive records; the chain hash after the last proves them all
 //! Credit    so many more bytes of records may be sent
@@ -22,8 +23,8 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidelog_record::{ChainHash, Lsn, NodeId, StreamId};
 
-use crate::limits::{HOLD_STREAMS_MAX, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX};
-use crate::stream::Head;
+use crate::limits::{HOLD_STREAMS_MAX, RANGES_ABOVE_MAX, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX};
+use crate::stream::{Head, Range};
 
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,8 @@ pub enum Message {
     Hello(Hello),
     /// What the sender holds.
     Hold(#[serde(deserialize_with = "held_bounded")] Vec<Held>),
+    /// What the sender holds above gaps. Since version 4.
+    Above(#[serde(deserialize_with = "above_bounded")] Vec<Above>),
     /// Asks for records.
     Pull(Pull),
     /// Brings records.
@@ -86,6 +89,16 @@ pub struct Held {
     pub head: Head,
 }
 
+/// What the sender holds of a stream above its contiguous part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Above {
+    /// The stream.
+    pub stream: StreamId,
+    /// The lowest ranges, at most [`RANGES_ABOVE_MAX`]: ascending, and before each something is missing. None when there are none any more.
+    #[serde(deserialize_with = "ranges_bounded")]
+    pub ranges: Vec<Range>,
+}
+
 /// A range of a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pull {
@@ -95,7 +108,7 @@ pub struct Pull {
     pub after: Lsn,
     /// The chain hash at `after` as the asker knows it; `None` when the range goes on from the one before.
     pub chain: Option<ChainHash>,
-    /// The last LSN wanted; the receiver of this message has told that it holds it.
+    /// The last LSN wanted; the receiver of this message has told that it holds it, and all from `after` on.
     pub until: Lsn,
 }
 
@@ -174,6 +187,14 @@ impl<'de> Deserialize<'de> for Bodies {
 
 fn held_bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Held>, D::Error> {
     bounded::<Held, D, HOLD_STREAMS_MAX>(deserializer)
+}
+
+fn above_bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Above>, D::Error> {
+    bounded::<Above, D, HOLD_STREAMS_MAX>(deserializer)
+}
+
+fn ranges_bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Range>, D::Error> {
+    bounded::<Range, D, RANGES_ABOVE_MAX>(deserializer)
 }
 
 /// A sequence of at most `MAX` things; the length that the bytes claim reserves nothing.

@@ -2,6 +2,7 @@
 //! accounts; the rules are in `replica`.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use tidelog_record::{ChainHash, Lsn, StreamId};
@@ -12,7 +13,7 @@ use crate::limits::{
 };
 use crate::message::Message;
 use crate::peer::Peer;
-use crate::stream::Head;
+use crate::stream::{Head, Range};
 
 /// A range that the peer pulls.
 #[derive(Debug)]
@@ -46,6 +47,15 @@ pub(crate) enum Step {
     Asked,
 }
 
+/// What the peer was told of a stream above its contiguous part.
+#[derive(Debug, Default)]
+pub(crate) struct ToldAbove {
+    /// What it knows now.
+    pub ranges: Vec<Range>,
+    /// The highest LSN that it was ever told of so: it may ask up to there, although some of it may be gone.
+    pub most: Lsn,
+}
+
 #[derive(Debug)]
 pub(crate) struct Session {
     pub peer: Peer,
@@ -61,6 +71,8 @@ pub(crate) struct Session {
 
     /// What the peer holds, as it told.
     pub remote: BTreeMap<StreamId, Head>,
+    /// What the peer holds above that, as it told; no entry is empty.
+    pub above: BTreeMap<StreamId, Vec<Range>>,
     /// Up to where the peer said that policy dropped what was asked of it, by stream.
     pub floors: BTreeMap<StreamId, Head>,
     /// Streams with a fork between this peer and this node (invariant 1).
@@ -116,6 +128,9 @@ pub(crate) struct Session {
     pub fresh: BTreeSet<StreamId>,
     /// What the peer has and does not know that we have too.
     pub acknowledge: BTreeSet<StreamId>,
+    /// What this node holds above the contiguous part of these streams may be news to the peer.
+    pub fresh_above: BTreeSet<StreamId>,
+    pub told_above: BTreeMap<StreamId, ToldAbove>,
     pub announced_at: Option<Duration>,
     pub announce_due: Option<Duration>,
 
@@ -134,6 +149,7 @@ impl Session {
             said_at: now,
             progress_at: now,
             remote: BTreeMap::new(),
+            above: BTreeMap::new(),
             floors: BTreeMap::new(),
             halted: BTreeSet::new(),
             forked: VecDeque::new(),
@@ -160,6 +176,8 @@ impl Session {
             in_flight: 0,
             fresh: BTreeSet::new(),
             acknowledge: BTreeSet::new(),
+            fresh_above: BTreeSet::new(),
+            told_above: BTreeMap::new(),
             announced_at: None,
             announce_due: None,
             received_bytes: 0,
@@ -169,6 +187,44 @@ impl Session {
 
     pub fn is_ready(&self) -> bool {
         self.version.is_some()
+    }
+
+    /// Up to where the peer offers all records behind `lsn`.
+    pub fn offers(&self, stream: &StreamId, lsn: Lsn) -> Option<Lsn> {
+        let head = self.remote.get(stream).map(|head| head.lsn).filter(|head| *head > lsn);
+        head.or_else(|| {
+            let next = lsn.next()?;
+            let ranges = self.above.get(stream)?;
+            ranges.iter().find(|range| range.contains(next)).map(|range| range.last)
+        })
+    }
+
+    /// Whether the peer holds anything behind `lsn`, the next record or not.
+    pub fn is_beyond(&self, stream: &StreamId, lsn: Lsn) -> bool {
+        let above = || self.above.get(stream).and_then(|ranges| ranges.last());
+        self.remote.get(stream).is_some_and(|head| head.lsn > lsn)
+            || above().is_some_and(|range| range.last > lsn)
+    }
+
+    /// The peer cannot send what it offers behind `lsn`: forgotten until it tells of it again.
+    pub fn forget_offer(&mut self, stream: &StreamId, lsn: Lsn) {
+        if self.remote.get(stream).is_some_and(|head| head.lsn > lsn) {
+            self.remote.remove(stream);
+        } else if let (Some(ranges), Some(next)) = (self.above.get_mut(stream), lsn.next()) {
+            ranges.retain(|range| !range.contains(next));
+            if ranges.is_empty() {
+                self.above.remove(stream);
+            }
+        }
+    }
+
+    /// The peer is told how far the contiguous part of a stream is: the ranges in it are no more, without a further word.
+    pub fn told_head(&mut self, stream: &StreamId, head: Lsn) {
+        let Some(told) = self.told_above.get_mut(stream) else { return };
+        told.ranges.retain(|range| range.last > head);
+        if told.most <= head {
+            self.told_above.remove(stream);
+        }
     }
 
     /// The stream to read next: the one that is nearest to its end, so that what is fresh goes before a backlog; and after some of those

@@ -101,6 +101,7 @@ fn is_its_sign(flaw: Flaw, breach: &Breach) -> bool {
         Flaw::StalePeer => matches!(breach, Breach::Kept { .. }),
         Flaw::RemovedUnconfirmed => matches!(breach, Breach::Lost { .. }),
         Flaw::StuckKeepalive => matches!(breach, Breach::CalledSilent { .. }),
+        Flaw::BlindAbove => matches!(breach, Breach::Again { .. }),
     }
 }
 

@@ -199,6 +199,28 @@ mod tests {
         }
     }
 
+    /// Notes stay on disks for years: each version is read for ever, and what is written is read by programs that know it.
+    #[test]
+    fn the_bytes_of_each_version_are_read_and_written_for_ever() {
+        let dropped = Gap {
+            reason: GapReason::Age,
+            points: 77,
+            bytes: 4_096,
+            time_ns: (-5, 1_764_547_200_000_000_000),
+            ..never_held()
+        };
+        for (gap, frozen) in [(dropped, VERSION_1), (never_held(), VERSION_2)] {
+            let written: String = gap.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(written, frozen);
+            let digits = frozen.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+            let bytes: Vec<u8> = digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+            assert_eq!(Gap::decode(&bytes), Ok(gap));
+        }
+    }
+
+    const VERSION_1: &str = "746964656761700a0100db255d309c93a173c410030303030303030303030303030303030105090001dc001000000000000000000000000000000000c41001010101010101010101010101010101c41002020202020202020202020202020202a34167654dcd100092fbcf187cee5455690000";
+    const VERSION_2: &str = "746964656761700a02009210c3179c93a173c410030303030303030303030303030303030105090001dc001000000000000000000000000000000000c41001010101010101010101010101010101c41002020202020202020202020202020202a94e6576657248656c640000920000";
+
     #[test]
     fn what_peers_had_dropped_spans_from_what_is_held_to_their_floor() {
         let gap = never_held();

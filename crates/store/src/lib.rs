@@ -58,6 +58,7 @@ pub use scan::{Halt, Points, ScanError, SeriesPoints};
 pub use segment::READ_RECORD_COST_BYTES;
 pub use shared::WriteState;
 pub use store::{Stats, Store};
+pub use stream::Held;
 pub use upkeep::{Keep, Retention, UpkeepError, UpkeepOptions};
 pub use verify::{DAMAGE_TOLD_MAX, Damage, Flaw, Progress, Verification, VerifyError, verify};
 pub use writer::{Adopted, Appended};

@@ -24,7 +24,7 @@ use crate::renewal::Renewal;
 use crate::scan::{Points, ScanError, SeriesPoints};
 use crate::shared::{Shared, Urgency, WriteState, locked, read_locked};
 use crate::skip::Skip;
-use crate::stream::StreamIndex;
+use crate::stream::{Held, StreamIndex};
 use crate::upkeep::{Keeper, UpkeepError};
 use crate::writer::{Adopted, Appended, Job};
 
@@ -292,6 +292,16 @@ impl Store {
         drop(index);
         vector.sort_unstable();
         vector
+    }
+
+    /// What [`Store::vector`] says, and of each stream with a gap that rot left the lowest ranges above it, at most so many. In order of stream.
+    #[must_use]
+    pub fn held(&self, ranges_max: usize) -> Vec<Held> {
+        let index = read_locked(&self.0.shared.index);
+        let mut held: Vec<Held> = index.streams.values().map(|s| s.held(ranges_max)).collect();
+        drop(index);
+        held.sort_unstable_by(|a, b| a.stream.cmp(&b.stream));
+        held
     }
 
     /// Records of one stream behind `after`, contiguous: at least one if it is held, then up to `bytes_max` of bodies, each counted with

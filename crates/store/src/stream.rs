@@ -25,6 +25,19 @@ pub(crate) struct Extent {
     marked_at: u64,
 }
 
+/// What can be told of one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The stream.
+    pub stream: StreamId,
+    /// Up to here everything is held, or was dropped by policy (invariant 5).
+    pub upto: Lsn,
+    /// The chain hash there.
+    pub chain: ChainHash,
+    /// The lowest ranges above that can be read, each with its first and last record: ascending, and before each something is missing.
+    pub above: Vec<(Lsn, Lsn)>,
+}
+
 /// What is held of one stream.
 #[derive(Debug)]
 pub(crate) struct StreamIndex {
@@ -56,6 +69,12 @@ impl StreamIndex {
             upto: Lsn::ZERO,
             chain: ChainHash::GENESIS,
         }
+    }
+
+    /// What can be told of it, with at most so many ranges.
+    pub fn held(&self, ranges_max: usize) -> Held {
+        let above = self.ranges_above(ranges_max);
+        Held { stream: self.stream.clone(), upto: self.upto, chain: self.chain, above }
     }
 
     /// The highest LSN known and the chain hash there, above gaps too.
@@ -126,11 +145,7 @@ impl StreamIndex {
     pub fn held_through(&self, first: Lsn, last: Lsn) -> bool {
         let mut at = first;
         while at <= last {
-            let log = self.extent_of(at).map(|e| Lsn(e.last));
-            let Some(next) = log.or_else(|| self.sealed_of(at).map(|s| s.seal.last)).and_then(Lsn::next)
-            else {
-                return false;
-            };
+            let Some(next) = self.piece_end(at).and_then(Lsn::next) else { return false };
             at = next;
         }
         true
@@ -265,6 +280,36 @@ impl StreamIndex {
         let sealed = self.sealed.iter().filter(|s| s.seal.last >= first).map(|s| s.seal.first);
         let gone = self.gaps.iter().filter(|g| g.by_policy() && g.seal.last >= first).map(|g| g.seal.first);
         log.chain(sealed).chain(gone).min().map(|lsn| lsn.max(first))
+    }
+
+    /// The lowest ranges above `upto` that can be read, at most so many.
+    fn ranges_above(&self, most: usize) -> Vec<(Lsn, Lsn)> {
+        let mut ranges = Vec::new();
+        let mut from = self.upto.next();
+        while ranges.len() < most {
+            let Some(first) = from.and_then(|from| self.readable_from(from)) else { break };
+            let (mut last, mut next) = (first, Some(first));
+            while let Some(end) = next.and_then(|next| self.piece_end(next)) {
+                (last, next) = (end, end.next());
+            }
+            ranges.push((first, last));
+            from = next;
+        }
+        ranges
+    }
+
+    /// The first record from `from` on that can be read here.
+    fn readable_from(&self, from: Lsn) -> Option<Lsn> {
+        let log = self.extents.get(self.extents.partition_point(|e| e.last < from.0)).map(|e| Lsn(e.first));
+        let sealed = self.sealed.get(self.sealed.partition_point(|s| s.seal.last < from));
+        let sealed = sealed.map(|s| s.seal.first);
+        log.into_iter().chain(sealed).min().map(|lsn| lsn.max(from))
+    }
+
+    /// The last record of the piece of the log, or the segment, in which a record can be read.
+    fn piece_end(&self, lsn: Lsn) -> Option<Lsn> {
+        let log = self.extent_of(lsn).map(|e| Lsn(e.last));
+        log.or_else(|| self.sealed_of(lsn).map(|s| s.seal.last))
     }
 
     /// Takes in a gap, in place of the segment and the rot that was there.

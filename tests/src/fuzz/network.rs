@@ -8,9 +8,9 @@ use tidelog_node::untrusted;
 use tidelog_query::{Selectors, parse_instant};
 use tidelog_record::{Body, ChainHash, Lsn, NodeId, Run, StreamId, Value};
 use tidelog_replication::{
-    Bodies, BodyBytes, Decoder, DiskReply, DiskRequest, Encoder, FRAME_BYTES_MAX, FrameHeader, Head, Held,
-    Hello, Message, Options, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Peer, Pull, RECORD_COST_BYTES,
-    RECORDS_PER_MESSAGE_MAX, Records, Replica, SessionId, Sites,
+    Above, Bodies, BodyBytes, Decoder, DiskReply, DiskRequest, Encoder, FRAME_BYTES_MAX, FrameHeader, Head,
+    Held, Hello, Message, Options, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Peer, Pull, RECORD_COST_BYTES,
+    RECORDS_PER_MESSAGE_MAX, Range, Records, Replica, SessionId, Sites,
 };
 
 const SESSION: SessionId = SessionId(1);
@@ -38,6 +38,10 @@ pub(super) fn replication_seeds() -> Vec<Vec<u8>> {
     let head = Head { lsn: Lsn(1), chain };
     let messages = [
         Message::Hold(vec![Held { stream: stream.clone(), head }]),
+        Message::Above(vec![Above {
+            stream: stream.clone(),
+            ranges: vec![Range { first: Lsn(3), last: Lsn(4) }],
+        }]),
         Message::Records(Records {
             stream: stream.clone(),
             first: Lsn(1),
@@ -56,11 +60,14 @@ pub(super) fn replication_seeds() -> Vec<Vec<u8>> {
     let messages = messages.into_iter().chain([Message::Records(packed)]);
     let messages: Vec<Message> = messages.collect();
     let mut seeds = Vec::new();
-    for version in [PROTOCOL_VERSION_MIN, PROTOCOL_VERSION] {
+    for version in [None, Some(PROTOCOL_VERSION_MIN), Some(PROTOCOL_VERSION)] {
         let (mut encoder, mut all) = (Encoder::default(), Vec::new());
         for message in &messages {
             let start = all.len();
-            encoder.encode(version, message, &mut all).unwrap();
+            match version {
+                Some(version) => encoder.encode(version, message, &mut all).unwrap(),
+                None => tidelog_replication::encode(message, &mut all).unwrap(),
+            }
             seeds.push(all.get(start..).unwrap().to_vec());
         }
         seeds.push(all);

@@ -7,10 +7,10 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use tidelog_record::{Lsn, NodeId, Run, StreamId};
 use tidelog_replication::{
-    CONTROL_IN_FLIGHT_MESSAGES_MAX, CloseReason, DiskReply, DiskRequest, Event, Head, Message, Peer, Records,
-    Replica, SessionId, Ticket,
+    CONTROL_IN_FLIGHT_MESSAGES_MAX, CloseReason, DiskReply, DiskRequest, Event, Head, Message, Peer,
+    RANGES_ABOVE_MAX, Range, Records, Replica, SessionId, Ticket,
 };
-use tidelog_store::{AppendError, Store};
+use tidelog_store::{AppendError, Held};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -115,8 +115,8 @@ pub(super) struct Driver {
     lags: BTreeMap<NodeId, [Lag; 2]>,
     travelled: Travelled,
     next_session: u64,
-    /// How far each stream was when the machine was last told.
-    told: BTreeMap<StreamId, Lsn>,
+    /// How far each stream was when the machine was last told, and what was held above that.
+    told: BTreeMap<StreamId, (Lsn, Vec<(Lsn, Lsn)>)>,
     /// Peers hold more of this node's own streams than it does, or other bytes.
     renewal: Renewal,
     /// When the last run began for that.
@@ -476,11 +476,15 @@ impl Driver {
 
     /// Tells the machine what became durable since the last look.
     fn look_at_store(&mut self) {
-        for (stream, lsn, chain) in committed(&self.context.store) {
-            if self.told.get(&stream).is_none_or(|told| *told < lsn) {
+        for Held { stream, upto, chain, above } in self.context.store.held(RANGES_ABOVE_MAX) {
+            let told =
+                self.told.get(&stream).map_or((Lsn::ZERO, &[][..]), |(lsn, above)| (*lsn, above.as_slice()));
+            if told.0 < upto || told.1 != above {
+                let ranges: Vec<Range> =
+                    above.iter().map(|(first, last)| Range { first: *first, last: *last }).collect();
                 let now = self.now();
-                self.replica.committed(now, &stream, Head { lsn, chain });
-                self.told.insert(stream, lsn);
+                self.replica.committed(now, &stream, Head { lsn: upto, chain }, &ranges);
+                self.told.insert(stream, (upto, above));
             }
         }
     }
@@ -540,8 +544,4 @@ fn store_later(adoptions: &mpsc::UnboundedSender<Adoption>, ticket: Ticket, what
     if adoptions.send(Adoption { ticket, what }).is_err() {
         tracing::error!("nobody is there to store what peers have");
     }
-}
-
-fn committed(store: &Store) -> Vec<(StreamId, Lsn, tidelog_record::ChainHash)> {
-    store.vector().into_iter().filter(|(_, lsn, _)| *lsn > Lsn::ZERO).collect()
 }

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use tidelog_record::{ChainHash, Lsn, NodeId, Run, StreamId};
 
 use super::*;
-use crate::limits::RECORDS_PER_MESSAGE_MAX;
-use crate::message::{Bodies, BodyBytes, Held, Hello, Pull, Records, StopReason};
-use crate::stream::Head;
+use crate::limits::{HOLD_STREAMS_MAX, RANGES_ABOVE_MAX, RECORDS_PER_MESSAGE_MAX};
+use crate::message::{Above, Bodies, BodyBytes, Held, Hello, Pull, Records, StopReason};
+use crate::stream::{Head, Range};
 
 fn stream() -> impl Strategy<Value = StreamId> {
     ("[a-z0-9][a-z0-9._-]{0,63}", any::<[u8; 16]>(), any::<u64>()).prop_map(|(site, node, run)| StreamId {
@@ -24,6 +24,9 @@ fn head() -> impl Strategy<Value = Head> {
 
 fn message() -> impl Strategy<Value = Message> {
     let held = (stream(), head()).prop_map(|(stream, head)| Held { stream, head });
+    let range = any::<[u64; 2]>().prop_map(|[first, last]| Range { first: Lsn(first), last: Lsn(last) });
+    let above = (stream(), prop::collection::vec(range, 0..=RANGES_ABOVE_MAX))
+        .prop_map(|(stream, ranges)| Above { stream, ranges });
     let bodies = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..6);
     let reason = prop_oneof![
         Just(StopReason::Cancelled),
@@ -42,6 +45,7 @@ fn message() -> impl Strategy<Value = Message> {
             })
         ),
         prop::collection::vec(held, 0..5).prop_map(Message::Hold),
+        prop::collection::vec(above, 0..5).prop_map(Message::Above),
         (stream(), any::<u64>(), prop::option::of(any::<[u8; 16]>()), any::<u64>()).prop_map(
             |(stream, after, chain, until)| Message::Pull(Pull {
                 stream,
@@ -152,6 +156,25 @@ fn more_records_than_a_message_may_have_are_refused() {
     let mut decoder = Decoder::default();
     decoder.push(&bytes);
     assert!(matches!(decoder.next_message(), Err(FrameError::Malformed(_))));
+}
+
+#[test]
+fn more_ranges_or_streams_than_a_message_may_tell_of_are_refused() {
+    let stream = StreamId { site: "s".parse().unwrap(), node: NodeId([1; 16]), run: Run(1) };
+    let range = Range { first: Lsn(3), last: Lsn(4) };
+    let above = |ranges| Above { stream: stream.clone(), ranges: vec![range; ranges] };
+    for (message, is_read) in [
+        (vec![above(RANGES_ABOVE_MAX)], true),
+        (vec![above(RANGES_ABOVE_MAX + 1)], false),
+        (vec![above(1); HOLD_STREAMS_MAX], true),
+        (vec![above(1); HOLD_STREAMS_MAX + 1], false),
+    ] {
+        let mut bytes = Vec::new();
+        encode(&Message::Above(message), &mut bytes).unwrap();
+        let mut decoder = Decoder::default();
+        decoder.push(&bytes);
+        assert_eq!(matches!(decoder.next_message(), Ok(Some(_))), is_read);
+    }
 }
 
 #[test]

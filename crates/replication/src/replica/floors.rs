@@ -85,11 +85,13 @@ impl Replica {
         let floors = open().filter_map(|(id, session)| Some((*id, session.floor_above(stream, received)?)));
         let Some((id, floor)) = floors.min_by_key(|(_, floor)| floor.lsn) else { return Look::Fed };
         let may_send = open().any(|(_, session)| {
-            let is_ahead = session.remote.get(stream).is_some_and(|head| head.lsn > received);
-            is_ahead && session.floor_above(stream, received).is_none()
+            session.offers(stream, received).is_some() && session.floor_above(stream, received).is_none()
         });
-        let is_busy =
-            known.pull.is_some() || known.adopting > 0 || known.failed || self.paused_until.is_some();
+        let is_busy = known.pull.is_some()
+            || known.adopting > 0
+            || known.failed
+            || known.lacking_until().is_none()
+            || self.paused_until.is_some();
         // This node's own stream advances by its own records alone (invariant 11).
         if may_send || is_busy || self.is_own(stream) { Look::Later } else { Look::Skip(id, floor) }
     }

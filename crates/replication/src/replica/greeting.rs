@@ -61,6 +61,7 @@ impl Replica {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.fresh.extend(shared);
         }
+        self.tell_all_above(id);
         self.schedule_announcement(id);
         self.look_at_deadlines_of(id);
         Ok(())

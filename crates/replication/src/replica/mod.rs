@@ -1,8 +1,9 @@
 //! The machine: all sessions of one node and the streams they share. This file holds its state and its doors;
 //! `greeting` settles who stays,
-//! `pulling` brings records in, `serving` sends them out, `floors` goes on behind what is gone everywhere, `forks` heals what has two
-//! branches, `pace` says when.
+//! `pulling` brings records in, `serving` sends them out, `above` knows what stands above gaps, `floors` goes on behind what is gone
+//! everywhere, `forks` heals what has two branches, `pace` says when.
 
+mod above;
 mod floors;
 mod forks;
 mod greeting;
@@ -27,7 +28,7 @@ use crate::limits::{
 use crate::message::{Held, Hello, Message};
 use crate::peer::{Peer, SessionId, Sites};
 use crate::session::Session;
-use crate::stream::{Head, Stream};
+use crate::stream::{Head, Range, Stream};
 
 /// What the machine is told about its own node.
 #[derive(Clone, Debug)]
@@ -230,6 +231,7 @@ impl Replica {
             (false, Message::Hello(hello)) => self.hello(id, &hello),
             (false, _) | (true, Message::Hello(_)) => Err(Violation::Hello),
             (true, Message::Hold(held)) => self.peer_holds(id, held),
+            (true, Message::Above(above)) => self.peer_holds_above(id, above),
             (true, Message::Records(records)) => self.take_records(id, records),
             (true, Message::Stopped { stream, reason }) => self.stopped(id, stream, reason),
             (true, Message::Pull(pull)) => self.pulled(id, pull),
@@ -247,8 +249,9 @@ impl Replica {
         outcome
     }
 
-    /// A stream advanced on disk: this node's own appends, or anything else that became durable.
-    pub fn committed(&mut self, now: Duration, id: &StreamId, head: Head) {
+    /// A stream advanced on disk: this node's own appends, or anything else that became durable. `above` is all or the beginning of what
+    /// can be read behind a gap after `head`: ascending, the gaps between them too.
+    pub fn committed(&mut self, now: Duration, id: &StreamId, head: Head, above: &[Range]) {
         self.tick(now);
         if !self.streams.contains_key(id) {
             self.streams.insert(id.clone(), Stream::new(id, Head::default()));
@@ -256,11 +259,18 @@ impl Replica {
         let Some(stream) = self.streams.get_mut(id) else { return };
         // The disk held a part above a gap, and the gap was closed: what is under way for that part is not needed.
         let leapt = stream.pull.is_some() && head.lsn > stream.received.lsn;
-        if stream.hold(head) {
+        let (grew, other_above) = (stream.hold(head), stream.hold_above(above));
+        if grew {
             self.spread(id);
+        }
+        if other_above {
+            self.spread_above(id);
         }
         if leapt {
             self.abandon(id);
+        } else if grew || other_above {
+            // Where a gap was closed, peers that offer what is behind it were not asked yet.
+            self.try_pull(id);
         }
         self.copy_on();
     }
@@ -431,7 +441,7 @@ impl Replica {
             }
         }
         again.extend(session.waiting);
-        for stream in session.remote.keys() {
+        for stream in session.remote.keys().chain(session.above.keys()) {
             let forget = self.streams.get_mut(stream).is_some_and(|stream| {
                 stream.ahead.remove(&id);
                 stream.is_forgettable()

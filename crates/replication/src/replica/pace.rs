@@ -11,7 +11,7 @@ use crate::limits::{
     DATA_IN_FLIGHT_MESSAGES_MAX, HELLO_TIMEOUT_MS, HOLD_STREAMS_MAX, KEEPALIVE_INTERVAL_MS,
     SILENCE_TIMEOUT_MS, STALL_TIMEOUT_MS,
 };
-use crate::message::Message;
+use crate::message::{Held, Message};
 use crate::peer::SessionId;
 use crate::session::Session;
 
@@ -77,10 +77,16 @@ impl Replica {
         message
     }
 
-    /// News first, then acknowledgements, as many as one message takes.
+    /// News first, then acknowledgements, as many as one message takes; and right behind it what is held above gaps.
     fn announcement(&mut self, id: SessionId) -> Option<Message> {
+        let above = self.next_above(id);
         let session = self.sessions.get_mut(&id)?;
         let mut streams = alloc::vec::Vec::new();
+        for stream in &above {
+            if session.fresh.remove(stream) | session.acknowledge.remove(stream) {
+                streams.push(stream.clone());
+            }
+        }
         while streams.len() < HOLD_STREAMS_MAX {
             let Some(stream) = session.fresh.pop_first().or_else(|| session.acknowledge.pop_first()) else {
                 break;
@@ -91,13 +97,25 @@ impl Replica {
         session.announce_due = None;
         self.schedule_announcement(id);
         let held: alloc::vec::Vec<_> = streams.iter().filter_map(|stream| self.held_of(stream)).collect();
-        if held.is_empty() { None } else { Some(Message::Hold(held)) }
+        let session = self.sessions.get_mut(&id)?;
+        for Held { stream, head } in &held {
+            session.told_head(stream, head.lsn);
+        }
+        let above = self.above_of(id, above);
+        if held.is_empty() {
+            return above;
+        }
+        let session = self.sessions.get_mut(&id)?;
+        if let Some(above) = above {
+            session.control.push_front(above);
+        }
+        Some(Message::Hold(held))
     }
 
     /// Sets when the session's peer is told next. The first news after a rest goes at once.
     pub(super) fn schedule_announcement(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let interval = if !session.fresh.is_empty() {
+        let interval = if !session.fresh.is_empty() || !session.fresh_above.is_empty() {
             ms(ANNOUNCE_INTERVAL_MS)
         } else if !session.acknowledge.is_empty() {
             ms(ACKNOWLEDGE_INTERVAL_MS)

@@ -49,30 +49,33 @@ impl Replica {
             if told.is_some_and(|told| told.lsn >= head.lsn) {
                 continue;
             }
-            let node = session.peer.node;
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.remote.insert(stream.clone(), head);
                 session.progress_at = self.now;
             }
-            if self.is_own(&stream) {
-                self.check_own(node, &stream, head, told);
-            }
+            self.prune_above(id, &stream, head.lsn);
+            let written = self.streams.get(&stream).map_or(Lsn::ZERO, |stream| stream.held.lsn);
+            self.check_own(id, &stream, head.lsn, told.map(|told| told.lsn), written);
             self.weigh(id, stream, head);
             self.search_on(id);
         }
         Ok(())
     }
 
-    fn check_own(&mut self, node: tidelog_record::NodeId, stream: &StreamId, head: Head, told: Option<Head>) {
-        let written = self.streams.get(stream).map_or(Lsn::ZERO, |stream| stream.held.lsn);
-        let first_time = told.is_none_or(|told| told.lsn <= written);
-        if head.lsn > written && first_time {
-            self.events.push_back(Event::OwnStreamAhead {
-                node,
-                stream: stream.clone(),
-                claimed: head.lsn,
-                written,
-            });
+    /// Says once that a peer holds more of this node's own stream than was written here.
+    pub(super) fn check_own(
+        &mut self,
+        id: SessionId,
+        stream: &StreamId,
+        claimed: Lsn,
+        told: Option<Lsn>,
+        written: Lsn,
+    ) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let first_time = told.is_none_or(|told| told <= written);
+        if self.is_own(stream) && claimed > written && first_time {
+            let (node, stream) = (session.peer.node, stream.clone());
+            self.events.push_back(Event::OwnStreamAhead { node, stream, claimed, written });
         }
     }
 
@@ -103,28 +106,30 @@ impl Replica {
             return;
         }
         known.ahead.insert(id);
-        match known.pull {
-            Some(pull) if pull.session == id && pull.until < head.lsn && !self.disk_doubted => {
-                let Some(session) = self.sessions.get_mut(&id) else { return };
-                // Others wait for a turn: this one ends first.
-                if session.waiting.is_empty() {
-                    known.pull = Some(Pulling { until: head.lsn, ..pull });
-                    session.control.push_back(Message::Pull(Pull {
-                        stream,
-                        after: pull.until,
-                        chain: None,
-                        until: head.lsn,
-                    }));
-                    self.sendable.insert(id);
-                }
-            }
-            Some(_) => {}
-            None => self.try_pull(&stream),
+        self.pull_on(id, stream);
+    }
+
+    /// A peer offers more of a stream, or will: the pull under way is lengthened, if it is from that peer, or one begins.
+    pub(super) fn pull_on(&mut self, id: SessionId, stream: StreamId) {
+        let Some(known) = self.streams.get_mut(&stream) else { return };
+        let Some(pull) = known.pull else { return self.try_pull(&stream) };
+        let Some(session) = self.sessions.get_mut(&id).filter(|_| pull.session == id && !self.disk_doubted)
+        else {
+            return;
+        };
+        let offered = session.offers(&stream, pull.until).zip(known.lacking_until());
+        let Some(until) = offered.map(|(offered, lacking)| offered.min(lacking)) else { return };
+        // Where others wait for a turn, this one ends first.
+        if until > pull.until && session.waiting.is_empty() {
+            known.pull = Some(Pulling { until, ..pull });
+            let more = Pull { stream, after: pull.until, chain: None, until };
+            session.control.push_back(Message::Pull(more));
+            self.sendable.insert(id);
         }
     }
 
-    /// Pulls a stream from the peer that suits best, if any is ahead: its author before others, then the one that is
-    /// asked least.
+    /// Pulls what is lacking of a stream next from the peer that suits best, if any offers it: its author before others, then the one
+    /// that is asked least.
     pub(super) fn try_pull(&mut self, stream: &StreamId) {
         if self.paused_until.is_some() || self.disk_doubted && self.is_asking() {
             return;
@@ -133,18 +138,19 @@ impl Replica {
         if known.pull.is_some() || known.failed {
             return;
         }
+        let Some(lacking) = known.lacking_until() else { return };
         let received = known.received;
         let sessions = &self.sessions;
-        known.ahead.retain(|id| {
-            let remote = sessions.get(id).and_then(|session| session.remote.get(stream));
-            remote.is_some_and(|head| head.lsn > received.lsn)
-        });
+        known
+            .ahead
+            .retain(|id| sessions.get(id).is_some_and(|session| session.is_beyond(stream, received.lsn)));
         let best = known
             .ahead
             .iter()
             .filter_map(|id| sessions.get(id).map(|session| (*id, session)))
             .filter(|(_, session)| {
-                !session.halted.contains(stream)
+                session.offers(stream, received.lsn).is_some()
+                    && !session.halted.contains(stream)
                     && !session.abandoned.contains_key(stream)
                     && session.floor_above(stream, received.lsn).is_none()
             })
@@ -159,7 +165,9 @@ impl Replica {
             session.wait(stream);
             return;
         }
-        let Some(mut until) = session.remote.get(stream).map(|head| head.lsn) else { return };
+        let Some(mut until) = session.offers(stream, received.lsn) else { return };
+        // What is held above a gap is not asked for again.
+        until = until.min(lacking);
         if self.disk_doubted {
             until = until.min(received.lsn.next().unwrap_or(until));
         } else if session.pulls.len() >= PULL_STREAMS_PER_SESSION_MAX / 2 {
@@ -332,7 +340,7 @@ impl Replica {
     pub(super) fn renew_ahead(&mut self, stream: &StreamId) {
         let Some(known) = self.streams.get_mut(stream) else { return };
         for (id, session) in &self.sessions {
-            if session.remote.get(stream).is_some_and(|head| head.lsn > known.received.lsn) {
+            if session.is_beyond(stream, known.received.lsn) {
                 known.ahead.insert(*id);
             }
         }
@@ -417,16 +425,10 @@ impl Replica {
             return Ok(());
         }
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        if let Some(known) = self.streams.get_mut(&stream) {
-            known.ahead.remove(&id);
-        }
         match reason {
             StopReason::Cancelled => return Err(Violation::Unasked),
             // A floor beyond what it told of is one that was dropped since: it will tell of more.
-            StopReason::Unreadable | StopReason::Dropped(_) => {
-                // Forgotten until the peer tells of the stream again.
-                session.remote.remove(&stream);
-            }
+            StopReason::Unreadable | StopReason::Dropped(_) => session.forget_offer(&stream, received.lsn),
             StopReason::Forked => {
                 let lsn = pull.after;
                 let ours = Some(received.chain).filter(|_| received.lsn == lsn);

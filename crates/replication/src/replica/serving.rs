@@ -8,8 +8,8 @@ use super::Replica;
 use crate::disk::{DiskRequest, ReadFailure, Ticket};
 use crate::event::{Fork, Violation};
 use crate::limits::{
-    DISK_READS_MAX, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX, SEND_QUEUE_MESSAGES_MAX,
-    SERVE_STREAMS_PER_SESSION_MAX,
+    DISK_READS_MAX, RECORD_COST_BYTES, RECORDS_PER_MESSAGE_MAX, REFUSALS_WAITING_MAX,
+    SEND_QUEUE_MESSAGES_MAX, SERVE_STREAMS_PER_SESSION_MAX,
 };
 use crate::message::{Bodies, BodyBytes, Message, Pull, Records, StopReason};
 use crate::peer::SessionId;
@@ -21,12 +21,21 @@ impl Replica {
         if !self.is_shared(session, &pull.stream.site) {
             return Err(Violation::NotGranted(pull.stream.site));
         }
-        let held = self.streams.get(&pull.stream).map_or(Lsn::ZERO, |known| known.held.lsn);
-        if pull.until > held || pull.after >= pull.until {
+        let known = self.streams.get(&pull.stream);
+        let is_held = known.is_some_and(|known| known.holds_all(pull.after, pull.until));
+        let was_told = session.told_above.get(&pull.stream).is_some_and(|told| pull.until <= told.most);
+        let may_be_gone = was_told && session.data.len() < REFUSALS_WAITING_MAX;
+        if pull.after >= pull.until || !is_held && !may_be_gone {
             return Err(Violation::Pull);
         }
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let Pull { stream, after, chain, until } = pull;
+        if !is_held {
+            // It is not there any more, and the word of that crosses this one.
+            session.data.push_back(Message::Stopped { stream, reason: StopReason::Unreadable });
+            self.sendable.insert(id);
+            return Ok(());
+        }
         let full = session.serves.len() >= SERVE_STREAMS_PER_SESSION_MAX;
         match session.serves.get_mut(&stream) {
             Some(serving) if serving.until == after => serving.until = until,

@@ -412,7 +412,7 @@ impl Field {
                 (Some(DiskRequest::Adopt { ticket, .. }), _) => {
                     node.replica.handle_disk(self.now, DiskReply::Adopted { ticket, outcome: Ok(()) });
                 }
-                (_, Some((stream, head))) => node.replica.committed(self.now, &stream, head),
+                (_, Some((stream, head))) => node.replica.committed(self.now, &stream, head, &[]),
                 _ => {}
             }
         }

@@ -131,7 +131,7 @@ fn a_branch_is_written_again_from_where_the_two_part_under_a_run_that_its_first_
         // The branch grows, and what is written again grows with it.
         let longer = chain(&s, 43, part, 1);
         held.insert(s.clone(), longer.clone());
-        stand.replica.committed(stand.now, &s, head(&longer));
+        stand.replica.committed(stand.now, &s, head(&longer), &[]);
         serve(&mut stand, &mut held);
         assert_eq!(bodies(&held[&into]), bodies(&longer[first..]));
     }
@@ -185,7 +185,7 @@ fn a_fork_that_is_told_while_the_pull_is_taken_back_is_not_missed() {
     stand.hear(ONE, hold(&own, head(&theirs))).unwrap();
     assert_eq!(stand.pulls(), [(ONE, Lsn(7), Lsn(9))]);
     // Written here meanwhile, so the pull is taken back; the answer crosses that word.
-    stand.replica.committed(stand.now, &own, head(&ours));
+    stand.replica.committed(stand.now, &own, head(&ours), &[]);
     stand.hear(ONE, Message::Stopped { stream: own.clone(), reason: StopReason::Forked }).unwrap();
     stand.hear(ONE, Message::Stopped { stream: own.clone(), reason: StopReason::Cancelled }).unwrap();
     assert_eq!(fork_of(&stand.events()).map(|fork| fork.lsn), Some(Lsn(7)));

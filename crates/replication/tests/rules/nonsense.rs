@@ -1,7 +1,7 @@
 //! Well-formed messages that make no sense.
 
 use proptest::prelude::*;
-use tidelog_record::{ChainHash, Lsn, Run, StreamId};
+use tidelog_record::{ChainHash, Lsn, Record, Run, StreamId};
 use tidelog_replication::*;
 
 use crate::stand::{ONE, RUN, Stand, US, chain, head, hello, site, stream};
@@ -12,11 +12,16 @@ fn any_message() -> impl Strategy<Value = Message> {
     let any_head =
         (0u64..8, 0u8..3).prop_map(|(lsn, hash)| Head { lsn: Lsn(lsn), chain: ChainHash([hash; 16]) });
     let held = (any_stream.clone(), any_head).prop_map(|(stream, head)| Held { stream, head });
+    let range = (0u64..8, 0u64..8)
+        .prop_map(|(first, more)| Range { first: Lsn(first + 2), last: Lsn(first + 2 + more) });
+    let above = (any_stream.clone(), prop::collection::vec(range, 0..2))
+        .prop_map(|(stream, ranges)| Above { stream, ranges });
     let reason =
         prop::sample::select(vec![StopReason::Cancelled, StopReason::Unreadable, StopReason::Forked]);
     let bodies = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..4);
     prop_oneof![
         4 => prop::collection::vec(held, 0..4).prop_map(Message::Hold),
+        2 => prop::collection::vec(above, 0..4).prop_map(Message::Above),
         2 => (any_stream.clone(), 0u64..8, prop::option::of(0u8..3), 0u64..8).prop_map(
             |(stream, after, chain, until)| Message::Pull(Pull {
                 stream,
@@ -60,7 +65,13 @@ proptest! {
             stand.said();
             while let Some(request) = stand.replica.poll_disk() {
                 match request {
-                    DiskRequest::Adopt { .. } => prop_assert!(false, "unproven records reached the disk"),
+                    // A branch that a peer says differs is written again: what is held here, under another name.
+                    DiskRequest::Adopt { records, .. } => {
+                        let ours = |record: &Record| {
+                            record.body == [0; 10] && record.stream != own && record.stream != other
+                        };
+                        prop_assert!(records.iter().all(ours), "unproven records reached the disk");
+                    }
                     DiskRequest::Skip { .. } => prop_assert!(false, "nobody said that anything was dropped"),
                     DiskRequest::Read { ticket, stream: s, after, .. } => {
                         let held = chain(&s, 3, 99, 0);

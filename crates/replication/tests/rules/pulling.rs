@@ -191,7 +191,7 @@ fn a_gap_that_is_closed_ends_the_pull_of_what_stands_behind_it() {
     stand.said();
     stand.hear(ONE, records(&all[..2])).unwrap();
     // Records 3 to 6 were on disk already.
-    stand.replica.committed(stand.now, &s, head(&all[..6]));
+    stand.replica.committed(stand.now, &s, head(&all[..6]), &[]);
     assert_eq!(stand.disk(Ok(())), 2);
     stand.hear(ONE, records(&all[2..4])).unwrap();
     stand.hear(ONE, Message::Stopped { stream: s.clone(), reason: StopReason::Cancelled }).unwrap();

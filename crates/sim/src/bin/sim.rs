@@ -38,7 +38,7 @@ struct Options {
     /// Whether nodes have real stores on simulated disks; without it the seed says
     #[arg(long)]
     real: Option<bool>,
-    /// Let every node do this wrong: reused-lsn, lost-tail, stale-peer, removed-unconfirmed or stuck-keepalive
+    /// Let every node do this wrong: reused-lsn, lost-tail, stale-peer, removed-unconfirmed, stuck-keepalive or blind-above
     #[arg(long)]
     flaw: Option<Flaw>,
     /// Stop at the first seed that fails

@@ -17,12 +17,20 @@ pub enum Flaw {
     RemovedUnconfirmed,
     /// Everything is written to the connection at once, and only whole messages count as a sign of life.
     StuckKeepalive,
+    /// What the disk holds above a gap is not looked at, and asked for again.
+    BlindAbove,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::ReusedLsn, Self::LostTail, Self::StalePeer, Self::RemovedUnconfirmed, Self::StuckKeepalive];
+    pub const ALL: [Self; 6] = [
+        Self::ReusedLsn,
+        Self::LostTail,
+        Self::StalePeer,
+        Self::RemovedUnconfirmed,
+        Self::StuckKeepalive,
+        Self::BlindAbove,
+    ];
 
     /// Its name on the command line.
     #[must_use]
@@ -33,6 +41,7 @@ impl Flaw {
             Self::StalePeer => "stale-peer",
             Self::RemovedUnconfirmed => "removed-unconfirmed",
             Self::StuckKeepalive => "stuck-keepalive",
+            Self::BlindAbove => "blind-above",
         }
     }
 }
@@ -45,7 +54,9 @@ impl fmt::Display for Flaw {
 
 /// Not the name of a flaw.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no flaw {0}: reused-lsn, lost-tail, stale-peer, removed-unconfirmed or stuck-keepalive")]
+#[error(
+    "there is no flaw {0}: reused-lsn, lost-tail, stale-peer, removed-unconfirmed, stuck-keepalive or blind-above"
+)]
 pub struct UnknownFlaw(String);
 
 impl FromStr for Flaw {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidelog_record::{Lsn, Record, StreamId};
-use tidelog_replication::Head;
+use tidelog_replication::{Head, Range};
 
 use super::real::RealStore;
 
@@ -14,6 +14,8 @@ pub(super) struct Shelf {
     /// Everything up to here was dropped by policy, here or before it came.
     pub below: Head,
     pub records: VecDeque<Record>,
+    /// What stands behind a gap that rot left.
+    pub above: BTreeMap<Lsn, Record>,
 }
 
 impl Shelf {
@@ -21,14 +23,59 @@ impl Shelf {
         self.records.back().map_or(self.below, |last| Head { lsn: last.lsn, chain: last.chain })
     }
 
+    /// The last record, above gaps too.
+    pub fn top(&self) -> Head {
+        let last = self.above.values().next_back();
+        last.map_or_else(|| self.head(), |last| Head { lsn: last.lsn, chain: last.chain })
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter().chain(self.above.values())
+    }
+
+    /// What stands above gaps.
+    pub fn ranges(&self) -> Vec<Range> {
+        let mut ranges: Vec<Range> = Vec::new();
+        for lsn in self.above.keys() {
+            match ranges.last_mut().filter(|range| range.last.next() == Some(*lsn)) {
+                Some(range) => range.last = *lsn,
+                None => ranges.push(Range { first: *lsn, last: *lsn }),
+            }
+        }
+        ranges
+    }
+
+    /// Takes what is contiguous now to the rest.
+    fn join(&mut self) {
+        while let Some(next) = self.head().lsn.next().and_then(|next| self.above.remove(&next)) {
+            self.records.push_back(next);
+        }
+    }
+
+    /// Some records are rotten; they are given back.
+    pub fn rot(&mut self, is_rotten: impl Fn(&Record) -> bool) -> Vec<Record> {
+        let records = std::mem::take(&mut self.records).into_iter().map(|record| (record.lsn, record));
+        self.above.extend(records);
+        let rotten = self.above.extract_if(.., |_, record| is_rotten(record)).map(|(_, record)| record);
+        let rotten = rotten.collect();
+        self.join();
+        rotten
+    }
+
+    fn is_empty(&self) -> bool {
+        self.head().lsn == Lsn::ZERO && self.above.is_empty()
+    }
+
     /// Records behind `after`: at least one, then up to `bytes_max` of bodies. `None` when they cannot be read.
     pub fn read(&self, after: Lsn, bytes_max: usize) -> Option<Vec<Record>> {
         let skipped = usize::try_from(after.0.checked_sub(self.below.lsn.0)?).ok()?;
         let mut bytes = 0;
         let mut out = Vec::new();
-        for record in self.records.iter().skip(skipped) {
+        let first = after.next()?;
+        let above = self.above.range(first..).map(|(_, record)| record);
+        for (record, lsn) in self.records.iter().skip(skipped).chain(above).zip(first.0..) {
             bytes += record.body.len();
-            if bytes > bytes_max && !out.is_empty() {
+            if record.lsn.0 != lsn || bytes > bytes_max && !out.is_empty() {
                 break;
             }
             out.push(record.clone());
@@ -62,12 +109,23 @@ impl Holdings {
         self.shelves.get(stream).map_or_else(Head::default, Shelf::head)
     }
 
+    /// Behind which this node's own next record of a stream stands.
+    pub fn top(&self, stream: &StreamId) -> Head {
+        self.shelves.get(stream).map_or_else(Head::default, Shelf::top)
+    }
+
+    /// What stands above gaps of a stream.
+    pub fn ranges(&self, stream: &StreamId) -> Vec<Range> {
+        self.shelves.get(stream).map(Shelf::ranges).unwrap_or_default()
+    }
+
     pub fn vector(&self) -> Vec<(StreamId, Head)> {
-        self.shelves.iter().map(|(id, shelf)| (id.clone(), shelf.head())).collect()
+        let shelves = self.shelves.iter().filter(|(_, shelf)| shelf.head().lsn > Lsn::ZERO);
+        shelves.map(|(id, shelf)| (id.clone(), shelf.head())).collect()
     }
 
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.shelves.values().flat_map(|shelf| &shelf.records)
+        self.shelves.values().flat_map(Shelf::all)
     }
 
     /// Writes one record behind what is held; `Ok(false)` when it is there already. `synced` is false for what is only in a
@@ -83,7 +141,13 @@ impl Holdings {
                 Err(Unwritten::Fork)
             };
         }
-        if head.lsn.next() != Some(record.lsn) || !record.follows(head.chain) {
+        let shelf = self.shelves.get(&record.stream);
+        let behind = shelf.and_then(|shelf| shelf.above.values().next());
+        let behind = behind.filter(|next| record.lsn.next() == Some(next.lsn));
+        if head.lsn.next() != Some(record.lsn)
+            || !record.follows(head.chain)
+            || behind.is_some_and(|behind| !behind.follows(record.chain))
+        {
             return Err(Unwritten::Fork);
         }
         if let Some(room) = &mut self.room_bytes {
@@ -92,8 +156,25 @@ impl Holdings {
         if self.lies || !synced {
             self.unsafe_tail.push(record.stream.clone());
         }
-        self.shelves.entry(record.stream.clone()).or_default().records.push_back(record);
+        let shelf = self.shelves.entry(record.stream.clone()).or_default();
+        shelf.records.push_back(record);
+        shelf.join();
         Ok(true)
+    }
+
+    /// Writes this node's own next record, which stands behind all that it holds of the stream.
+    pub fn append(&mut self, record: Record, synced: bool) -> Result<(), Unwritten> {
+        if self.ranges(&record.stream).is_empty() {
+            return self.push(record, synced).map(drop);
+        }
+        if let Some(room) = &mut self.room_bytes {
+            *room = room.checked_sub(record.body.len()).ok_or(Unwritten::Full)?;
+        }
+        if self.lies || !synced {
+            self.unsafe_tail.push(record.stream.clone());
+        }
+        self.shelves.entry(record.stream.clone()).or_default().above.insert(record.lsn, record);
+        Ok(())
     }
 
     /// What was written is on the disk now, or the disk says so.
@@ -107,9 +188,12 @@ impl Holdings {
     pub fn lose_tail(&mut self) -> Vec<Record> {
         let mut lost = Vec::new();
         while let Some(stream) = self.unsafe_tail.pop() {
-            lost.extend(self.shelves.get_mut(&stream).and_then(|shelf| shelf.records.pop_back()));
+            lost.extend(self.shelves.get_mut(&stream).and_then(|shelf| match shelf.above.pop_last() {
+                Some((_, last)) => Some(last),
+                None => shelf.records.pop_back(),
+            }));
         }
-        self.shelves.retain(|_, shelf| shelf.head().lsn > Lsn::ZERO);
+        self.shelves.retain(|_, shelf| !shelf.is_empty());
         lost
     }
 
@@ -122,7 +206,10 @@ impl Holdings {
     pub fn replace(&mut self, shelves: BTreeMap<StreamId, Shelf>) -> Vec<Record> {
         self.unsafe_tail.clear();
         let before = std::mem::replace(&mut self.shelves, shelves);
-        before.into_values().flat_map(|shelf| shelf.records).collect()
+        before
+            .into_values()
+            .flat_map(|shelf| shelf.records.into_iter().chain(shelf.above.into_values()))
+            .collect()
     }
 
     /// Goes on behind what peers had dropped; what it lets go of for that, because a shelf has one floor. `None` when it holds something else.

@@ -99,6 +99,16 @@ pub enum Breach {
         /// The stream.
         stream: StreamId,
     },
+    /// Where nothing but rot takes records, one was sent to who had it.
+    #[error("n{node} was sent {stream} {lsn}, which it holds")]
+    Again {
+        /// The node.
+        node: usize,
+        /// The stream.
+        stream: StreamId,
+        /// The record.
+        lsn: Lsn,
+    },
     /// Traffic at rest.
     #[error("{messages} messages besides keepalives although everything is equal")]
     Restless {
@@ -222,6 +232,12 @@ impl Ledger {
             }
         }
         None
+    }
+
+    /// Whether another node has a copy too.
+    pub fn is_elsewhere(&self, record: &Record) -> bool {
+        let entry = self.id_of(&record.body).and_then(|id| self.entries.get(&id));
+        entry.is_some_and(|entry| entry.copies > 1)
     }
 
     /// A copy is gone.

@@ -89,6 +89,7 @@ fn sizes(message: &Message) -> (u64, u64) {
             (cost, cost + ENVELOPE_BYTES)
         }
         Message::Hold(held) => (0, held.len() as u64 * HELD_BYTES),
+        Message::Above(above) => (0, above.len() as u64 * HELD_BYTES),
         _ => (0, ENVELOPE_BYTES),
     }
 }
@@ -444,6 +445,13 @@ pub(super) fn said(message: &Message) -> String {
         Message::Hold(held) => {
             let each = held.iter().map(|held| format!("{} {}", short(&held.stream), held.head.lsn));
             format!("holds {}", each.collect::<Vec<_>>().join(", "))
+        }
+        Message::Above(above) => {
+            let each = above.iter().map(|above| {
+                let ranges = above.ranges.iter().map(|range| format!("{}..{}", range.first, range.last));
+                format!("{} {}", short(&above.stream), ranges.collect::<Vec<_>>().join(" "))
+            });
+            format!("holds above gaps {}", each.collect::<Vec<_>>().join(", "))
         }
         Message::Pull(pull) => format!("pull {} ({}, {}]", short(&pull.stream), pull.after, pull.until),
         Message::Records(records) => {

@@ -37,6 +37,10 @@ impl World {
         found.run_is_over = false;
         let options = Options::new(found.id, found.run, found.sites.clone(), instance);
         found.replica = Replica::new(options, found.holdings.vector());
+        let gapped = found.holdings.shelves.iter().filter(|(_, shelf)| !shelf.above.is_empty());
+        for stream in gapped.map(|(stream, _)| stream.clone()).collect::<Vec<_>>() {
+            self.committed(node, &stream);
+        }
         self.note(|world| format!("n{node} starts, run {:04x}", world.nodes[node].run.0 & 0xffff));
         self.dial_from(node);
     }
@@ -64,11 +68,9 @@ impl World {
         let id = self.number();
         if self.has(Flaw::ReusedLsn) {
             let record = self.record(node, &site, id);
-            let told = (record.stream.clone(), Head { lsn: record.lsn, chain: record.chain });
-            if self.nodes[node].holdings.push(record.clone(), false).is_ok() {
+            if self.nodes[node].holdings.append(record.clone(), false).is_ok() {
                 self.judge_held(node, &record);
-                let now = self.now;
-                self.nodes[node].replica.committed(now, &told.0, told.1);
+                self.committed(node, &record.stream);
                 self.nodes[node].queue.push(Work::Told);
             }
         } else {
@@ -78,12 +80,24 @@ impl World {
         self.settle(node);
     }
 
+    /// Says how far a stream is held on a model of a disk.
+    fn committed(&mut self, node: usize, stream: &StreamId) {
+        let (now, is_blind) = (self.now, self.has(Flaw::BlindAbove));
+        let found = &mut self.nodes[node];
+        let mut above = found.holdings.ranges(stream);
+        if is_blind {
+            above.clear();
+        }
+        let head = found.holdings.head(stream);
+        found.replica.committed(now, stream, head, &above);
+    }
+
     /// The record that comes next in a node's own stream.
     fn record(&mut self, node: usize, site: &SiteName, id: u64) -> Record {
         let length = self.rng.random_range(0..=self.scenario.body_bytes_max);
         let found = &self.nodes[node];
         let stream = StreamId { site: site.clone(), node: found.id, run: found.run };
-        let head = found.holdings.head(&stream);
+        let head = found.holdings.top(&stream);
         let mut body = id.to_le_bytes().to_vec();
         body.resize(8 + length, id.to_le_bytes()[0]);
         let lsn = head.lsn.next().unwrap();
@@ -135,17 +149,22 @@ impl World {
         let now = self.now;
         let mut replies = Vec::new();
         let mut committed = Vec::new();
+        // Streams of which a gap may be closed.
+        let mut joined = Vec::new();
         for work in queue {
             match work {
                 Work::Told => {}
                 Work::Append { site, id } => {
                     let record = self.record(node, &site, id);
-                    if self.nodes[node].holdings.push(record.clone(), true).is_ok() {
+                    if self.nodes[node].holdings.append(record.clone(), true).is_ok() {
                         self.judge_held(node, &record);
-                        committed.push((record.stream, Head { lsn: record.lsn, chain: record.chain }));
+                        committed.push(record.stream);
                     }
                 }
                 Work::Adopt { ticket, records } => {
+                    let stream = records.first().map(|record| record.stream.clone());
+                    let holdings = &self.nodes[node].holdings;
+                    joined.extend(stream.filter(|stream| !holdings.ranges(stream).is_empty()));
                     let outcome = self.adopt_model(node, records);
                     replies.push(DiskReply::Adopted { ticket, outcome });
                 }
@@ -159,12 +178,17 @@ impl World {
             }
         }
         self.nodes[node].holdings.sync();
-        let replica = &mut self.nodes[node].replica;
-        for (stream, head) in committed {
-            replica.committed(now, &stream, head);
+        // A gap that was closed is told of before or after the records that closed it are answered.
+        let late =
+            if !joined.is_empty() && self.rng.random() { std::mem::take(&mut joined) } else { Vec::new() };
+        for stream in committed.into_iter().chain(joined) {
+            self.committed(node, &stream);
         }
         for reply in replies {
-            replica.handle_disk(now, reply);
+            self.nodes[node].replica.handle_disk(now, reply);
+        }
+        for stream in late {
+            self.committed(node, &stream);
         }
     }
 
@@ -181,6 +205,9 @@ impl World {
                 Ok(true) => {
                     self.count_adopted(&record);
                     self.judge_held(node, &record);
+                }
+                Ok(false) if self.scenario.rots => {
+                    self.accuse(Breach::Again { node, stream: record.stream.clone(), lsn: record.lsn });
                 }
                 Ok(false) => {}
                 Err(Unwritten::Full) => return Err(AdoptFailure::Refused),
@@ -239,9 +266,12 @@ impl World {
             real.retire(horizon);
         }
         grown.extend(self.mirror(node, false));
-        let replica = &mut self.nodes[node].replica;
+        let found = &mut self.nodes[node];
+        let held = found.holdings.real.as_ref().map(|real| real.above()).unwrap_or_default();
+        let replica = &mut found.replica;
         for (stream, head) in grown {
-            replica.committed(now, &stream, head);
+            let above = held.get(&stream).map_or(&[][..], Vec::as_slice);
+            replica.committed(now, &stream, head, above);
         }
         for reply in replies {
             replica.handle_disk(now, reply);
@@ -474,6 +504,11 @@ impl World {
             }
             _ => {}
         }
+        let own = self.nodes[node].id;
+        if let (Message::Above(above), true) = (&message, self.has(Flaw::LostTail)) {
+            let others = above.iter().filter(|told| told.stream.node != own).cloned().collect();
+            return Some(Message::Above(others));
+        }
         let Message::Hold(mut held) = message else { return Some(message) };
         if self.scenario.cleans_up {
             let peer = self.nodes[from].id;
@@ -482,7 +517,6 @@ impl World {
             }
         }
         if self.has(Flaw::LostTail) {
-            let own = self.nodes[node].id;
             held.retain(|told| told.stream.node != own);
         }
         (!held.is_empty()).then_some(Message::Hold(held))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_record::{Batch, ChainHash, Lsn, NodeId, Record, Run, Series, SiteName, StreamId, Value, crc32};
-use tidelog_replication::Head;
+use tidelog_replication::{Head, RANGES_ABOVE_MAX, Range};
 use tidelog_store::{AdoptError, AppendError, Keep, Retention, StateIn, Store, StoreOptions, UpkeepOptions};
 
 use crate::disk::SimDisk;
@@ -83,6 +83,14 @@ impl RealStore {
     /// Of the records behind `after`: up to where policy dropped all.
     pub fn floor(&self, stream: &StreamId, after: Lsn) -> Option<Head> {
         self.store.dropped_behind(stream, after).map(|(lsn, chain)| Head { lsn, chain })
+    }
+
+    /// What it holds above gaps.
+    pub fn above(&self) -> BTreeMap<StreamId, Vec<Range>> {
+        let held = self.store.held(RANGES_ABOVE_MAX).into_iter().filter(|held| !held.above.is_empty());
+        let ranges =
+            |above: Vec<(Lsn, Lsn)>| above.into_iter().map(|(first, last)| Range { first, last }).collect();
+        held.map(|held| (held.stream, ranges(held.above))).collect()
     }
 
     /// Until the writer's thread has nothing left to do for what it answered.

@@ -72,6 +72,8 @@ pub(super) enum Fault {
     Leave,
     /// Policy drops the beginning of something at a node, whoever else has it or not.
     Retire,
+    /// Records in the middle of a stream rot, of which there is another copy, and the node starts again.
+    Rot { lasts: Duration },
 }
 
 /// One link as it is built.
@@ -105,6 +107,8 @@ pub(super) struct Scenario {
     pub coded: bool,
     /// Policy drops beginnings, and this node comes at this time.
     pub late: Option<(usize, Duration)>,
+    /// Records rot in the middle of streams. No other fault takes a copy then, so that every gap can be closed.
+    pub rots: bool,
     /// A node that learns that its run is over begins another; otherwise it goes on as it can.
     pub renews: bool,
 }
@@ -132,6 +136,7 @@ impl Scenario {
             cleans_up: false,
             coded: true,
             late: None,
+            rots: false,
             renews: true,
         }
     }
@@ -160,6 +165,7 @@ impl Scenario {
         let real = rng.random_bool(0.1) & real.is_none() | real.unwrap_or(false);
         let retires = seed % 8 == 3 && nodes.is_none_or(|nodes| nodes <= RETIRING_NODES_MAX);
         let cleans_up = !real && rng.random_bool(0.15) && !retires;
+        let rots = seed % 8 == 2 && !real && !cleans_up;
         let shape = if cleans_up {
             Shape::TwoHubs
         } else {
@@ -202,8 +208,17 @@ impl Scenario {
             cleans_up,
             coded: rng.random_bool(0.2) || real,
             late: None,
+            rots,
             renews: rng.random_bool(0.7),
         };
+        if rots {
+            for _ in 0..rng.random_range(1..=8) {
+                let lasts = ms(rng.random_range(100..4_000));
+                scenario
+                    .faults
+                    .push((ms(rng.random_range(0..active.as_millis() as u64)), Fault::Rot { lasts }));
+            }
+        }
         if retires {
             let to = active.as_millis() as u64;
             let from = to.saturating_sub(RETIRING_MS);
@@ -237,6 +252,7 @@ impl Scenario {
             // One name for two contents is another story.
             Some(_) => 12,
             None if self.cleans_up => 10,
+            None if self.rots => 11,
             None => 16,
         };
         match rng.random_range(0..kinds) {

@@ -74,6 +74,7 @@ impl World {
             // The first hub stays, or what only it had would be gone.
             Fault::Leave => self.leave(1),
             Fault::Retire => self.retire(node),
+            Fault::Rot { lasts } => self.rot(node, lasts),
         }
     }
 
@@ -99,6 +100,33 @@ impl World {
         self.note(|_| format!("n{node} drops {stream} up to {upto}"));
         let dropped = self.nodes[node].holdings.drop_up_to(stream, upto);
         self.retired(node, &dropped, true);
+    }
+
+    /// Some records in the middle of a stream rot, and the node starts again and finds that. The last record of a stream is left: without
+    /// it the stream would be shorter, and its name given again. So is what nobody else has.
+    fn rot(&mut self, node: usize, lasts: Duration) {
+        let shelves = self.nodes[node].holdings.shelves.iter();
+        let there: Vec<(StreamId, Vec<Lsn>)> = shelves
+            .map(|(stream, shelf)| (stream.clone(), shelf.all().map(|record| record.lsn).collect()))
+            .filter(|(_, lsns): &(StreamId, Vec<Lsn>)| lsns.len() > 1)
+            .collect();
+        if there.is_empty() {
+            return;
+        }
+        let (stream, lsns) = &there[self.rng.random_range(0..there.len())];
+        self.kill(node, lasts);
+        for _ in 0..self.rng.random_range(1..=4) {
+            let from = self.rng.random_range(0..lsns.len() - 1);
+            let to = self.rng.random_range(from + 1..lsns.len()).min(from + 40);
+            let (from, to) = (lsns[from], lsns[to]);
+            let ledger = &self.ledger;
+            let Some(shelf) = self.nodes[node].holdings.shelves.get_mut(stream) else { return };
+            let is_rotten =
+                |record: &Record| from <= record.lsn && record.lsn < to && ledger.is_elsewhere(record);
+            let rotten = shelf.rot(is_rotten);
+            self.note(|_| format!("n{node}: {} records of {stream} from {from} on rot", rotten.len()));
+            self.ledger.lost(&rotten, true);
+        }
     }
 
     /// Policy dropped records of a node; `excused`: whether or not it was their last copy.

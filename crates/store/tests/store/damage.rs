@@ -142,13 +142,14 @@ fn a_rotten_record_in_the_middle_is_set_apart_and_comes_back_from_a_peer() {
     assert!(matches!(recovery.findings[0], Finding::Rot { .. }));
     assert_eq!((store.stats().records, store.stats().rot), (8, 1));
     assert_eq!(store.vector()[0].1, Lsn(4), "a vector never claims what cannot be read");
+    assert_eq!(store.held(9)[0].above, [(Lsn(6), Lsn(9))], "what stands behind it can be read");
     let positions: Vec<u64> =
         store.follow(Position::ZERO, usize::MAX).unwrap().iter().map(|(p, _)| p.0).collect();
     assert_eq!(positions, [1, 2, 3, 4, 6, 7, 8, 9]);
     let adopted = store.adopt_blocking(author.records[4..].to_vec()).unwrap();
     assert_eq!((adopted.stored, adopted.held), (1, 4));
     let whole_again = |store: &Store| {
-        assert_eq!(store.vector()[0].1, Lsn(9));
+        assert_eq!((store.vector()[0].1, store.held(9)[0].above.as_slice()), (Lsn(9), &[][..]));
         assert_eq!(store.read(&author.stream, Lsn::ZERO, usize::MAX).unwrap(), author.records);
         judge_answers(store);
     };

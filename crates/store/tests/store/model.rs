@@ -13,7 +13,7 @@ use tidelog_record::{
     Value,
 };
 use tidelog_store::{
-    Appended, Position, Recovery, ScanError, StateIn, Store, StoreOptions, UpkeepOptions, at_hand,
+    Appended, Held, Position, Recovery, ScanError, StateIn, Store, StoreOptions, UpkeepOptions, at_hand,
 };
 
 use crate::sim_disk::SimDisk;
@@ -177,6 +177,30 @@ impl Model {
     }
 }
 
+/// What is told above gaps is what can be read there.
+fn judge_ranges(store: &Store, held: &[Record]) {
+    const MOST: usize = 3;
+    let told = store.held(MOST);
+    let heads = told.iter().map(|told| (told.stream.clone(), told.upto, told.chain));
+    assert!(heads.eq(store.vector()));
+    for Held { stream, upto, above, .. } in told {
+        let mut naive: Vec<(Lsn, Lsn)> = Vec::new();
+        let lsns: BTreeSet<Lsn> = held.iter().filter(|it| it.stream == stream).map(|it| it.lsn).collect();
+        for lsn in lsns.into_iter().filter(|lsn| *lsn > upto) {
+            match naive.last_mut().filter(|(_, last)| last.next() == Some(lsn)) {
+                Some((_, last)) => *last = lsn,
+                None => naive.push((lsn, lsn)),
+            }
+        }
+        naive.truncate(MOST);
+        assert_eq!(above, naive, "above {upto} of {stream}");
+        for (first, last) in above {
+            let read = store.read(&stream, Lsn(first.0 - 1), usize::MAX).unwrap();
+            assert!(read.iter().map(|record| record.lsn.0).eq(first.0..=last.0));
+        }
+    }
+}
+
 /// All answers of the store agree with its records read whole; the records.
 pub fn judge_answers(store: &Store) -> Vec<Record> {
     let mut held = Vec::new();
@@ -216,6 +240,7 @@ pub fn judge_answers(store: &Store) -> Vec<Record> {
         }
     }
     assert_eq!(store.stats().records, held.len() as u64);
+    judge_ranges(store, &held);
     for site in store.sites() {
         for range in [i64::MIN..=i64::MAX, -5..=5, 30..=40] {
             let answer = store.scan(&site, &|_| true, range.clone()).unwrap();

@@ -136,10 +136,12 @@ fn rot_that_nobody_can_heal_any_more_gives_way_to_the_note() {
         let stream = records[0].stream.clone();
         let of = |store: &Store| store.vector().into_iter().find(|(id, ..)| *id == stream).unwrap();
         assert_eq!(of(&store).1, Lsn::ZERO);
+        let told = store.held(1).into_iter().find(|held| held.stream == stream).unwrap();
         let first = records
             .iter()
             .position(|record| !store.read(&stream, Lsn(record.lsn.0 - 1), 0).unwrap().is_empty());
         let gone = first.unwrap() as u64;
+        assert_eq!(told.above, [(Lsn(gone + 1), records.last().unwrap().lsn)], "segments are told too");
         let to = gone.checked_add_signed(beyond).unwrap();
         store.skip_blocking(&stream, NONE, at(&records, to)).unwrap();
         let gone = gone.min(to);
