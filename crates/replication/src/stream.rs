@@ -58,6 +58,8 @@ pub(crate) struct Stream {
     pub key: StreamKey,
     /// Durable here, without a gap. Only this is claimed, and only this and `above` are served (invariant 2).
     pub held: Head,
+    /// The highest that `held` ever was: peers were told so, and may ask up to there although some of it is gone.
+    pub most_held: Lsn,
     /// Durable here above a gap behind `held`, the lowest ranges; served too. `held` may have reached the first until the disk says that both are one.
     pub above: Vec<Range>,
     /// Verified and handed to the disk; never behind `held`.
@@ -79,6 +81,7 @@ impl Stream {
         Self {
             key: id.key(),
             held,
+            most_held: held.lsn,
             above: Vec::new(),
             received: held,
             adopting: 0,
@@ -94,11 +97,23 @@ impl Stream {
         let news = head.lsn > self.held.lsn;
         if news {
             self.held = head;
+            self.most_held = self.most_held.max(head.lsn);
         }
         if self.held.lsn > self.received.lsn {
             self.received = self.held;
         }
         news
+    }
+
+    /// The disk can read no more than this without a gap. What is under way to it would stand behind the gap: it is waited for, and then all
+    /// begins again from here.
+    pub fn recede(&mut self, head: Head) {
+        self.held = head;
+        if self.adopting > 0 {
+            self.failed = true;
+        } else {
+            self.received = head;
+        }
     }
 
     /// Takes what the disk holds above the contiguous part. What touches that would be part of it, if the disk could still read all of it.

@@ -32,7 +32,7 @@ const WRITER_MESSAGES_MAX: usize = CONTROL_IN_FLIGHT_MESSAGES_MAX + 2;
 const COMMIT_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// A look at the store or at all sessions may take up this part of the task's time: one in so many.
 const LOOK_SHARE: u32 = 20;
-/// How often the board is brought up to date.
+/// How often the board is brought up to date, and the store is looked at where nothing was committed.
 const BOARD_INTERVAL: Duration = Duration::from_secs(1);
 /// Replies and inputs handled before the machine is asked what it wants, so that it wants less often.
 const BURST_MAX: usize = 64;
@@ -198,6 +198,8 @@ impl Driver {
                 look_not_before = Instant::now() + COMMIT_LOOK_INTERVAL.max(now.elapsed() * LOOK_SHARE);
             }
             if board_at <= now {
+                // Rot that was found is no commit.
+                self.look_at_store();
                 self.write_board();
                 self.renew();
                 board_at = Instant::now() + BOARD_INTERVAL.max(now.elapsed() * LOOK_SHARE);
@@ -479,11 +481,16 @@ impl Driver {
         for Held { stream, upto, chain, above } in self.context.store.held(RANGES_ABOVE_MAX) {
             let told =
                 self.told.get(&stream).map_or((Lsn::ZERO, &[][..]), |(lsn, above)| (*lsn, above.as_slice()));
-            if told.0 < upto || told.1 != above {
+            if told.0 != upto || told.1 != above {
                 let ranges: Vec<Range> =
                     above.iter().map(|(first, last)| Range { first: *first, last: *last }).collect();
-                let now = self.now();
-                self.replica.committed(now, &stream, Head { lsn: upto, chain }, &ranges);
+                let (now, head) = (self.now(), Head { lsn: upto, chain });
+                if upto < told.0 {
+                    tracing::warn!(%stream, from = %told.0, to = %upto, "less of a stream can be read than before: peers are asked for it");
+                    self.replica.receded(now, &stream, head, &ranges);
+                } else {
+                    self.replica.committed(now, &stream, head, &ranges);
+                }
                 self.told.insert(stream, (upto, above));
             }
         }

@@ -7,6 +7,7 @@ mod claims;
 mod late;
 mod raw;
 mod restored;
+mod rot;
 mod sessions;
 
 use std::collections::BTreeMap;

@@ -249,7 +249,8 @@ impl Replica {
         outcome
     }
 
-    /// A stream advanced on disk: this node's own appends, or anything else that became durable. `above` is all or the beginning of what
+    /// A stream advanced on disk: this node's own appends, or anything else that became durable; where it went back, see
+    /// [`Replica::receded`]. `above` is all or the beginning of what
     /// can be read behind a gap after `head`: ascending, the gaps between them too.
     pub fn committed(&mut self, now: Duration, id: &StreamId, head: Head, above: &[Range]) {
         self.tick(now);
@@ -272,6 +273,21 @@ impl Replica {
             // Where a gap was closed, peers that offer what is behind it were not asked yet.
             self.try_pull(id);
         }
+        self.copy_on();
+    }
+
+    /// Rot was found in a stream: the disk reads less of it than it did. What is lacking is asked for again, and peers that were told of it
+    /// hear that it is not there when they ask.
+    pub fn receded(&mut self, now: Duration, id: &StreamId, head: Head, above: &[Range]) {
+        self.tick(now);
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        stream.recede(head);
+        if stream.hold_above(above) {
+            self.spread_above(id);
+        }
+        self.abandon(id);
+        self.renew_ahead(id);
+        self.try_pull(id);
         self.copy_on();
     }
 
@@ -410,7 +426,8 @@ impl Replica {
     }
 
     fn held_of(&self, stream: &StreamId) -> Option<Held> {
-        self.streams.get(stream).map(|found| Held { stream: stream.clone(), head: found.held })
+        let found = self.streams.get(stream).filter(|found| found.held.lsn > Lsn::ZERO)?;
+        Some(Held { stream: stream.clone(), head: found.held })
     }
 
     /// Halts a stream between this node and one peer, and reports it once a session (invariant 1).

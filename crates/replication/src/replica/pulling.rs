@@ -287,7 +287,8 @@ impl Replica {
         known.adopting = known.adopting.saturating_sub(1);
         match outcome {
             Ok(()) => {
-                if known.hold(head) {
+                // Behind what went back meanwhile it stands above a gap, and the disk will say so.
+                if !known.failed && known.hold(head) {
                     self.spread(&stream);
                 }
                 if core::mem::take(&mut self.disk_doubted) {

@@ -23,7 +23,8 @@ impl Replica {
         }
         let known = self.streams.get(&pull.stream);
         let is_held = known.is_some_and(|known| known.holds_all(pull.after, pull.until));
-        let was_told = session.told_above.get(&pull.stream).is_some_and(|told| pull.until <= told.most);
+        let was_told = session.told_above.get(&pull.stream).is_some_and(|told| pull.until <= told.most)
+            || known.is_some_and(|known| pull.until <= known.most_held);
         let may_be_gone = was_told && session.data.len() < REFUSALS_WAITING_MAX;
         if pull.after >= pull.until || !is_held && !may_be_gone {
             return Err(Violation::Pull);
@@ -31,7 +32,9 @@ impl Replica {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let Pull { stream, after, chain, until } = pull;
         if !is_held {
-            // It is not there any more, and the word of that crosses this one.
+            // It is not there any more, and the word of that crosses this one. What was asked for before it ends with it.
+            session.serves.remove(&stream);
+            session.turns.retain(|turn| *turn != stream);
             session.data.push_back(Message::Stopped { stream, reason: StopReason::Unreadable });
             self.sendable.insert(id);
             return Ok(());

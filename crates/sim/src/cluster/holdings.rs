@@ -89,8 +89,10 @@ impl Shelf {
 pub(super) enum Unwritten {
     /// No room.
     Full,
-    /// Other bytes, or a gap.
+    /// Other bytes.
     Fork,
+    /// It does not stand behind what is held.
+    Gap,
 }
 
 #[derive(Default)]
@@ -144,10 +146,10 @@ impl Holdings {
         let shelf = self.shelves.get(&record.stream);
         let behind = shelf.and_then(|shelf| shelf.above.values().next());
         let behind = behind.filter(|next| record.lsn.next() == Some(next.lsn));
-        if head.lsn.next() != Some(record.lsn)
-            || !record.follows(head.chain)
-            || behind.is_some_and(|behind| !behind.follows(record.chain))
-        {
+        if head.lsn.next() != Some(record.lsn) {
+            return Err(Unwritten::Gap);
+        }
+        if !record.follows(head.chain) || behind.is_some_and(|behind| !behind.follows(record.chain)) {
             return Err(Unwritten::Fork);
         }
         if let Some(room) = &mut self.room_bytes {

@@ -7,7 +7,7 @@ use rand::RngExt;
 use tidelog_record::{Lsn, Record, Run, SiteName, StreamId};
 use tidelog_replication::{
     AdoptFailure, CloseReason, DiskReply, DiskRequest, Event, Head, Message, Options, RECORD_COST_BYTES,
-    ReadFailure, Replica, SessionId, StopReason, Ticket,
+    Range, ReadFailure, Replica, SessionId, StopReason, Ticket,
 };
 use tidelog_store::AdoptError;
 
@@ -82,14 +82,24 @@ impl World {
 
     /// Says how far a stream is held on a model of a disk.
     fn committed(&mut self, node: usize, stream: &StreamId) {
-        let (now, is_blind) = (self.now, self.has(Flaw::BlindAbove));
-        let found = &mut self.nodes[node];
-        let mut above = found.holdings.ranges(stream);
-        if is_blind {
-            above.clear();
-        }
-        let head = found.holdings.head(stream);
-        found.replica.committed(now, stream, head, &above);
+        let (head, above) = self.held(node, stream);
+        let now = self.now;
+        self.nodes[node].replica.committed(now, stream, head, &above);
+    }
+
+    /// Says that the disk can read less of a stream than it could.
+    pub fn receded(&mut self, node: usize, stream: &StreamId) {
+        let (head, above) = self.held(node, stream);
+        let now = self.now;
+        self.nodes[node].replica.receded(now, stream, head, &above);
+        self.settle(node);
+    }
+
+    fn held(&self, node: usize, stream: &StreamId) -> (Head, Vec<Range>) {
+        let holdings = &self.nodes[node].holdings;
+        let is_blind = self.has(Flaw::BlindAbove);
+        let above = if is_blind { Vec::new() } else { holdings.ranges(stream) };
+        (holdings.head(stream), above)
     }
 
     /// The record that comes next in a node's own stream.
@@ -210,7 +220,7 @@ impl World {
                     self.accuse(Breach::Again { node, stream: record.stream.clone(), lsn: record.lsn });
                 }
                 Ok(false) => {}
-                Err(Unwritten::Full) => return Err(AdoptFailure::Refused),
+                Err(Unwritten::Full | Unwritten::Gap) => return Err(AdoptFailure::Refused),
                 Err(Unwritten::Fork) => return Err(AdoptFailure::Fork),
             }
         }

@@ -72,7 +72,7 @@ pub(super) enum Fault {
     Leave,
     /// Policy drops the beginning of something at a node, whoever else has it or not.
     Retire,
-    /// Records in the middle of a stream rot, of which there is another copy, and the node starts again.
+    /// Records in the middle of a stream rot, of which there is another copy; the node finds that at its start or at its work.
     Rot { lasts: Duration },
 }
 

@@ -102,7 +102,7 @@ impl World {
         self.retired(node, &dropped, true);
     }
 
-    /// Some records in the middle of a stream rot, and the node starts again and finds that. The last record of a stream is left: without
+    /// Some records in the middle of a stream rot, and the node finds that when it starts again, or at its work. The last record of a stream is left: without
     /// it the stream would be shorter, and its name given again. So is what nobody else has.
     fn rot(&mut self, node: usize, lasts: Duration) {
         let shelves = self.nodes[node].holdings.shelves.iter();
@@ -114,18 +114,24 @@ impl World {
             return;
         }
         let (stream, lsns) = &there[self.rng.random_range(0..there.len())];
-        self.kill(node, lasts);
+        let (stream, at_work) = (stream.clone(), self.nodes[node].up && lasts.as_millis() % 2 == 0);
+        if !at_work {
+            self.kill(node, lasts);
+        }
         for _ in 0..self.rng.random_range(1..=4) {
             let from = self.rng.random_range(0..lsns.len() - 1);
             let to = self.rng.random_range(from + 1..lsns.len()).min(from + 40);
             let (from, to) = (lsns[from], lsns[to]);
             let ledger = &self.ledger;
-            let Some(shelf) = self.nodes[node].holdings.shelves.get_mut(stream) else { return };
+            let Some(shelf) = self.nodes[node].holdings.shelves.get_mut(&stream) else { break };
             let is_rotten =
                 |record: &Record| from <= record.lsn && record.lsn < to && ledger.is_elsewhere(record);
             let rotten = shelf.rot(is_rotten);
             self.note(|_| format!("n{node}: {} records of {stream} from {from} on rot", rotten.len()));
             self.ledger.lost(&rotten, true);
+        }
+        if at_work {
+            self.receded(node, &stream);
         }
     }
 
