@@ -11,7 +11,7 @@ use crate::stand::{
     ONE, RUN, Stand, TWO, US, chain, fork_of, head, hello, hold, ms, peer_node, records, site, stream,
 };
 
-fn range(first: u64, last: u64) -> Range {
+pub fn range(first: u64, last: u64) -> Range {
     Range { first: Lsn(first), last: Lsn(last) }
 }
 
@@ -28,7 +28,7 @@ fn begin(stand: &mut Stand, session: SessionId, version: u16) -> Vec<Message> {
 }
 
 /// What is said to a peer within a second beside hellos and keepalives.
-fn said_to(stand: &mut Stand, session: SessionId) -> Vec<Message> {
+pub fn said_to(stand: &mut Stand, session: SessionId) -> Vec<Message> {
     let quiet = |message: &Message| matches!(message, Message::Hello(_) | Message::Keepalive);
     let said = stand.wait(1_000).into_iter().filter(|(to, message)| *to == session && !quiet(message));
     said.map(|(_, message)| message).collect()
@@ -541,65 +541,5 @@ proptest! {
             once.dedup();
             prop_assert_eq!(came, &once);
         }
-    }
-}
-
-#[test]
-fn what_rots_is_asked_for_again_and_peers_that_were_told_of_it_hear_that_it_is_gone() {
-    let s = stream("s", 9);
-    let all = chain(&s, 20, 999, 0);
-    for rotten_first in [1, 7] {
-        let before = &all[..rotten_first - 1];
-        let mut stand = Stand::new(vec![(s.clone(), head(&all))]);
-        stand.ready(ONE);
-        stand.ready(TWO);
-        stand.hear(TWO, hold(&s, head(&all))).unwrap();
-        said_to(&mut stand, ONE);
-        let (first, after) = (rotten_first as u64, Lsn(rotten_first as u64 - 1));
-        stand.replica.receded(stand.now, &s, head(before), &[range(first + 3, 20)]);
-        assert_eq!(stand.pulls(), [(TWO, after, Lsn(first + 2))], "the gap alone");
-        // The peer may ask for all that it was told of, piece by piece.
-        let pull = |after: u64, until: u64, chain: Option<ChainHash>| {
-            Message::Pull(Pull { stream: s.clone(), after: Lsn(after), chain, until: Lsn(until) })
-        };
-        stand.hear(ONE, pull(0, 2, Some(ChainHash::GENESIS))).unwrap();
-        stand.hear(ONE, pull(2, 9, None)).unwrap();
-        stand.hear(ONE, pull(9, 15, None)).unwrap();
-        let said: Vec<Message> = stand.said().into_iter().map(|(_, message)| message).collect();
-        let gone = Message::Stopped { stream: s.clone(), reason: StopReason::Unreadable };
-        assert!(said.contains(&gone), "{said:?}");
-        assert_eq!(stand.closed_for(), None);
-        // And the gap is closed.
-        stand.hear(TWO, records(&all[rotten_first - 1..rotten_first + 2])).unwrap();
-        assert_eq!(stand.disk(Ok(())), 3);
-        stand.replica.committed(stand.now, &s, head(&all), &[]);
-        assert_eq!(stand.replica.vector().next(), Some((&s, head(&all))));
-        assert_eq!(stand.pulls(), []);
-    }
-}
-
-#[test]
-fn what_was_on_its_way_to_the_disk_when_rot_was_found_below_it_is_not_claimed() {
-    let s = stream("s", 9);
-    let all = chain(&s, 20, 999, 0);
-    for outcome in [Ok(()), Err(AdoptFailure::Refused)] {
-        let mut stand = Stand::new(vec![(s.clone(), head(&all[..10]))]);
-        stand.ready(ONE);
-        stand.hear(ONE, hold(&s, head(&all))).unwrap();
-        assert_eq!(stand.pulls(), [(ONE, Lsn(10), Lsn(20))]);
-        stand.hear(ONE, records(&all[10..15])).unwrap();
-        stand.replica.receded(stand.now, &s, head(&all[..3]), &[range(5, 10)]);
-        assert_eq!(stand.disk(outcome), 5);
-        assert_eq!(stand.replica.vector().next(), Some((&s, head(&all[..3]))), "{outcome:?}");
-        stand.hear(ONE, Message::Stopped { stream: s.clone(), reason: StopReason::Cancelled }).unwrap();
-        let asked: Vec<(Lsn, Lsn)> = stand
-            .wait(RETRY_AFTER_DISK_FAILURE_MS + 1)
-            .into_iter()
-            .filter_map(|(_, message)| match message {
-                Message::Pull(pull) => Some((pull.after, pull.until)),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(asked, [(Lsn(3), Lsn(4))], "{outcome:?}");
     }
 }

@@ -9,4 +9,5 @@ mod greeting;
 mod nonsense;
 mod patience;
 mod pulling;
+mod receding;
 mod stand;
