@@ -9,6 +9,9 @@ use tidelog_record::{ChainHash, Lsn, StreamKey};
 use crate::frame::RecordFrame;
 use crate::shared::{read_locked, write_locked};
 
+/// What a record takes beside its body: itself, its place, and what the allocator keeps of both.
+const RECORD_COST_BYTES: usize = size_of::<Newest>() + 48;
+
 /// Records that are handed out at once.
 const HANDED_OUT_MAX: usize = 64;
 
@@ -42,7 +45,7 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
-    /// Holds bodies of so many bytes at most.
+    /// Holds records of so many bytes in memory at most.
     pub fn new(bytes_max: usize) -> Self {
         Self { bytes_max, ring: RwLock::default() }
     }
@@ -57,11 +60,11 @@ impl Recent {
             if ring.records.back().is_some_and(|last| last.position + 1 != record.position) {
                 *ring = Ring::default();
             }
-            ring.bytes += record.body.len() + size_of::<Newest>();
+            ring.bytes += record.body.len() + RECORD_COST_BYTES;
             ring.records.push_back(Arc::new(record));
             while ring.bytes > self.bytes_max {
                 let Some(oldest) = ring.records.pop_front() else { break };
-                ring.bytes -= oldest.body.len() + size_of::<Newest>();
+                ring.bytes -= oldest.body.len() + RECORD_COST_BYTES;
             }
         }
     }

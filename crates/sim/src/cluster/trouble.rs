@@ -114,7 +114,7 @@ impl World {
             return;
         }
         let (stream, lsns) = &there[self.rng.random_range(0..there.len())];
-        let (stream, at_work) = (stream.clone(), self.nodes[node].up && lasts.as_millis() % 2 == 0);
+        let (stream, at_work) = (stream.clone(), self.nodes[node].up && lasts.as_millis().is_multiple_of(2));
         if !at_work {
             self.kill(node, lasts);
         }
