@@ -215,7 +215,8 @@ impl Driver {
         self.carry_out(&adoptions);
     }
 
-    /// What peers hold of one of this node's streams is not what it holds: what it writes from now on must not take names that are taken.
+    /// What peers hold of one of this node's streams is not what it holds, or it has a gap: what it writes from now on must not take names
+    /// that are taken, nor wait for what may never come back.
     fn own_run_is_over(&mut self, stream: &StreamId) {
         let store = &self.context.store;
         if stream.node == store.node() && stream.run == store.run() && self.renewal == Renewal::No {
@@ -490,6 +491,10 @@ impl Driver {
                     self.replica.receded(now, &stream, head, &ranges);
                 } else {
                     self.replica.committed(now, &stream, head, &ranges);
+                }
+                if !above.is_empty() {
+                    // Nobody gets past a gap that no peer can close: what is written from now on must not stand behind it.
+                    self.own_run_is_over(&stream);
                 }
                 self.told.insert(stream, (upto, above));
             }

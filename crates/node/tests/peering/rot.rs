@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use tidelog_record::Lsn;
 use tidelog_replication::Sites;
 use tidelog_store::StoreOptions;
 
@@ -67,5 +68,37 @@ async fn what_rots_at_work_is_fetched_again_without_a_restart_whoever_wrote_it()
         for node in [writer, follower] {
             node.stop().await;
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_behind_rot_that_nobody_can_mend_goes_on_to_the_peers_under_another_run() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let authority = authority();
+    for dir in &dirs {
+        prepare(dir.path(), &authority, &authority, &Sites::All);
+    }
+    let writer = start(dirs[0].path(), true, &[]).await;
+    writer.append("plant", 0, 3_000).await;
+    until("it is packed", || writer.context.store.stats().files_trimmed > 3 && segments(&writer).len() > 3)
+        .await;
+    let run = writer.context.store.run();
+    rot(&writer).await;
+    until("another run", || writer.context.store.run() != run).await;
+    writer.append("plant", 3_000, 10).await;
+    let follower = start(dirs[1].path(), false, &[writer.address.unwrap()]).await;
+    let held = |node: &Running, of| {
+        let vector = node.context.store.vector();
+        vector.into_iter().find(|(stream, ..)| stream.run == of).map(|(_, lsn, _)| lsn)
+    };
+    let now = writer.context.store.run();
+    until("the peer has what came after", || held(&follower, now) >= Some(Lsn(10))).await;
+    assert_eq!(
+        held(&follower, run).unwrap_or_default(),
+        held(&writer, run).unwrap_or_default(),
+        "no more than is proven"
+    );
+    for node in [writer, follower] {
+        node.stop().await;
     }
 }
